@@ -1,0 +1,67 @@
+"""The inner loop A_Ti (Eq. 2): gradient descent on many tasks at once; and the MAML objective around it (Eq. 1, 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+TaskLoss = Callable[[Tensor], Tensor]  # parameters (T, K) -> loss per task (T,)
+
+
+def adapt(
+    start: Tensor,
+    loss: TaskLoss,
+    *,
+    steps: int | Tensor,
+    lr: float,
+    first_order: bool = False,
+    differentiable: bool = False,
+) -> Tensor:
+    """Adapt one parameter vector per task by full-batch gradient descent.
+
+    The same loop adapts weights, a hypernetwork's latent or a task embedding; `loss` decides what they mean. Tasks
+    never mix: the gradient of the summed loss is each task's own gradient.
+
+    Args:
+        start: (T, K), where each task begins.
+        loss: maps (T, K) to the support loss (T,).
+        steps: how many steps, for all tasks or (T,) for each; finished tasks stay where they are.
+        lr: the inner learning rate eta.
+        first_order: ignore how the gradient itself depends on `start` (FOMAML). Matters only if `differentiable`.
+        differentiable: keep the graph, so that the result can be differentiated with respect to `start`.
+
+    Returns:
+        Adapted parameters (T, K); without a graph unless `differentiable`.
+    """
+    most = int(steps.max()) if isinstance(steps, Tensor) else steps
+    if most < 0 or lr < 0:
+        raise ValueError(f"adapt: steps {most} and lr {lr} must not be negative")
+    current = start if differentiable else start.detach()
+    for step in range(most):
+        with torch.enable_grad():
+            if not current.requires_grad:
+                current = current.requires_grad_()
+            keep_graph = differentiable and not first_order
+            (gradient,) = torch.autograd.grad(loss(current).sum(), current, create_graph=keep_graph)
+        if isinstance(steps, Tensor):
+            gradient = gradient * (step < steps)[:, None]
+        current = current - lr * gradient
+        if not differentiable:
+            current = current.detach()
+    return current
+
+
+def maml_loss(
+    start: Tensor,
+    support_loss: TaskLoss,
+    query_loss: TaskLoss,
+    *,
+    steps: int | Tensor,
+    lr: float,
+    first_order: bool = False,
+) -> Tensor:
+    """Query loss (T,) after adaptation on the support set, differentiable down to `start` and the decoder's weights."""
+    adapted = adapt(start, support_loss, steps=steps, lr=lr, first_order=first_order, differentiable=True)
+    return query_loss(adapted)

@@ -1,0 +1,112 @@
+"""The frozen CLIP: images and texts to unit embeddings, through open_clip, whatever the model."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+import core.emoji_tower  # noqa: F401  (registers the tiny CLIP's trunk with timm)
+
+
+class Backbone:
+    """A frozen CLIP model with its own transform and tokenizer.
+
+    Build it with `Backbone.load`; `spec` is one of open_clip's three ways to name a model:
+
+    * `local-dir:PATH`, a directory with `open_clip_config.json` and weights (a bare path to one works too),
+    * `hf-hub:ORG/REPO`,
+    * `ARCHITECTURE/TAG`, e.g. `ViT-L-14-336-quickgelu/openai`, the paper's (Appendix A.2).
+    """
+
+    def __init__(self, spec: str, model: torch.nn.Module, transform: object, tokenizer: object) -> None:
+        self.spec = spec
+        self.model = model.eval().requires_grad_(False)
+        self.transform = transform
+        self.tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, spec: str, device: torch.device | str = "cpu") -> Backbone:
+        """Load the model, its evaluation transform and its tokenizer.
+
+        Raises:
+            ValueError: `spec` has none of the three forms, or names a directory that holds no open_clip model.
+        """
+        if spec.startswith("local-dir:") or (Path(spec) / "open_clip_config.json").is_file():
+            path = Path(spec.removeprefix("local-dir:"))
+            if not (path / "open_clip_config.json").is_file():
+                raise ValueError(f"backbone {spec!r}: {path} has no open_clip_config.json")
+            name, tag = f"local-dir:{path}", None
+        elif spec.startswith("hf-hub:"):
+            name, tag = spec, None
+        elif re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
+            name, tag = spec.split("/")
+        else:
+            raise ValueError(f"backbone {spec!r}; allowed: 'local-dir:PATH', 'hf-hub:ORG/REPO', 'ARCHITECTURE/TAG'")
+        model, transform = open_clip.create_model_from_pretrained(name, pretrained=tag, device=device, precision="fp32")
+        return cls(spec, model, transform, open_clip.get_tokenizer(name))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.logit_scale.device
+
+    @property
+    def dim(self) -> int:
+        """D, the size of an embedding."""
+        return int(self.model.text_projection.shape[-1])
+
+    @property
+    def image_size(self) -> int:
+        size = self.model.visual.image_size
+        return int(size[0] if isinstance(size, (tuple, list)) else size)
+
+    @property
+    def logit_scale(self) -> float:
+        """The factor on cosines that the model was trained with."""
+        return float(self.model.logit_scale.exp())
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What features depend on: the model's name, a digest of its weights, and its transform."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        name = "local" if "local-dir:" in self.spec or Path(self.spec).is_dir() else self.spec  # a path is no identity
+        return {"model": name, "sha256": digest.hexdigest(), "transform": " ".join(str(self.transform).split())}
+
+    def preprocess(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
+        """PIL images, or uint8 (B, H, W, 3) already of the model's size, to normalised floats (B, 3, H, W)."""
+        if isinstance(images, (np.ndarray, Tensor)):
+            batch = torch.as_tensor(images)
+            if batch.dtype != torch.uint8 or batch.shape[1:] != (self.image_size, self.image_size, 3):
+                raise ValueError(
+                    f"image batch: expected uint8 (B, {self.image_size}, {self.image_size}, 3), "
+                    f"got {batch.dtype} {tuple(batch.shape)}"
+                )
+            mean, std = (
+                torch.tensor(v)[:, None, None] for v in (self.model.visual.image_mean, self.model.visual.image_std)
+            )
+            return (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std
+        return torch.stack([self.transform(image.convert("RGB")) for image in images])
+
+    @torch.inference_mode()
+    def encode_images(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
+        """Unit embeddings (B, D), float32, on the CPU. Accepts what `preprocess` does."""
+        features = self.model.encode_image(self.preprocess(images).to(self.device))
+        return F.normalize(features.float(), dim=-1).cpu()
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str], batch_size: int = 1024) -> Tensor:
+        """Unit embeddings (B, D), float32, on the CPU; texts longer than the context are cut, as open_clip does."""
+        chunks = [self.tokenizer(list(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)]
+        features = [self.model.encode_text(chunk.to(self.device)) for chunk in chunks]
+        return F.normalize(torch.cat(features).float(), dim=-1).cpu()

@@ -1,0 +1,42 @@
+"""Question embeddings as networks should read them: centred and whitened."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Whitening(nn.Module):
+    """e (..., D) to centred coordinates of even spread, at unit RMS over the questions it was fitted to.
+
+    Questions crowd together in CLIP's space: a handful of directions hold most of their variance, and what tells one
+    question from the next lies in the small ones, which a network on raw embeddings hardly sees. PCA whitening gives
+    all directions that questions use the same size; those far below `shrinkage` times the largest variance stay small,
+    so that noise is not blown up. A large `shrinkage` leaves embeddings as they are but for centre and scale.
+
+    Mean and matrix are buffers, the identity until `fit`.
+    """
+
+    def __init__(self, dim: int, shrinkage: float = 1e-3) -> None:
+        super().__init__()
+        if shrinkage <= 0:
+            raise ValueError(f"Whitening: shrinkage {shrinkage} must be positive")
+        self.shrinkage = shrinkage
+        self.register_buffer("mean", torch.zeros(dim))
+        self.register_buffer("matrix", torch.eye(dim))
+
+    @torch.no_grad()
+    def fit(self, e: Tensor) -> None:
+        """Take the statistics of training questions e (tasks, D)."""
+        if len(e) < 2:
+            raise ValueError(f"Whitening: needs at least 2 questions, got {len(e)}")
+        mean = e.double().mean(0)
+        centred = e.double() - mean
+        variance, directions = torch.linalg.eigh(centred.mT @ centred / len(e))
+        variance = variance.clamp(min=0)
+        matrix = directions / (variance + self.shrinkage * variance.max() + 1e-12).sqrt()  # (D, D)
+        self.mean.copy_(mean)
+        self.matrix.copy_(matrix / (centred @ matrix).square().mean().sqrt())
+
+    def forward(self, e: Tensor) -> Tensor:
+        return (e - self.mean) @ self.matrix

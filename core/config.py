@@ -1,0 +1,88 @@
+"""Strict, hashable configuration: frozen dataclasses to and from plain dictionaries."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """A frozen dataclass as JSON-able nested dictionaries (tuples become lists)."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
+    """Build the dataclass `cls` from a mapping, refusing what it does not know.
+
+    Raises:
+        ValueError: unknown key, missing key without default, or a value of the wrong type; the message names
+            the key, the value and what is allowed.
+    """
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{cls.__name__}: expected a mapping, got {type(data).__name__}")
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    unknown = sorted(set(data) - set(fields))
+    if unknown:
+        raise ValueError(f"{cls.__name__}: unknown key {unknown[0]!r}; allowed: {', '.join(fields)}")
+    values = {name: _convert(hints[name], value, f"{cls.__name__}.{name}") for name, value in data.items()}
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"{cls.__name__}: {error}") from None
+
+
+def config_hash(*parts: Any) -> str:
+    """16 hexadecimal digits identifying JSON-able values (dataclasses allowed); dictionary order is ignored."""
+
+    def plain(part: Any) -> Any:
+        return to_dict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
+
+    text = json.dumps([plain(part) for part in parts], sort_keys=True, separators=(",", ":"), default=to_dict)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _convert(hint: Any, value: Any, where: str) -> Any:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        options = [option for option in args if option is not type(None)]
+        for option in options:
+            try:
+                return _convert(option, value, where)
+            except ValueError:
+                continue
+        raise ValueError(f"{where}: {value!r} is none of {', '.join(str(o) for o in options)}")
+    if origin is typing.Literal:
+        if value not in args:
+            raise ValueError(f"{where}: {value!r} is not one of {', '.join(map(repr, args))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{where}: expected a list, got {value!r}")
+        if len(args) == 2 and args[1] is Ellipsis:
+            return tuple(_convert(args[0], item, where) for item in value)
+        if len(args) != len(value):
+            raise ValueError(f"{where}: expected {len(args)} values, got {value!r}")
+        return tuple(_convert(arg, item, where) for arg, item in zip(args, value, strict=True))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{where}: expected a mapping, got {value!r}")
+        return {_convert(args[0], k, where): _convert(args[1], v, where) for k, v in value.items()}
+    if dataclasses.is_dataclass(hint):
+        return value if isinstance(value, hint) else from_dict(hint, value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any:
+        return value
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ValueError(f"{where}: expected {hint.__name__}, got {value!r}")
+    return value

@@ -1,0 +1,437 @@
+"""The facade: a question in, an adapter out. What the app, the command line and users call."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from core.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
+from core.backbone import Backbone
+from core.checkpoint import load_adapter, load_module, save_adapter
+from core.config import from_dict
+from core.guidance import classifier_free
+from core.hvae import HVAE
+from core.hyperclip import guide_latent, infer_task
+from core.known_questions import KnownQuestion, KnownQuestions
+from core.samplers import SAMPLERS
+
+GENERATORS = ("hvae", "hnet")
+# how to get from a question to weights; only the first two search the latent space of a generator
+METHODS = (
+    "hyperldm",
+    "hyperclip",
+    "cond_multitask",
+    "cond_multitask_film",
+    "cond_hnet_maml",
+    "uncond_multitask",
+    "mnet_maml",
+    "mnet_fomaml",
+    "hnet_maml",
+    "clip",
+)
+MAX_GAMMA, MAX_SAMPLES = 10.0, 64
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Weights for one question, ready to classify images.
+
+    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made.
+    """
+
+    w: Tensor | None
+    config: AdapterConfig
+    backbone: Backbone
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def probabilities(self, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
+        """Probability (N, C) of every answer for every image."""
+        x = self.backbone.encode_images(check_images(images))  # (N, D)
+        if self.w is not None:
+            x = adapter_forward(self.w[None], x[None], self.config)[0]
+        return (LOGIT_SCALE * x @ self.backbone.encode_texts(check_answers(answers)).mT).softmax(-1)
+
+    def classify(
+        self, images: Sequence[Image.Image | str | Path] | Image.Image | str | Path, answers: Sequence[str]
+    ) -> pd.DataFrame:
+        """One row per image: `answer`, its `probability`, and a column with the probability of each answer.
+
+        Images are PIL images or paths; the table's index is the path, or the image's number.
+        """
+        if isinstance(images, (Image.Image, str, Path)):
+            images = [images]
+        names = [str(image) if isinstance(image, (str, Path)) else i for i, image in enumerate(images)]
+        answers = check_answers(answers)
+        probabilities = self.probabilities([open_image(image) for image in images], answers)
+        table = pd.DataFrame(probabilities.tolist(), index=pd.Index(names, name="image"), columns=answers)
+        best = probabilities.max(-1)
+        table.insert(0, "answer", [answers[i] for i in best.indices.tolist()])
+        table.insert(1, "probability", best.values.tolist())
+        return table
+
+    def save(self, path: Path | str) -> None:
+        """Write the weights with their provenance as safetensors."""
+        if self.w is None:
+            raise ValueError("plain CLIP has no adapter weights to save")
+        save_adapter(path, self.w, self.config, self.provenance)
+
+    @classmethod
+    def load(cls, path: Path | str, backbone: Backbone) -> Adapter:
+        """Read what `save` wrote; `backbone` must be the one it was made for."""
+        w, config, provenance = load_adapter(path)
+        if w.ndim != 1:
+            raise ValueError(f"{path}: holds weights of shape {tuple(w.shape)}, one adapter is a vector")
+        made_for = provenance.get("backbone_sha256")
+        if config.dim != backbone.dim or made_for not in (None, backbone.identity["sha256"]):
+            raise ValueError(f"{path}: made for another backbone")
+        return cls(w, config, backbone, provenance)
+
+
+class AdapterGenerator:
+    """Everything a release directory holds, loaded on first use.
+
+    A release is `config.json` (adapter, choices made on validation tasks, known questions), `backbone/` and one
+    safetensors file per model.
+    """
+
+    def __init__(self, directory: Path | str, config: dict[str, Any], device: torch.device | str = "cpu") -> None:
+        self.directory, self.config, self.device = Path(directory), config, torch.device(device)
+        self.adapter = from_dict(AdapterConfig, config["adapter"])
+        self._modules: dict[str, torch.nn.Module] = {}
+
+    @classmethod
+    def from_pretrained(
+        cls, path_or_hub_id: Path | str, *, revision: str | None = None, device: torch.device | str = "cpu"
+    ) -> AdapterGenerator:
+        """Load a release from a local directory, or from the Hub (`user/repo`, cached, offline once cached).
+
+        Raises:
+            ValueError: neither a release directory nor a repository id.
+        """
+        directory = Path(path_or_hub_id)
+        if not directory.is_dir():
+            if len(Path(path_or_hub_id).parts) != 2 or str(path_or_hub_id).startswith((".", "/")):
+                raise ValueError(f"{path_or_hub_id!r} is neither a directory nor a Hub repository 'user/name'")
+            from huggingface_hub import snapshot_download
+
+            directory = Path(snapshot_download(str(path_or_hub_id), revision=revision))
+        if not (directory / "config.json").is_file():
+            raise ValueError(f"{directory} has no config.json; it is not a release of this project")
+        return cls(directory, json.loads((directory / "config.json").read_text()), device)
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        spec = self.config["backbone"]
+        local = self.directory / spec
+        return Backbone.load(f"local-dir:{local}" if local.is_dir() else spec, self.device)
+
+    @cached_property
+    def known_questions(self) -> list[dict[str, Any]]:
+        """Training questions: dictionaries with question, answers, family."""
+        return self.config.get("questions", [])
+
+    @cached_property
+    def _known_embeddings(self) -> Tensor:
+        return self.backbone.encode_texts([known["question"] for known in self.known_questions])
+
+    def has(self, method: str, generator: str = "hvae") -> bool:
+        """Whether this release holds what the method needs."""
+        return method == "clip" or all(self._exists(name) for name in _files(method, generator))
+
+    def _exists(self, name: str) -> bool:
+        return any(self.directory.glob(f"{name}.safetensors")) or any(
+            self.directory.glob(f"{name}-?????-of-?????.safetensors")
+        )
+
+    def module(self, name: str) -> torch.nn.Module:
+        """A model of this release by file name, loaded once."""
+        if name not in self._modules:
+            self._modules[name] = load_module(self.directory / f"{name}.safetensors", self.device)
+        return self._modules[name]
+
+    def decoder(self, generator: str):
+        """(T, Z) -> (T, P) of "hvae" or "hnet"."""
+        module = self.module("hvae" if generator == "hvae" else "hnet_maml")
+        return module.decode if isinstance(module, HVAE) else module
+
+    @torch.no_grad()
+    def weights(
+        self,
+        e: Tensor,
+        method: str = "hyperldm",
+        *,
+        generator: str = "hvae",
+        gamma: float | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        callback=None,
+    ) -> Tensor | None:
+        """Weights w (T, P) for question embeddings e (T, D); None for plain CLIP. The core of `generate`.
+
+        `gamma`, `steps` and `samples` default to what validation tasks chose. Several samples of HyperLDM are averaged
+        as latents, before the decoder: one adapter comes out, and the average is nearer to what a question says for
+        sure than any single draw.
+        """
+        check_request(method, generator, gamma, steps, samples)
+        if method == "clip":
+            return None
+        if method in ("uncond_multitask", "mnet_maml", "mnet_fomaml"):
+            w, _, _ = load_adapter(self.directory / f"{method}.safetensors")
+            return w.to(self.device).expand(len(e), -1)
+        e = e.to(self.device)
+        if method in ("cond_multitask", "cond_multitask_film", "cond_hnet_maml"):
+            return self.module(method)(e)
+        if method == "hnet_maml":
+            return self.module(method)(self.module(method).z0.expand(len(e), -1))
+        z = self.latents(
+            e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed, callback=callback
+        )
+        return self.decoder(generator)(z)
+
+    @torch.no_grad()
+    def latents(
+        self,
+        e: Tensor,
+        method: str = "hyperldm",
+        *,
+        generator: str = "hvae",
+        gamma: float | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        callback=None,
+    ) -> Tensor:
+        """Latents (T, Z) that "hyperldm" or "hyperclip" find for question embeddings e (T, D); see `weights`."""
+        check_request(method, generator, gamma, steps, samples)
+        if method not in ("hyperldm", "hyperclip"):
+            raise ValueError(f"method {method!r} has no latents; allowed: hyperldm, hyperclip")
+        choice = self.config.get("choices", {}).get(f"{generator}_{method}", {})
+        e = e.to(self.device)
+        rng = torch.Generator().manual_seed(seed)
+        if method == "hyperclip":
+            decode = self.decoder(generator)
+            if generator == "hnet":
+                z = self.module("hnet_maml").z0.expand(len(e), -1)
+            else:  # the prior, as in Algorithm 11
+                z = torch.randn(1, self.module("hvae").config.latent, generator=rng).to(self.device).expand(len(e), -1)
+                z = choice.get("start", 1.0) * z
+            return guide_latent(
+                z,
+                e,
+                decode,
+                self.module(f"hyperclip_{generator}"),
+                steps=choice.get("steps", 10) if steps is None else steps,
+                lr=choice.get("lr", 0.1),
+                lam=choice.get("lam", 0.01),
+                callback=callback,
+            )
+        model = self.module(f"{generator}_hyperldm")
+        gamma = choice.get("gamma", 1.5) if gamma is None else gamma
+        samples = choice.get("samples", 1) if samples is None else samples
+        schedule = model.schedule
+        sampler = SAMPLERS[choice.get("sampler", "ddim")]
+        noise = torch.randn(samples, 1, model.config.latent, generator=rng).to(self.device)
+        noise = noise.expand(-1, len(e), -1).flatten(0, 1)  # (samples * T, Z); the same noise for every question
+        eps_fn = classifier_free(model, e.repeat(samples, 1), gamma)
+        steps = min(choice.get("steps", 50), schedule.num_steps) if steps is None else steps
+        z = sampler(eps_fn, noise, schedule, steps=steps, generator=rng, callback=callback)
+        return model.unstandardise(z.view(samples, len(e), -1).mean(0))
+
+    def generate(
+        self,
+        question: str,
+        method: str = "hyperldm",
+        *,
+        generator: str = "hvae",
+        gamma: float | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+    ) -> Adapter:
+        """An adapter for a question in plain words.
+
+        Args:
+            question: any text; what the training questions look like is what works.
+            method: one of `METHODS`; "hyperldm" (Section 5) and "hyperclip" (Section 4) are the paper's.
+            generator: "hvae" or "hnet", for those two.
+            gamma: strength of classifier-free guidance; 0 ignores the question, 1 is the conditional model.
+            steps: sampling or guidance steps. samples: draws that are averaged. seed: of the noise.
+                All three, and gamma, default to what validation tasks chose.
+
+        Raises:
+            ValueError: empty question, unknown method or generator, a number out of range; the message says which.
+        """
+        question = question.strip() if isinstance(question, str) else ""
+        if not question:
+            raise ValueError("the question is empty")
+        check_request(method, generator, gamma, steps, samples)
+        if method == "hyperldm":  # the file should say what was used, not that the default was
+            choice = self.config.get("choices", {}).get(f"{generator}_hyperldm", {})
+            gamma = choice.get("gamma", 1.5) if gamma is None else gamma
+            steps = choice.get("steps", 50) if steps is None else steps
+            samples = choice.get("samples", 1) if samples is None else samples
+        started = time.perf_counter()
+        e = self.backbone.encode_texts([question])
+        w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
+        provenance = {
+            "question": question,
+            "method": method,
+            "generator": generator,
+            "gamma": gamma,
+            "steps": steps,
+            "samples": samples,
+            "seed": seed,
+            "backbone_sha256": self.backbone.identity["sha256"],
+            "preset": self.config.get("preset"),
+            "seconds": round(time.perf_counter() - started, 4),
+        }
+        return Adapter(None if w is None else w[0].cpu(), self.adapter, self.backbone, provenance)
+
+    @cached_property
+    def _wording(self) -> KnownQuestions:
+        return KnownQuestions(
+            [KnownQuestion(k["question"], tuple(k["answers"]), k.get("family", "")) for k in self.known_questions]
+        )
+
+    def nearest_questions(self, question: str, count: int = 5) -> list[KnownQuestion]:
+        """The known questions most similar to a question in wording, nearest first."""
+        return self._wording.nearest(question, count)
+
+    def suggest_answers(self, question: str) -> list[str]:
+        """Candidate answers, from the known questions of nearest wording."""
+        return self._wording.suggest_answers(question)
+
+    def infer_question(self, adapter: Adapter, count: int = 5, generator: str = "hvae") -> list[dict[str, Any]]:
+        """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities."""
+        probability = infer_task(
+            self.module(f"hyperclip_{generator}"),
+            adapter.w[None].to(self.device),
+            self._known_embeddings.to(self.device),
+        )[0]
+        best = probability.topk(min(count, len(probability)))
+        return [
+            {**self.known_questions[i], "probability": value}
+            for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
+        ]
+
+
+def _files(method: str, generator: str) -> list[str]:
+    own = "hvae" if generator == "hvae" else "hnet_maml"
+    return {"hyperldm": [own, f"{generator}_hyperldm"], "hyperclip": [own, f"hyperclip_{generator}"]}.get(
+        method, [method]
+    )
+
+
+def check_request(method: str, generator: str, gamma: float | None, steps: int | None, samples: int | None) -> None:
+    """ValueErrors that name the argument, its value and what is allowed."""
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}; allowed: {', '.join(METHODS)}")
+    if generator not in GENERATORS:
+        raise ValueError(f"generator {generator!r}; allowed: {', '.join(GENERATORS)}")
+    if gamma is not None and not 0.0 <= gamma <= MAX_GAMMA:
+        raise ValueError(f"gamma {gamma}; allowed: 0 to {MAX_GAMMA:g}")
+    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= 1000):
+        raise ValueError(f"steps {steps}; allowed: whole numbers from 1 to 1000")
+    if samples is not None and not (isinstance(samples, int) and 1 <= samples <= MAX_SAMPLES):
+        raise ValueError(f"samples {samples}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
+
+
+def check_answers(answers: Sequence[str]) -> list[str]:
+    """Stripped answers; a ValueError for fewer than two, empty or repeated ones."""
+    if isinstance(answers, str):
+        raise ValueError(f"answers must be a list of texts, got the text {answers!r}")
+    answers = [answer.strip() for answer in answers]
+    if any(not answer for answer in answers):
+        raise ValueError("one of the answers is empty")
+    if len(answers) < 2:
+        raise ValueError(f"at least two answers are needed, got {len(answers)}")
+    twice = sorted({answer for answer in answers if answers.count(answer) > 1})
+    if twice:
+        raise ValueError(f"the answer {twice[0]!r} is given more than once")
+    return answers
+
+
+def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
+    if not len(images):
+        raise ValueError("no image given")
+    return images
+
+
+def open_image(source: Image.Image | str | Path) -> Image.Image:
+    """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    try:
+        with Image.open(source) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise ValueError(f"{source}: no such file") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        raise ValueError(f"{source}: not an image that can be read") from None
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line: generate an adapter for a question, classify images with it, save it."""
+    parser = argparse.ArgumentParser(prog="python -m core.generator", description=main.__doc__)
+    parser.add_argument("question", help="the question, in plain words")
+    parser.add_argument(
+        "--weights", default="weights/emoji", help="release directory or Hub repository (default: weights/emoji)"
+    )
+    parser.add_argument(
+        "--answers", help="candidate answers, separated by commas (default: those of the nearest known question)"
+    )
+    parser.add_argument("--images", nargs="*", default=[], help="image files; patterns such as '*.png' are expanded")
+    parser.add_argument("--method", default="hyperldm", choices=METHODS)
+    parser.add_argument("--generator", default="hvae", choices=GENERATORS)
+    parser.add_argument("--gamma", type=float, help="guidance strength (default: chosen on validation tasks)")
+    parser.add_argument("--steps", type=int, help="sampling steps")
+    parser.add_argument("--samples", type=int, help="samples to average")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--save", type=Path, help="write the adapter here (safetensors)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    args = parser.parse_args(argv)
+    try:
+        generator = AdapterGenerator.from_pretrained(args.weights)
+        adapter = generator.generate(
+            args.question,
+            args.method,
+            generator=args.generator,
+            gamma=args.gamma,
+            steps=args.steps,
+            samples=args.samples,
+            seed=args.seed,
+        )
+        answers = args.answers.split(",") if args.answers else generator.suggest_answers(args.question)
+        files = [name for pattern in args.images for name in (sorted(glob.glob(pattern)) or [pattern])]
+        table = adapter.classify(files, answers) if files else None
+        if args.save:
+            adapter.save(args.save)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f"error: {error}")
+    if args.json:
+        records = [] if table is None else table.reset_index().to_dict("records")
+        print(json.dumps({"provenance": adapter.provenance, "answers": answers, "images": records}, indent=1))
+    else:
+        print(f"adapter for {adapter.provenance['question']!r} in {adapter.provenance['seconds']:.3f} s")
+        if table is not None:
+            print(table.to_string(float_format=lambda value: f"{value:.3f}"))
+        if args.save:
+            print(f"wrote {args.save}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""HVAE (Section 3, Algorithm 8): a variational autoencoder of adapted weights; its decoder is a hypernetwork."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class HVAEConfig:
+    """Sizes and loss of the HVAE; the defaults are the paper's architecture."""
+
+    latent: int = 32  # Z
+    hidden: tuple[int, ...] = (512, 256)  # of the encoder; the decoder mirrors it
+    kl_weight: float = 1.0
+    # "authors": sum over coordinates over sqrt(P), and KL over sqrt(P), as in their code; "mean": mean over coordinates
+    reconstruction: Literal["authors", "mean"] = "authors"
+    reconstruction_weight: float = 1.0
+    # Beyond the paper: what decoded weights do. "answers" is the KL from the original weights' answers, "labels" the
+    # task's own loss, so that the latent space is shaped by behaviour and not by coordinates that do not matter.
+    behaviour_weight: float = 0.0
+    behaviour: Literal["answers", "labels"] = "labels"
+
+
+def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
+    """Linear layers with ReLU between them, Kaiming init (Appendix A.2)."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+        nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")
+        nn.init.zeros_(layers[-2].bias)
+    return nn.Sequential(*layers[:-1])
+
+
+class HVAE(nn.Module):
+    """Encoder w -> (mu, log variance) of z, decoder z -> w.
+
+    Weights are standardised per coordinate by buffers saved with the module: the mean and s.d. of the training
+    adaptations. Both towers see standardised weights; callers only ever see weights.
+    """
+
+    def __init__(self, config: HVAEConfig, num_params: int) -> None:
+        super().__init__()
+        self.config, self.num_params = config, num_params
+        self.encoder = mlp((num_params, *config.hidden, 2 * config.latent))
+        self.decoder = mlp((config.latent, *reversed(config.hidden), num_params))
+        nn.init.normal_(self.decoder[-1].weight, std=0.5 / math.sqrt(config.hidden[0]))
+        nn.init.normal_(self.encoder[-1].weight, std=0.5 / math.sqrt(config.hidden[-1]))
+        self.register_buffer("w_mean", torch.zeros(num_params))
+        self.register_buffer("w_std", torch.ones(num_params))
+
+    def set_statistics(self, w: Tensor) -> None:
+        """Take mean and s.d. of adapted weights w (samples, P). A coordinate that never moved keeps a floor of 1% of
+        the typical s.d., so that it is not blown up."""
+        std = w.std(0)
+        self.w_mean.copy_(w.mean(0))
+        self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
+
+    def encode(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance, (B, Z) each, of q(z | w) for w (B, P)."""
+        mu, log_var = self.encoder((w - self.w_mean) / self.w_std).chunk(2, dim=-1)
+        return mu, log_var.clamp(-10, 5)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """h(z, theta) = w: (B, Z) to (B, P)."""
+        return self.w_mean + self.w_std * self.decoder(z)
+
+    def losses(self, w: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """Per-sample terms (B,) and decoded weights (B, P), for weights w (B, P) and standard normal noise (B, Z)."""
+        mu, log_var = self.encode(w)
+        decoded = self.decode(mu + noise * (0.5 * log_var).exp())
+        squared = ((decoded - w) / self.w_std).square()
+        kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)
+        scale = math.sqrt(self.num_params)
+        if self.config.reconstruction == "authors":
+            reconstruction, kl = squared.sum(-1) / scale, kl / scale
+        else:
+            reconstruction = squared.mean(-1)
+        weight = self.config.reconstruction_weight
+        return {"reconstruction": weight * reconstruction, "kl": self.config.kl_weight * kl}, decoded

@@ -1,0 +1,109 @@
+"""HyperCLIP (Section 4): a CLIP encoder for weights, task inference with it, and guidance by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from core.conditioning import Whitening
+
+
+@dataclass(frozen=True)
+class HyperCLIPConfig:
+    """P - hidden - D; tanh is the paper's activation, softplus the authors' code's."""
+
+    hidden: int = 256
+    activation: Literal["tanh", "softplus"] = "tanh"
+    whitening: float = 1e-3  # shrinkage of `Whitening` of question embeddings
+
+
+class HyperCLIP(nn.Module):
+    """CLIP_H: adapted weights (B, P) to unit embeddings e^(H) (B, D) in the space of question embeddings.
+
+    Weights are standardised by buffers, and questions are compared after whitening: as they come, two questions of one
+    kind have nearly the same direction.
+    """
+
+    def __init__(self, config: HyperCLIPConfig, num_params: int, dim: int) -> None:
+        super().__init__()
+        self.config, self.num_params, self.dim = config, num_params, dim
+        self.hidden = nn.Linear(num_params, config.hidden)
+        self.out = nn.Linear(config.hidden, dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.register_buffer("w_mean", torch.zeros(num_params))
+        self.register_buffer("w_std", torch.ones(num_params))
+        self.condition = Whitening(dim, config.whitening)
+
+    def set_statistics(self, w: Tensor, e: Tensor) -> None:
+        """Statistics of adapted weights w (samples, P) and of training questions e (tasks, D)."""
+        std = w.std(0)
+        self.w_mean.copy_(w.mean(0))
+        self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
+        self.condition.fit(e)
+
+    def forward(self, w: Tensor) -> Tensor:
+        activation = torch.tanh if self.config.activation == "tanh" else F.softplus
+        return F.normalize(self.out(activation(self.hidden((w - self.w_mean) / self.w_std))), dim=-1)
+
+    def embed_questions(self, e: Tensor) -> Tensor:
+        """Question embeddings (B, D), whitened and unit, ready to be compared with `forward`'s output."""
+        return F.normalize(self.condition(e), dim=-1)
+
+
+def hyperclip_loss(h: Tensor, e: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy of Algorithm 1 for matching rows of unit vectors h and e (B, D)."""
+    logits = logit_scale.exp().clamp(max=100) * h @ e.mT
+    target = torch.arange(len(h), device=h.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
+
+
+def infer_task(model: HyperCLIP, w: Tensor, questions: Tensor) -> Tensor:
+    """Figure 3.B-C: probability (B, Q) of each candidate question e (Q, D), given fine-tuned weights w (B, P)."""
+    cosine = model(w) @ model.embed_questions(questions).mT
+    return (model.logit_scale.exp().clamp(max=100) * cosine).softmax(-1)
+
+
+def guide_latent(
+    z0: Tensor,
+    e: Tensor,
+    decode: Callable[[Tensor], Tensor],
+    model: HyperCLIP,
+    *,
+    steps: int = 10,
+    lr: float = 0.1,
+    lam: float = 0.01,
+    optimizer: Literal["sgd", "adam"] = "adam",
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """HyperCLIP guidance (Eq. 4, Algorithm 11): move z0 (T, Z) towards weights that HyperCLIP matches with e (T, D).
+
+    Minimises `-cos(CLIP_H(h(z)), e) + lam * ||z - z0||` for every task on its own (the paper prints the cosine
+    without its minus). `optimizer="adam"` is the authors' code's default, "sgd" the paper's words.
+
+    Returns:
+        Guided latents (T, Z), detached. `callback(step, z, cosine)` sees every step.
+    """
+    if steps < 0:
+        raise ValueError(f"steps {steps} must not be negative")
+    if optimizer not in ("sgd", "adam"):
+        raise ValueError(f"optimizer {optimizer!r}; allowed: 'sgd', 'adam'")
+    target = model.embed_questions(e)
+    with torch.enable_grad():
+        z = z0.detach().clone().requires_grad_()
+        descent = torch.optim.SGD([z], lr) if optimizer == "sgd" else torch.optim.Adam([z], lr)
+        for step in range(steps):
+            cosine = (model(decode(z)) * target).sum(-1)  # (T,)
+            # A norm has no gradient at zero, where the descent begins.
+            distance = ((z - z0.detach()).square().sum(-1) + 1e-12).sqrt()
+            descent.zero_grad()
+            z.grad = torch.autograd.grad((lam * distance - cosine).sum(), z)[0]
+            descent.step()
+            if callback is not None:
+                callback(step, z.detach(), cosine.detach())
+    return z.detach()

@@ -1,0 +1,189 @@
+"""Presets: every number of a run. A preset is a short list of differences from the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from core.adapter import AdapterConfig
+from core.data.emoji_vqa import EmojiConfig
+from core.emoji_tower import TinyCLIPConfig
+from core.hvae import HVAEConfig
+from core.hyperclip import HyperCLIPConfig
+from core.hyperldm import HyperLDMConfig
+from core.hypernet import FilmConfig, HyperNetConfig
+
+
+@dataclass(frozen=True)
+class MultitaskConfig:
+    """Algorithms 2, 5 and 6: no inner loop."""
+
+    steps: int = 1500
+    lr: float = 1e-3
+    tasks: int = 32  # a meta-batch (Table 3)
+    examples: int = 64  # of each task, drawn afresh every step
+    clip: float = 10.0
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class MamlConfig:
+    """Algorithms 3, 4 and 7. Inner steps are uniform in 0..max_inner_steps for every task (Table 3)."""
+
+    steps: int = 600
+    lr: float = 1e-3
+    inner_lr: float = 0.1
+    max_inner_steps: int = 10
+    first_order: bool = False
+    tasks: int = 32
+    examples: int = 96
+    support_fraction: float = 2 / 3
+    clip: float = 10.0
+
+
+@dataclass(frozen=True)
+class AdaptationConfig:
+    """Fine-tuned weights that the generative models learn from (Algorithm 8): `draws` random supports a task."""
+
+    draws: int = 8
+    steps: int = 50
+    lr: float = 0.1
+    support_fraction: float = 0.8
+    tasks: int = 64  # adapted at once
+
+
+@dataclass(frozen=True)
+class HVAETraining:
+    steps: int = 1500
+    lr: float = 3e-3
+    batch: int = 64
+    clip: float = 1000.0  # of encoder and decoder apart (Appendix A.7)
+    examples: int = 32  # of each task, for the behaviour term
+
+
+@dataclass(frozen=True)
+class HyperCLIPTraining:
+    steps: int = 1500
+    lr: float = 3e-4
+    batch: int = 64
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class DiffusionTraining:
+    """Appendix A.7.3."""
+
+    steps: int = 8000
+    lr: float = 1e-3
+    batch: int = 256
+    drop_condition: float = 0.2
+    ema: float = 0.999
+    weight_decay: float = 0.01
+    # Beyond the paper: the task's own loss of the adapter that the predicted z_0 decodes to, which tells the denoiser
+    # which errors in a latent matter. 0 leaves it out.
+    behaviour_weight: float = 0.0
+    behaviour_tasks: int = 64  # of the batch
+    behaviour_examples: int = 32  # of each task
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """HyperCLIP guidance (Appendix A.7.2)."""
+
+    steps: int = 10
+    lr: float = 0.1
+    lam: float = 0.01
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """HyperLDM at evaluation. gamma is chosen among `gammas`, the number of averaged samples among `samples`."""
+
+    sampler: str = "ddim"
+    steps: int = 50
+    samples: tuple[int, ...] = (1, 8)
+    gammas: tuple[float, ...] = (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything a run depends on besides the seed."""
+
+    name: str
+    backbone: str  # what core.backbone.Backbone.load takes
+    adapter: AdapterConfig
+    dataset: EmojiConfig = field(default_factory=EmojiConfig)
+    tiny_clip: TinyCLIPConfig | None = None  # the backbone is trained by this run's first stage, if any
+    descriptors: float = 1.0  # share of training tasks whose question is known (50% Q., 100% Q.)
+    hnet: HyperNetConfig = HyperNetConfig(input_dim=64, learn_z0=True)
+    cond_hnet: HyperNetConfig = HyperNetConfig(input_dim=256)
+    film: FilmConfig = FilmConfig(input_dim=256)
+    hvae: HVAEConfig = HVAEConfig(hidden=(256,))
+    hyperclip: HyperCLIPConfig = HyperCLIPConfig()
+    hyperldm: HyperLDMConfig = HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512))
+    multitask: dict[str, MultitaskConfig] = field(default_factory=dict)  # by row
+    maml: dict[str, MamlConfig] = field(default_factory=dict)  # by row
+    adaptations: dict[str, AdaptationConfig] = field(default_factory=dict)  # by generator: hvae, hnet
+    hvae_training: HVAETraining = HVAETraining()
+    hyperclip_training: HyperCLIPTraining = HyperCLIPTraining()
+    diffusion: DiffusionTraining = DiffusionTraining()
+    guidance: dict[str, GuidanceConfig] = field(default_factory=dict)  # by generator
+    sampling: SamplingConfig = SamplingConfig()
+    few_shot_steps: int = 50
+    few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+_EMOJI = Preset(
+    name="emoji",
+    backbone="local-dir:weights/emoji/backbone",
+    tiny_clip=TinyCLIPConfig(),
+    adapter=AdapterConfig(dim=256, hidden=32),  # P = 16,672: every checkpoint stays under 10 MiB
+    multitask={
+        "uncond_multitask": MultitaskConfig(steps=600, lr=3e-3),
+        "cond_multitask": MultitaskConfig(steps=800, lr=3e-4),
+        "cond_multitask_film": MultitaskConfig(steps=500, lr=3e-3),
+    },
+    maml={
+        "mnet_maml": MamlConfig(inner_lr=1.0, lr=2e-3),
+        "mnet_fomaml": MamlConfig(inner_lr=1.0, lr=2e-3, first_order=True),
+        "hnet_maml": MamlConfig(inner_lr=1.0, steps=250),
+        "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=250),
+    },
+    hvae=HVAEConfig(
+        hidden=(256,), reconstruction="mean", reconstruction_weight=3e-5, kl_weight=5e-3, behaviour_weight=1.0
+    ),
+    adaptations={"hvae": AdaptationConfig(lr=1.0), "hnet": AdaptationConfig(lr=1.0)},
+    hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v"),
+    diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0),
+    guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
+)
+
+_PRESETS: dict[str, Preset] = {
+    "emoji": _EMOJI,
+    # every stage of `emoji` in about a minute; the numbers it reaches mean nothing
+    "tiny": replace(
+        _EMOJI,
+        name="tiny",
+        tiny_clip=None,
+        dataset=EmojiConfig(train_tasks=72, val_tasks=12, test_known_tasks=16, test_new_tasks=8),
+        adapter=AdapterConfig(dim=256, hidden=4),
+        hvae=HVAEConfig(hidden=(32,), latent=8, behaviour_weight=1.0),
+        hyperldm=HyperLDMConfig(cond_dim=256, hidden=(64, 64), latent=8, prediction="v"),
+        multitask={row: replace(c, steps=10, tasks=8, examples=24) for row, c in _EMOJI.multitask.items()},
+        maml={row: replace(c, steps=4, tasks=8, examples=24) for row, c in _EMOJI.maml.items()},
+        adaptations={g: replace(c, draws=2, steps=5) for g, c in _EMOJI.adaptations.items()},
+        hvae_training=HVAETraining(steps=20),
+        hyperclip_training=HyperCLIPTraining(steps=20),
+        diffusion=DiffusionTraining(steps=30, batch=32, behaviour_weight=1.0, behaviour_tasks=8),
+        sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5)),
+    ),
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset called `name`; a ValueError lists the known ones."""
+    if name not in _PRESETS:
+        raise ValueError(f"preset {name!r}; allowed: {', '.join(_PRESETS)}")
+    return _PRESETS[name]
+
+
+PRESET_NAMES = tuple(_PRESETS)

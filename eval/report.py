@@ -1,0 +1,194 @@
+"""Remake the README's result tables and plots from the committed files under eval/results/.
+
+Needs table1.json, links.json, backbone_probes.json (each written by the `--json` flag of its script) and the release's
+stages.json; rewrites the marked parts of README.md and eval/results/table1.png. Seconds. A test fails while the README
+and the files disagree.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that `python eval/report.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+import json
+import re
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "eval" / "results"
+README = ROOT / "README.md"
+
+
+def _read(name: str) -> Any:
+    path = RESULTS / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; README.md says which command writes it")
+    return json.loads(path.read_text())
+
+
+def _markdown(header: list[str], rows: list[list[str]]) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" + "---:|" * (len(header) - 1)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def _percent(record: dict[str, Any] | None) -> str:
+    if record is None:
+        return ""
+    spread = "" if record.get("sd") is None else f" ± {100 * record['sd']:.1f}"
+    return f"{100 * record['mean']:.1f}{spread}"
+
+
+def _source(document: dict[str, Any]) -> str:
+    return f"`{document['command']}` at commit {document['commit']}"
+
+
+def table1() -> str:
+    """Table 1 by row: known families, new families, all; share of the way to the ceiling; difference to a baseline."""
+    document = _read("table1.json")
+    by_label: dict[str, dict[str, dict[str, Any]]] = {}
+    half: dict[str, dict[str, Any]] = {}  # all tasks, with half of the questions known in training
+    for record in document["results"]:
+        if record["descriptors"] == 1.0:
+            by_label.setdefault(record["label"], {})[record["tasks"]] = record
+        elif record["descriptors"] == 0.5 and record["tasks"] == "all":
+            half[record["label"]] = record
+    rows = []
+    for label, columns in by_label.items():
+        known, overall = columns["known"], columns["all"]
+        versus = overall.get("vs_cond_multitask")
+        half_column = [_percent(half.get(label))] if half else []
+        label += "" if "validation" not in label or "gamma" not in label else f" ({known['gamma']:g})"
+        rows.append(
+            [
+                label,
+                *(_percent(columns.get(name)) for name in ("known", "new", "all")),
+                *half_column,
+                f"{100 * known['closed']:.0f}%" if "closed" in known else "",
+                "" if versus is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in versus)),
+                "" if known["paper"] is None else f"{100 * known['paper']:.1f}",
+            ]
+        )
+    first = next(iter(by_label.values()))
+    header = [
+        "row",
+        *(f"{name} ({first[name]['n_tasks']})" for name in ("known", "new", "all")),
+        *(["all, 50% Q."] if half else []),
+        "way to the ceiling",
+        "against Cond. Multitask",
+        "paper, Meta-VQA",
+    ]
+    seeds = sorted({seed for record in document["results"] for seed in record["seeds"]})
+    return _markdown(header, rows) + (
+        f"\n\nAccuracy in % on the query images of the test tasks; training seeds {', '.join(map(str, seeds))}.\n"
+        "*Known*: families with training questions, *new*: families that training never saw. *Way to the ceiling*:\n"
+        "from plain CLIP to the few-shot ceiling, on known families. *Against*: mean difference over all tasks with\n"
+        "its 95% interval (paired bootstrap, 10,000 draws). The paper's column is another dataset.\n\n"
+        f"Made by {_source(document)}."
+    )
+
+
+def links() -> str:
+    """The link-by-link table."""
+    document = _read("links.json")
+    columns = list(dict.fromkeys((r["tasks"], r["n_tasks"]) for r in document["results"]))
+    names = list(dict.fromkeys(r["row"] for r in document["results"]))
+    values = {(r["row"], r["tasks"]): r["mean"] for r in document["results"]}
+    rows = [[name, *(f"{100 * values[name, tasks]:.1f}" for tasks, _ in columns)] for name in names]
+    return _markdown(["link", *(f"{tasks} ({n})" for tasks, n in columns)], rows) + (
+        "\n\nAccuracy in % on query images. Training tasks were seen with these images: their column is memory.\n\n"
+        f"Made by {_source(document)}."
+    )
+
+
+def probes() -> str:
+    """The backbone's probes: mean over families, and the weakest and strongest families."""
+    records = _read("backbone_probes.json")
+    columns = [name for name in records[0] if name not in ("family", "answers")]
+    families, mean = records[:-1], records[-1]
+    shown = [mean, *families[:3], *families[-2:]]
+    rows = [[r["family"], *(f"{100 * r[name]:.0f}" for name in columns)] for r in shown]
+    return _markdown(["family", *columns], rows) + (
+        "\n\nAccuracy in % of linear probes trained on 58 and on 500 scenes a question, beside zero-shot CLIP, on 200\n"
+        f"unseen scenes: the mean over all {len(families)} families, the three hardest, the two easiest.\n\n"
+        "Made by `python train/backbone.py --report --json eval/results/backbone_probes.json`."
+    )
+
+
+def stages() -> str:
+    """What each stage reached and how long it took."""
+    records = json.loads((ROOT / "weights" / "emoji" / "stages.json").read_text())
+    rows = []
+    for name, record in records.items():
+        reached = ", ".join(f"{metric.replace('_', ' ')} {value:.3f}" for metric, value in record["metrics"].items())
+        rows.append([name, f"{record['seconds'] / 60:.1f}", reached])
+    total = sum(record["seconds"] for record in records.values())
+    without = total - records["backbone"]["seconds"]
+    rows.append(["all", f"{total / 60:.0f}", f"without the backbone {without / 60:.0f}"])
+    table = _markdown(["stage", "minutes", "reached (accuracies on validation tasks)"], rows)
+    table = table.replace("|---|---:|---:|", "|---|---:|---|")
+    return f"{table}\n\nMade by `python train/run_all.py --preset emoji --seed 0` on two CPU cores."
+
+
+PARTS = {"table1": table1, "links": links, "probes": probes, "stages": stages}
+
+
+def render(readme: str) -> str:
+    """The README with every marked part remade from the result files."""
+    for name, part in PARTS.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+        if not pattern.search(readme):
+            raise ValueError(f"README.md has no part marked <!-- {name} --> ... <!-- /{name} -->")
+        body = part()
+        readme = pattern.sub(lambda match, body=body: match.group(1) + body + match.group(2), readme)
+    return readme
+
+
+def plot_table1(path: Path) -> None:
+    """Bars of Table 1 on known and new families, with the s.d. over seeds where there are several."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    records = [record for record in _read("table1.json")["results"] if record["descriptors"] == 1.0]
+    labels = list(dict.fromkeys(record["label"] for record in records))
+    value = {(record["label"], record["tasks"]): record for record in records}
+    figure, axes = plt.subplots(1, 2, figsize=(10, 0.32 * len(labels) + 1.2), sharey=True, sharex=True)
+    for axis, tasks, title in zip(axes, ("known", "new"), ("known families", "new families"), strict=True):
+        for i, label in enumerate(labels):
+            record = value[label, tasks]
+            few_shot, ours = record["row"].startswith("few_shot"), record["row"].startswith(("hvae_", "hnet_hyper"))
+            colour = "#9aa5b1" if few_shot else "#4f46e5" if ours else "#f0a35e"
+            axis.barh(i, 100 * record["mean"], xerr=100 * (record["sd"] or 0.0), color=colour, height=0.7)
+            axis.text(100 * record["mean"] + 0.8, i, f"{100 * record['mean']:.1f}", va="center", fontsize=8)
+        axis.set_title(f"{title} ({value[labels[0], tasks]['n_tasks']} tasks)", fontsize=10)
+        axis.set_xlabel("test accuracy, %")
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_yticks(range(len(labels)), labels, fontsize=8)
+    axes[0].invert_yaxis()
+    axes[0].set_xlim(left=30)
+    for colour, name in (("#f0a35e", "baselines"), ("#4f46e5", "from the question, ours"), ("#9aa5b1", "few-shot")):
+        axes[1].barh([0], [0], color=colour, label=name)
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="lower right", fontsize=8, frameon=False, ncols=3)
+    figure.tight_layout(rect=(0, 0.03, 1, 1))
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+    plt.close(figure)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args(argv)
+    try:
+        README.write_text(render(README.read_text()))
+    except (FileNotFoundError, ValueError) as error:
+        parser.error(str(error))
+    plot_table1(RESULTS / "table1.png")
+    print(f"remade {README.name} and {RESULTS.relative_to(ROOT) / 'table1.png'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""Rows that most papers leave out: would something much simpler do, does the text matter, are weights copied?
+
+Needs a release directory with its table of training latents; encodes test images on the first use, then caches them.
+Prints, on the test tasks: chance; the commonest answers of the nearest training questions; the mean training adapter;
+the adapter of the nearest training question; the mean of the nearest few, weighted by similarity; ridge regression
+from questions to latents; HyperLDM; HyperLDM told another task's question; HyperLDM told random words. Then how far
+generated latents lie from the training ones. What a row has to choose is chosen on validation tasks. About a minute.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that `python eval/sanity.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from core.adapter import adapter_logits, task_accuracy
+from core.checkpoint import load_model
+from core.generator import AdapterGenerator
+from core.metrics import mean_and_sd
+from core.tasks import Task, TaskBatch, TaskSet
+from eval.common import open_release, parser, write_results
+
+CHUNK = 128
+NEIGHBOURS = (1, 3, 5, 10, 20)
+WIDTHS, RIDGES = (0.7, 1.0, 1.5), (0.01, 0.1, 1.0)  # of the kernel, and its penalty
+
+
+class Neighbours:
+    """Training tasks as seen from a question: centred cosine of embeddings, and their latents."""
+
+    def __init__(self, train: TaskSet, e: Tensor, z: Tensor) -> None:
+        self.tasks, self.z = train.tasks, z
+        self.mean, self.std = e.mean(0), e.std(0).clamp(min=1e-6)
+        self.e = self._scaled(e)
+
+    def _scaled(self, e: Tensor) -> Tensor:
+        return (e - self.mean) / self.std
+
+    def cosine(self, e: Tensor) -> Tensor:
+        """(B, T) similarities of questions e (B, D) to the training questions."""
+        return torch.nn.functional.normalize(self._scaled(e), dim=-1) @ torch.nn.functional.normalize(self.e, dim=-1).mT
+
+    def weighted(self, e: Tensor, k: int) -> Tensor:
+        """Latents (B, Z): mean of the k nearest tasks' ones, weighted by similarity."""
+        best = self.cosine(e).topk(k)
+        weight = best.values.clamp(min=1e-6)
+        return (weight[..., None] * self.z[best.indices]).sum(1) / weight.sum(1, keepdim=True)
+
+    def kernel_ridge(self, width: float, ridge: float) -> Callable[[Tensor], Tensor]:
+        """e (B, D) to latents (B, Z) by Gaussian-kernel ridge regression on the training tasks."""
+
+        def kernel(a: Tensor, b: Tensor) -> Tensor:
+            return (-torch.cdist(a, b).square() / (2 * width**2 * a.shape[1])).exp()
+
+        mean = self.z.mean(0)
+        dual = torch.linalg.solve(kernel(self.e, self.e) + ridge * torch.eye(len(self.e)), self.z - mean)
+        return lambda e: mean + kernel(self._scaled(e), self.e) @ dual
+
+    def answer_prior(self, e: Tensor, tasks: Sequence[Task], k: int) -> Tensor:
+        """Accuracy (B,) of always giving the candidate that the k nearest training questions' images carry most."""
+        result = []
+        for task, near in zip(tasks, self.cosine(e).topk(k).indices.tolist(), strict=True):
+            votes = Counter(self.tasks[i].answers[label] for i in near for label in self.tasks[i].examples("all")[1])
+            guess = max(range(len(task.answers)), key=lambda c: votes[task.answers[c]])
+            labels = task.query[1]
+            result.append(sum(label == guess for label in labels) / len(labels))
+        return torch.tensor(result)
+
+
+def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, Tensor]:
+    """Accuracy (T,) of every row on the test tasks."""
+    decode = generator.decoder(name)
+    _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
+    near = Neighbours(run.train, run.train_batch.question, tensors["z"])
+    query, val = test.batch(part="query"), run.val_query
+
+    def accuracy(w: Tensor, batch: TaskBatch = query) -> Tensor:
+        with torch.no_grad():
+            parts = [slice(first, first + CHUNK) for first in range(0, len(batch), CHUNK)]
+            scores = [task_accuracy(adapter_logits(w[i], batch[i], generator.adapter), batch[i]) for i in parts]
+        return torch.cat(scores)
+
+    def best(options: Sequence, latents: Callable[..., Tensor]):
+        """The option whose latents do best on validation tasks."""
+        with torch.no_grad():
+            return max(options, key=lambda option: float(accuracy(decode(latents(option, val.question)), val).mean()))
+
+    e = query.question
+    rng = torch.Generator().manual_seed(seed)
+    k = best(NEIGHBOURS[1:], lambda k, q: near.weighted(q, k))
+    k_prior = max(NEIGHBOURS, key=lambda k: float(near.answer_prior(val.question, run.val.tasks, k).mean()))
+    grid = [(width, ridge) for width in WIDTHS for ridge in RIDGES]
+    width, ridge = best(grid, lambda option, q: near.kernel_ridge(*option)(q))
+    words = sorted({word for task in run.train.tasks for word in task.question.rstrip("?").split()})
+    shuffler = random.Random(seed)
+    nonsense = [" ".join(shuffler.sample(words, 7)) + "?" for _ in test.tasks]
+    with torch.no_grad():
+        z_mean = near.z.mean(0, keepdim=True).expand(len(query), -1)
+        result = {
+            "chance": torch.tensor([1 / len(task.answers) for task in test.tasks]),
+            "answer prior of the nearest training questions": near.answer_prior(e, test.tasks, k_prior),
+            "mean of all training latents": accuracy(decode(z_mean)),
+            "latent of the nearest training question": accuracy(decode(near.weighted(e, 1))),
+            "weighted mean of the nearest latents": accuracy(decode(near.weighted(e, k))),
+            "kernel ridge regression, question to latent": accuracy(decode(near.kernel_ridge(width, ridge)(e))),
+            "HyperLDM": accuracy(generator.weights(e, "hyperldm", generator=name, seed=seed)),
+            "HyperLDM, questions shuffled among tasks": accuracy(
+                generator.weights(e[torch.randperm(len(e), generator=rng)], "hyperldm", generator=name, seed=seed)
+            ),
+            "HyperLDM, random words": accuracy(
+                generator.weights(generator.backbone.encode_texts(nonsense), "hyperldm", generator=name, seed=seed)
+            ),
+        }
+    return result
+
+
+def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, float]:
+    """Median distances between standardised weights: of generated ones to the nearest training task's, and between
+    each training task's and its own nearest neighbour. A generator that copies has a ratio near zero."""
+    decode = generator.decoder(name)
+    _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
+    with torch.no_grad():
+        train = decode(tensors["z"])
+        made = generator.weights(test.batch(part="query").question, "hyperldm", generator=name, seed=seed)
+        mean, std = train.mean(0), train.std(0).clamp(min=1e-8)
+        train, made = (train - mean) / std, (made - mean) / std
+        own = torch.cdist(train, train)
+        own.fill_diagonal_(torch.inf)
+        nearest, between = torch.cdist(made, train).amin(1).median(), own.amin(1).median()
+    return {
+        "generated to the nearest training adapter": float(nearest),
+        "training adapter to the nearest other": float(between),
+        "ratio": float(nearest / between),
+    }
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--generator", choices=("hvae", "hnet"), default="hvae", help="whose latents")
+    args = arguments.parse_args(argv)
+    try:
+        run, generators = open_release(args)
+    except ValueError as error:
+        arguments.error(str(error))
+    test = run.task_set("test")
+    if args.limit_tasks is not None:
+        test = test.select(range(min(args.limit_tasks, len(test))))
+    new = torch.tensor([task.new_family for task in test.tasks])
+    scores: dict[str, list[Tensor]] = {}
+    distances: dict[str, list[float]] = {}
+    for generator in generators:
+        for label, value in rows(run, generator, args.generator, test, generator.config["seed"]).items():
+            scores.setdefault(label, []).append(value)
+        for label, value in copying(run, generator, args.generator, test, generator.config["seed"]).items():
+            distances.setdefault(label, []).append(value)
+    records = []
+    for label, values in scores.items():
+        for tasks, mask in (("known", ~new), ("new", new), ("all", torch.ones_like(new))):
+            if mask.any():
+                mean, sd = mean_and_sd([float(value[mask].mean()) for value in values])
+                records.append(
+                    {
+                        "row": label,
+                        "tasks": tasks,
+                        "mean": round(mean, 4),
+                        "sd": None if sd is None else round(sd, 4),
+                        "seeds": len(values),
+                        "n_tasks": int(mask.sum()),
+                    }
+                )
+    table = pd.DataFrame(records).pivot_table(index="row", columns="tasks", values="mean", sort=False)
+    print((100 * table).to_string(float_format=lambda value: f"{value:.2f}"))
+    print("\nAccuracy in % on query sets of test tasks. Distances between standardised weights (medians):")
+    for label, values in distances.items():
+        mean, sd = mean_and_sd(values)
+        records.append({"row": label, "tasks": "distance", "mean": round(mean, 4), "sd": sd, "seeds": len(values)})
+        print(f"  {label:<45} {mean:.2f}")
+    if args.json:
+        write_results(args.json, args.preset, records, "eval/sanity.py")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,156 @@
+"""Table 1: zero-shot accuracy of every row on the test tasks, between plain CLIP and the few-shot ceiling.
+
+Needs a release directory (the shipped weights by default); encodes the test images on the first use, then caches them.
+Test tasks of families that training knew and of new families are reported apart. About two minutes on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that `python eval/table1.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+import torch
+
+from core.metrics import mean_and_sd, paired_bootstrap
+from eval.common import open_release, parser, write_results
+from eval.rows import ROWS, Row, accuracy, available
+
+COLUMNS = ("known", "new", "all")
+
+
+def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """One record per row, set of tasks and share of descriptors, with per-task accuracies averaged over the training
+    seeds."""
+    test, prompted = run.task_set("test"), run.task_set("test", prompted=True)
+    if limit is not None:
+        test, prompted = test.select(range(limit)), prompted.select(range(limit))
+    new = torch.tensor([task.new_family for task in test.tasks])
+    masks = {"known": ~new, "new": new, "all": torch.ones_like(new)}
+    support, query = test.batch(part="support").to(run.device), test.batch(part="query").to(run.device)
+    with_prompts = prompted.batch(part="query").to(run.device)
+    records = []
+    shares = sorted({g.config.get("descriptors", 1.0) for g in generators}, reverse=True)
+    for row, share in ((row, share) for row in rows for share in shares):
+        chosen = with_prompts if row.id == "clip_prompted" else query
+        owners = [g for g in generators if available(row, g) and g.config.get("descriptors", 1.0) == share]
+        if not owners:
+            continue
+        scores = torch.stack([accuracy(row, g, support, chosen) for g in owners])  # (seeds, T)
+        for name in COLUMNS:
+            if not masks[name].any():
+                continue
+            per_seed = scores[:, masks[name]].mean(1).tolist()
+            mean, sd = mean_and_sd(per_seed)
+            gamma = row.gamma if row.method == "hyperldm" else None
+            if row.method == "hyperldm" and gamma is None:
+                gamma = owners[0].config["choices"][row.id]["gamma"]
+            records.append(
+                {
+                    "row": row.id,
+                    "label": row.label,
+                    "gamma": gamma,
+                    "descriptors": share,
+                    "tasks": name,
+                    "mean": round(mean, 4),
+                    "sd": None if sd is None else round(sd, 4),
+                    "seeds": [g.config["seed"] for g in owners],
+                    "n_tasks": int(masks[name].sum()),
+                    "paper": row.paper,
+                    "per_task": scores[:, masks[name]].mean(0),
+                }
+            )
+    return records
+
+
+def add_comparisons(records: list[dict[str, Any]]) -> None:
+    """Paired bootstrap over tasks of every row against Cond. Multitask; share of the way from floor to ceiling."""
+    for name, share in {(r["tasks"], r["descriptors"]) for r in records}:
+        here = {(r["row"], r["label"]): r for r in records if (r["tasks"], r["descriptors"]) == (name, share)}
+        by_id = {row: record for (row, _), record in here.items()}
+        reference, floor, ceiling = by_id.get("cond_multitask"), by_id.get("clip"), by_id.get("few_shot_ceiling")
+        for record in here.values():
+            if reference is not None and record["row"] != "cond_multitask":
+                d = paired_bootstrap(record["per_task"], reference["per_task"])
+                record["vs_cond_multitask"] = [round(x, 4) for x in (d.mean, d.low, d.high)]
+            if floor is not None and ceiling is not None and ceiling["mean"] > floor["mean"]:
+                record["closed"] = round((record["mean"] - floor["mean"]) / (ceiling["mean"] - floor["mean"]), 3)
+    for record in records:
+        record.pop("per_task")
+
+
+def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows by label; accuracies in percent."""
+    table: dict[str, dict[str, str]] = {}
+    for record in records:
+        line = table.setdefault(record["label"], {})
+        spread = "" if record["sd"] is None else f" ({100 * record['sd']:.2f})"
+        if record["descriptors"] < 1.0:
+            if record["tasks"] == "all":
+                line[f"all, {100 * record['descriptors']:g}% Q."] = f"{100 * record['mean']:.2f}{spread}"
+            continue
+        line[f"{record['tasks']} ({record['n_tasks']})"] = f"{100 * record['mean']:.2f}{spread}"
+        if record["tasks"] == "known":
+            line["closed"] = f"{100 * record['closed']:.0f}%" if "closed" in record else ""
+        if record["tasks"] == "all":
+            versus = record.get("vs_cond_multitask")
+            line["vs Cond. Multitask [95%]"] = (
+                "" if versus is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * v for v in versus))
+            )
+        line["paper"] = "" if record["paper"] is None else f"{100 * record['paper']:.2f}"
+    return pd.DataFrame.from_dict(table, orient="index").fillna("")
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument(
+        "--baselines-only", action="store_true", help="leave out HyperCLIP and HyperLDM (to settle a benchmark)"
+    )
+    arguments.add_argument("--csv", type=Path, help="write the table as CSV")
+    arguments.add_argument("--markdown", type=Path, help="write the table as Markdown")
+    args = arguments.parse_args(argv)
+    if args.limit_tasks is not None and args.limit_tasks < 1:
+        arguments.error(f"--limit-tasks {args.limit_tasks}; allowed: 1 or more")
+    try:
+        run, generators = open_release(args)
+    except ValueError as error:
+        arguments.error(str(error))
+    rows = [row for row in ROWS if row.baseline or not args.baselines_only]
+    records = evaluate(run, generators, args.limit_tasks, rows)
+    add_comparisons(records)
+    table = as_table(records)
+    print(table.to_string())
+    print(
+        f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(generators)} training seeds "
+        "where there are several).\nKnown: families with training questions; new: families that training never saw; "
+        "closed: share of the way from\nplain CLIP to the few-shot ceiling, on known families. The paper's column is "
+        "Meta-VQA: another dataset."
+    )
+    missing = {row.id for row in rows} - {record["row"] for record in records}
+    for row in sorted(missing):
+        print(f"missing: {row}; python train/run_all.py --preset {args.preset} makes it")
+    if args.json:
+        write_results(args.json, args.preset, records, "eval/table1.py")
+    if args.csv:
+        table.to_csv(args.csv)
+    if args.markdown:
+        args.markdown.write_text(_markdown(table))
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = ["| row | " + " | ".join(table.columns) + " |", "|---" * (len(table.columns) + 1) + "|"]
+    lines += [
+        "| " + " | ".join([label, *map(str, values)]) + " |"
+        for label, values in zip(table.index, table.values, strict=True)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    main()

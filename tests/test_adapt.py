@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from core.adapt import adapt, maml_loss
+from core.adapter import AdapterConfig, adapter_logits, init_adapter, task_loss
+from core.tasks import split_support_query
+from tests.conftest import random_batch
+
+CONFIG = AdapterConfig(dim=16, hidden=4)
+
+
+def setup(dtype=torch.float32, T=4):
+    batch = random_batch(T=T, N=18, D=16, dtype=dtype)
+    support, query = split_support_query(batch, generator=torch.Generator().manual_seed(0))
+    w = init_adapter(CONFIG, torch.Generator().manual_seed(1)).to(dtype)
+    loss = lambda tasks: lambda w: task_loss(adapter_logits(w, tasks, CONFIG, scale=10.0), tasks)
+    return w, support, query, loss
+
+
+def test_adaptation_lowers_the_loss_and_leaves_no_graph():
+    w, support, _, loss = setup()
+    start = w.expand(4, -1)
+    adapted = adapt(start, loss(support), steps=30, lr=0.5)
+    assert (loss(support)(adapted) < loss(support)(start)).all()
+    assert not adapted.requires_grad
+
+
+def test_gradient_of_a_batch_is_the_mean_of_its_tasks():
+    w, support, query, loss = setup()
+
+    def meta_gradient(rows):
+        leaf = w.clone().requires_grad_()
+        s, q = support[rows], query[rows]
+        value = maml_loss(leaf.expand(len(s), -1), loss(s), loss(q), steps=3, lr=0.1).mean()
+        return torch.autograd.grad(value, leaf)[0]
+
+    singles = torch.stack([meta_gradient(torch.tensor([i])) for i in range(4)])
+    torch.testing.assert_close(meta_gradient(torch.arange(4)), singles.mean(0), rtol=1e-4, atol=1e-6)
+
+
+def test_second_order_matches_finite_differences():
+    w, support, query, loss = setup(torch.float64)
+    value = lambda w: maml_loss(w.expand(4, -1), loss(support), loss(query), steps=2, lr=0.1).mean()
+    leaf = w.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(value(leaf), leaf)
+    direction = torch.randn(w.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    h = 1e-6
+    numeric = (value((w + h * direction).requires_grad_()) - value((w - h * direction).requires_grad_())) / (2 * h)
+    assert float(gradient @ direction) == pytest.approx(float(numeric), rel=1e-5)
+
+
+def test_first_order_is_the_query_gradient_at_the_adapted_weights():
+    w, support, query, loss = setup()
+    leaf = w.clone().requires_grad_()
+    value = maml_loss(leaf.expand(4, -1), loss(support), loss(query), steps=3, lr=0.1, first_order=True).mean()
+    (gradient,) = torch.autograd.grad(value, leaf)
+    adapted = adapt(w.expand(4, -1), loss(support), steps=3, lr=0.1).requires_grad_()
+    (expected,) = torch.autograd.grad(loss(query)(adapted).mean(), adapted)
+    torch.testing.assert_close(gradient, expected.sum(0))
+
+
+def test_steps_per_task_equal_separate_runs():
+    w, support, _, loss = setup()
+    steps = torch.tensor([0, 1, 4, 2])
+    together = adapt(w.expand(4, -1), loss(support), steps=steps, lr=0.2)
+    for i, n in enumerate(steps.tolist()):
+        alone = adapt(w[None], loss(support[torch.tensor([i])]), steps=n, lr=0.2)
+        torch.testing.assert_close(together[i], alone[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [dict(steps=-1, lr=0.1), dict(steps=1, lr=-0.1)])
+def test_negative_values_are_refused(arguments):
+    with pytest.raises(ValueError, match="negative"):
+        adapt(torch.zeros(1, 2), lambda w: w.sum(-1), **arguments)

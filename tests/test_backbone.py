@@ -1,0 +1,77 @@
+import random
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from core.backbone import Backbone
+from core.data.emoji_scene import draw_scene
+from core.data.emoji_world import World, WorldConfig
+from tests.conftest import ROOT
+from train.backbone import _tokens
+from train.backbone_report import probe_accuracy
+from train.scene_heads import SceneHeads
+
+SHIPPED = ROOT / "weights" / "emoji" / "backbone"
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    return Backbone.load(f"local-dir:{SHIPPED}")
+
+
+def test_shipped_backbone_is_an_open_clip_directory(backbone):
+    model, transform = open_clip.create_model_from_pretrained(f"local-dir:{SHIPPED}", precision="fp32")
+    image = draw_scene(World(WorldConfig()).compose(random.Random(0)))
+    with torch.no_grad():
+        expected = torch.nn.functional.normalize(model.eval().encode_image(transform(image)[None]), dim=-1)
+    torch.testing.assert_close(backbone.encode_images([image]), expected)
+    assert sum(file.stat().st_size for file in SHIPPED.iterdir()) < 10 * 1024 * 1024
+
+
+def test_arrays_and_pictures_encode_alike(backbone):
+    images = [draw_scene(World(WorldConfig()).compose(random.Random(i))) for i in range(3)]
+    one, other = backbone.encode_images(images), backbone.encode_images(np.stack([np.asarray(i) for i in images]))
+    torch.testing.assert_close(one, other)
+    torch.testing.assert_close(one.norm(dim=-1), torch.ones(3))
+    assert backbone.encode_texts(["a dog", "red"]).shape == (2, backbone.dim)
+
+
+@pytest.mark.parametrize(
+    "spec, word", [("nonsense", "allowed"), ("local-dir:/nowhere", "open_clip_config"), ("a/b/c", "allowed")]
+)
+def test_bad_specs_are_named(spec, word):
+    with pytest.raises(ValueError, match=word):
+        Backbone.load(spec)
+
+
+def test_bad_arrays_are_named(backbone):
+    with pytest.raises(ValueError, match="uint8"):
+        backbone.encode_images(np.zeros((2, 10, 10, 3), np.uint8))
+
+
+def test_word_by_word_tokens_are_clips():
+    tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=40)
+    captions = ["dog red star top left", "icecream pufferfish one", "star"]
+    whole, ours = tokenizer(captions), _tokens(captions, tokenizer.encode, 40)
+    assert torch.equal(whole[:, : ours.shape[1]], ours) and not whole[:, ours.shape[1] :].any()
+
+
+def test_every_readout_of_the_heads_learns():
+    from train.backbone import SceneStream
+
+    images, labels = SceneStream(0, 64, 0, 1)[0]
+    heads = SceneHeads(dim=16, cell_width=8)
+    e = torch.nn.functional.normalize(torch.randn(64, 16), dim=-1)
+    out = heads(e, torch.randn(64, 4, 8), labels)
+    assert images.shape == (64, 80, 80, 3) and all(torch.isfinite(loss) for loss, _ in out.values())
+    sum(loss for loss, _ in out.values()).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in heads.parameters())
+
+
+def test_probe_finds_a_linear_rule():
+    g = torch.Generator().manual_seed(0)
+    x, rule = torch.randn(2, 300, 8, generator=g), torch.randn(2, 8, 3, generator=g)
+    y = (x @ rule).argmax(-1)
+    assert (probe_accuracy(x[:, :200], y[:, :200], x[:, 200:], y[:, 200:], 3) > 0.85).all()

@@ -1,0 +1,117 @@
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from core import checkpoint
+from core.adapter import AdapterConfig
+from core.checkpoint import load_adapter, load_model, load_module, save_adapter, save_model, save_module
+from core.hvae import HVAE, HVAEConfig
+from core.hyperclip import HyperCLIP, HyperCLIPConfig
+from core.hyperldm import HyperLDM, HyperLDMConfig
+from core.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
+from tests.conftest import ROOT
+
+ADAPTER = AdapterConfig(dim=8, hidden=3)
+MODULES = {
+    "hypernet": (lambda: HyperNet(HyperNetConfig(5, 6, learn_z0=True), ADAPTER), lambda m: m(torch.ones(2, 5))),
+    "film": (lambda: FilmAdapter(FilmConfig(5), ADAPTER), lambda m: m(torch.ones(2, 5))),
+    "hvae": (lambda: HVAE(HVAEConfig(latent=3, hidden=(7, 4)), 20), lambda m: m.decode(torch.ones(2, 3))),
+    "hyperclip": (lambda: HyperCLIP(HyperCLIPConfig(6), 20, 8), lambda m: m(torch.ones(2, 20))),
+    "hyperldm": (
+        lambda: HyperLDM(HyperLDMConfig(latent=3, cond_dim=8, hidden=(16, 16), time_dim=4)),
+        lambda m: m(torch.ones(2, 3), torch.tensor([1, 300]), torch.ones(2, 8)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", MODULES)
+def test_a_module_comes_back_from_its_path_alone(kind, tmp_path):
+    torch.manual_seed(0)
+    make, use = MODULES[kind]
+    module = make().half().float()  # on disk matrices are half precision
+    for buffer in module.buffers():
+        buffer.uniform_(0.5, 1.5)
+    save_module(tmp_path / "m.safetensors", module, {"seed": 3})
+    again = load_module(tmp_path / "m.safetensors")
+    assert type(again) is type(module) and not again.training and not any(p.requires_grad for p in again.parameters())
+    torch.testing.assert_close(use(again), use(module.eval()))
+    assert load_model(tmp_path / "m.safetensors", kind)[0]["metadata"] == {"seed": 3}
+
+
+def test_fresh_process_gives_the_same(tmp_path):
+    w = torch.randn(ADAPTER.num_params)
+    save_adapter(tmp_path / "a.safetensors", w, ADAPTER, {"question": "q?"})
+    load = f"w, c, m = load_adapter({str(tmp_path / 'a.safetensors')!r})"
+    code = f"from core.checkpoint import load_adapter; {load}; print(float(w.sum()), m)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert out.split(" ", 1) == [str(float(w.sum())), "{'question': 'q?'}\n"]
+
+
+@pytest.mark.parametrize("rows", [4, 50])
+def test_large_files_are_split_and_found_again(tmp_path, rows):
+    tensors = {"big": torch.randn(rows, 64).half().float(), "small": torch.randn(5)}
+    files = save_model(tmp_path / "m.safetensors", tensors, kind="adapter", config={}, max_bytes=2000)
+    assert all(file.stat().st_size < 4000 for file in files) and (len(files) > 1) == (rows == 50)
+    _, again = load_model(tmp_path / "m.safetensors")
+    assert all(torch.equal(again[name], tensors[name]) for name in tensors)
+    if rows == 50:
+        files[1].unlink()
+        with pytest.raises(ValueError, match="incomplete"):
+            load_model(tmp_path / "m.safetensors")
+        save_model(tmp_path / "m.safetensors", {"small": torch.ones(2)}, kind="adapter", config={})
+        assert load_model(tmp_path / "m.safetensors")[1].keys() == {"small"}  # the old parts are gone
+
+
+def test_damage_is_named(tmp_path):
+    path = tmp_path / "m.safetensors"
+    with pytest.raises(FileNotFoundError, match="m.safetensors"):
+        load_model(path)
+    save_file({"x": torch.ones(2)}, path)
+    with pytest.raises(ValueError, match="not one of this project"):
+        load_model(path)
+    save_adapter(path, torch.zeros(ADAPTER.num_params), ADAPTER)
+    with pytest.raises(ValueError, match="expected a 'hvae'"):
+        load_model(path, "hvae")
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match="damaged"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        (lambda t: t.pop("z_mean"), "missing tensor 'z_mean'"),
+        (lambda t: t.update(extra=torch.ones(1)), "unexpected tensor 'extra'"),
+        (lambda t: t.update(z_mean=torch.ones(7)), "misshapen tensor 'z_mean'"),
+    ],
+)
+def test_loading_is_strict(tmp_path, change, word):
+    module = MODULES["hyperldm"][0]()
+    save_module(tmp_path / "m.safetensors", module)
+    header, tensors = load_model(tmp_path / "m.safetensors")
+    change(tensors)
+    save_model(tmp_path / "m.safetensors", tensors, kind="hyperldm", config=header["config"])
+    with pytest.raises(ValueError, match=word):
+        load_module(tmp_path / "m.safetensors")
+
+
+def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.safetensors"
+    save_adapter(path, torch.zeros(ADAPTER.num_params), ADAPTER)
+
+    def crash(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint.os, "replace", crash)
+    with pytest.raises(KeyboardInterrupt):
+        save_adapter(path, torch.ones(ADAPTER.num_params), ADAPTER)
+    assert load_adapter(path)[0].abs().sum() == 0
+
+
+def test_unknown_config_key_is_refused(tmp_path):
+    save_model(tmp_path / "a.safetensors", {"w": torch.zeros(2)}, kind="adapter", config={"dimm": 2})
+    with pytest.raises(ValueError, match="dimm"):
+        load_adapter(tmp_path / "a.safetensors")

@@ -1,0 +1,36 @@
+import pytest
+
+from core.config import config_hash, from_dict, to_dict
+from core.data.emoji_vqa import EmojiConfig
+from core.hvae import HVAEConfig
+from core.presets import PRESET_NAMES, get_preset
+
+
+def test_round_trip():
+    for config in (HVAEConfig(hidden=(8, 4)), EmojiConfig(train_tasks=9, val_tasks=2)):
+        assert from_dict(type(config), to_dict(config)) == config
+
+
+@pytest.mark.parametrize(
+    "data, word",
+    [
+        ({"latnet": 3}, "latnet"),
+        ({"latent": "3"}, "latent"),
+        ({"latent": True}, "latent"),
+        ({"hidden": 5}, "hidden"),
+        ({"reconstruction": "sum"}, "authors"),
+    ],
+)
+def test_bad_values_are_named(data, word):
+    with pytest.raises(ValueError, match=word):
+        from_dict(HVAEConfig, data)
+
+
+def test_hash_ignores_order_and_sees_values():
+    assert config_hash({"a": 1, "b": 2}) == config_hash({"b": 2, "a": 1}) != config_hash({"a": 1, "b": 3})
+    assert len({config_hash(get_preset(name)) for name in PRESET_NAMES}) == len(PRESET_NAMES)
+
+
+def test_unknown_preset_lists_the_known():
+    with pytest.raises(ValueError, match="emoji"):
+        get_preset("emojis")

@@ -1,0 +1,153 @@
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+from core import generator as module
+from core.data.emoji_vqa import draw_scenes_for_question
+from core.generator import Adapter, AdapterGenerator
+from tests.conftest import ROOT
+
+QUESTION = "What colour is the badge behind the dog?"
+ANSWERS = ["red", "blue", "green"]
+
+
+@pytest.fixture(scope="module")
+def generator(tiny):
+    release = AdapterGenerator.from_pretrained(tiny / "seed-0" / "weights")
+    release.config["backbone"] = str(ROOT / "weights" / "emoji" / "backbone")
+    return release
+
+
+@pytest.fixture(scope="module")
+def images():
+    return [image for image, _ in draw_scenes_for_question(QUESTION, 4)]
+
+
+@pytest.mark.parametrize("method", [m for m in module.METHODS if m != "clip"])
+@pytest.mark.parametrize("name", module.GENERATORS)
+def test_every_method_gives_an_adapter(generator, images, method, name):
+    adapter = generator.generate(QUESTION, method, generator=name, gamma=1.5, steps=3, samples=2, seed=4)
+    table = adapter.classify(images, ANSWERS)
+    assert list(table.columns) == ["answer", "probability", *ANSWERS] and len(table) == 4
+    assert table[ANSWERS].sum(axis=1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
+    assert adapter.provenance["question"] == QUESTION and adapter.w.shape == (generator.adapter.num_params,)
+
+
+def test_seed_decides_and_gamma_zero_ignores_the_question(generator):
+    w = lambda question=QUESTION, **k: generator.generate(question, **{"gamma": 1.0, **k}).w
+    assert torch.equal(w(seed=1), w(seed=1)) and not torch.equal(w(seed=1), w(seed=2))
+    assert torch.allclose(w(gamma=0.0), w("How many fruits are there?", gamma=0.0), atol=1e-5)
+    assert not torch.allclose(w(), w("How many fruits are there?"), atol=1e-5)
+
+
+def test_one_question_alone_or_among_others_is_the_same(generator):
+    e = generator.backbone.encode_texts([QUESTION, "Where is the cat?"])
+    torch.testing.assert_close(
+        generator.weights(e, gamma=1.5)[0], generator.weights(e[:1], gamma=1.5)[0], rtol=1e-4, atol=1e-4
+    )
+
+
+def test_save_and_load(generator, images, tmp_path):
+    adapter = generator.generate(QUESTION)
+    adapter.save(tmp_path / "a.safetensors")
+    again = Adapter.load(tmp_path / "a.safetensors", generator.backbone)
+    assert (
+        again.classify(images, ANSWERS).equals(adapter.classify(images, ANSWERS))
+        and again.provenance == adapter.provenance
+    )
+    adapter.provenance["backbone_sha256"] = "another"
+    adapter.save(tmp_path / "b.safetensors")
+    with pytest.raises(ValueError, match="another backbone"):
+        Adapter.load(tmp_path / "b.safetensors", generator.backbone)
+    with pytest.raises(ValueError, match="no adapter weights"):
+        generator.generate(QUESTION, "clip").save(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (dict(question="  "), "question is empty"),
+        (dict(method="magic"), "allowed: hyperldm"),
+        (dict(generator="gan"), "hvae, hnet"),
+        (dict(gamma=-1.0), "gamma"),
+        (dict(steps=0), "steps"),
+        (dict(samples=1000), "samples"),
+        (dict(steps=2.5), "steps"),
+    ],
+)
+def test_bad_requests_are_named(generator, arguments, word):
+    with pytest.raises(ValueError, match=word):
+        generator.generate(**{"question": QUESTION, **arguments})
+
+
+@pytest.mark.parametrize(
+    "answers, word",
+    [
+        ([], "two answers"),
+        (["red"], "two answers"),
+        (["red", "red"], "more than once"),
+        (["red", " "], "empty"),
+        ("red,blue", "list"),
+    ],
+)
+def test_bad_answers_are_named(generator, images, answers, word):
+    with pytest.raises(ValueError, match=word):
+        generator.generate(QUESTION).classify(images, answers)
+
+
+def test_bad_images_are_named(generator, tmp_path):
+    adapter = generator.generate(QUESTION)
+    (tmp_path / "notes.png").write_text("not a picture")
+    with pytest.raises(ValueError, match=r"notes\.png"):
+        adapter.classify([tmp_path / "notes.png"], ANSWERS)
+    with pytest.raises(ValueError, match="no such file"):
+        adapter.classify([tmp_path / "none.png"], ANSWERS)
+    with pytest.raises(ValueError, match="no image"):
+        adapter.classify([], ANSWERS)
+
+
+def test_nearest_questions_and_inference(generator):
+    known = generator.known_questions[3]
+    nearest = generator.nearest_questions(known["question"])
+    assert nearest[0].question == known["question"] and generator.suggest_answers(known["question"]) == known["answers"]
+    guesses = generator.infer_question(generator.generate(QUESTION), count=3)
+    assert len(guesses) == 3 and guesses[0]["probability"] >= guesses[2]["probability"]
+
+
+@pytest.mark.parametrize("path", ["/nowhere/at/all", "./x"])
+def test_not_a_release(path, tmp_path):
+    with pytest.raises(ValueError, match="neither a directory nor"):
+        AdapterGenerator.from_pretrained(path)
+    with pytest.raises(ValueError, match="config.json"):
+        AdapterGenerator.from_pretrained(tmp_path)
+
+
+def test_command_line(tiny, tmp_path, capsys):
+    release = tmp_path / "release"
+    release.mkdir()
+    for file in (tiny / "seed-0" / "weights").iterdir():
+        (release / file.name).write_bytes(file.read_bytes())
+    config = json.loads((release / "config.json").read_text())
+    config["backbone"] = str(ROOT / "weights" / "emoji" / "backbone")
+    (release / "config.json").write_text(json.dumps(config))
+    Image.new("RGB", (80, 80), "red").save(tmp_path / "a.png")
+    module.main(
+        [
+            QUESTION,
+            "--weights",
+            str(release),
+            "--answers",
+            "red,blue",
+            "--images",
+            str(tmp_path / "*.png"),
+            "--json",
+            "--save",
+            str(tmp_path / "w.safetensors"),
+        ]
+    )
+    result = json.loads(capsys.readouterr().out)
+    assert result["images"][0]["answer"] in ("red", "blue") and (tmp_path / "w.safetensors").is_file()
+    with pytest.raises(SystemExit, match="error: gamma"):
+        module.main([QUESTION, "--weights", str(release), "--gamma", "99"])

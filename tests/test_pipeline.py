@@ -1,0 +1,177 @@
+"""The tiny preset through every stage, and evaluated, by the scripts' own `main`."""
+
+import json
+
+import pytest
+import torch
+
+from core.checkpoint import load_model
+from core.presets import get_preset
+from eval import links, sanity, table1, table4
+from train import adaptations, choose, graph, hvae, hyperclip, hyperldm, maml, multitask, run_all
+from train.run import Run
+
+
+def release(work):
+    return work / "seed-0" / "weights"
+
+
+def stage_metrics(work, seed=0):
+    records = json.loads((work / f"seed-{seed}" / "weights" / "stages.json").read_text())
+    return {name: record["metrics"] for name, record in records.items()}
+
+
+def test_run_all_makes_everything_and_then_nothing(tiny, capsys):
+    expected = {name for name, stage in graph.build(get_preset("tiny")).items() if stage.release}
+    assert set(stage_metrics(tiny)) == expected
+    lines = [json.loads(line) for line in (tiny / "seed-0" / "metrics.jsonl").read_text().splitlines()]
+    assert {line["stage"] for line in lines} >= expected
+    run_all.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu"])
+    assert "0 stages run" in capsys.readouterr().out
+
+
+def test_files_carry_how_they_were_made(tiny):
+    header, _ = load_model(release(tiny) / "hvae_hyperldm.safetensors", "hyperldm")
+    assert header["metadata"]["seed"] == 0 and header["config"]["config"]["num_timesteps"] == 350
+    config = json.loads((release(tiny) / "config.json").read_text())
+    assert (
+        config["preset"] == "tiny" and config["choices"]["hvae_hyperldm"]["gamma"] in get_preset("tiny").sampling.gammas
+    )
+    assert len(config["questions"]) == 72
+
+
+def test_one_changed_config_reruns_what_depends_on_it(tiny):
+    preset = get_preset("tiny")
+    run = Run(preset, 0, release(tiny), tiny, torch.device("cpu"))
+    stages = graph.build(preset)
+    before, other_seed = (
+        graph.identities(run, stages),
+        graph.identities(Run(preset, 1, release(tiny), tiny, run.device), stages),
+    )
+    assert before["features"] == other_seed["features"] and before["hvae"] != other_seed["hvae"]
+    done = lambda name: name not in ("hvae", "adaptations_hvae")
+    # HVAE alone must run, and brings back the work files that it needs
+    assert graph.plan(stages, done, stages) == ["adaptations_hvae", "hvae"]
+    # work files that nothing needs are not made again: shipped weights need no features
+    assert graph.plan(stages, lambda name: stages[name].release, stages) == []
+
+
+@pytest.mark.parametrize(
+    "script, arguments",
+    [
+        (multitask, ["--row", "cond_multitask"]),
+        (maml, ["--row", "mnet_fomaml"]),
+        (adaptations, ["--generator", "hnet"]),
+        (hvae, []),
+        (hyperclip, ["--generator", "hnet"]),
+        (hyperldm, ["--generator", "hvae"]),
+        (choose, []),
+    ],
+)
+def test_every_stage_has_a_main_of_its_own(tiny, script, arguments, capsys):
+    before = stage_metrics(tiny)
+    script.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu", *arguments])
+    assert "{" in capsys.readouterr().out and stage_metrics(tiny) == before
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--stages", "hvea"], "allowed"),
+        (["--push-to-hub", "no-slash"], "USER/REPO"),
+        (["--device", "cuda:99"], "not usable"),
+        (["--preset", "tony"], "invalid choice"),
+        (["--descriptors", "0"], "more than 0"),
+    ],
+)
+def test_bad_flags_are_named(arguments, word, capsys):
+    with pytest.raises(SystemExit):
+        run_all.main(["--preset", "tiny", *arguments])
+    assert word in capsys.readouterr().err
+
+
+def test_a_stage_without_its_input_says_so(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run_all.main(["--preset", "tiny", "--work", str(tmp_path), "--device", "cpu", "--stages", "hvae"])
+    assert "needs 'mnet_maml'" in capsys.readouterr().err
+
+
+def test_table1(tiny, tmp_path, capsys):
+    files = {name: tmp_path / f"t.{name}" for name in ("json", "csv", "markdown")}
+    table1.main(
+        [
+            "--preset",
+            "tiny",
+            "--work",
+            str(tiny),
+            "--device",
+            "cpu",
+            *[x for n, f in files.items() for x in (f"--{n}", str(f))],
+        ]
+    )
+    assert "HVAE + HyperLDM, gamma 1.5" in capsys.readouterr().out
+    document = json.loads(files["json"].read_text())
+    assert {"command", "commit", "versions", "preset", "results"} == set(document)
+    results = {(r["row"], r["gamma"], r["tasks"]): r for r in document["results"]}
+    assert results["clip", None, "known"]["closed"] == 0 and results["few_shot_ceiling", None, "known"]["n_tasks"] == 16
+    assert all(0 <= r["mean"] <= 1 for r in document["results"])
+    assert "HVAE" in files["csv"].read_text() and files["markdown"].read_text().startswith("| row |")
+    table1.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--baselines-only", "--limit-tasks", "5"])
+    assert "HyperLDM" not in capsys.readouterr().out
+
+
+def test_table1_names_missing_rows(tiny, tmp_path, capsys):
+    for name in ("config.json", "mnet_maml.safetensors", "uncond_multitask.safetensors"):
+        (tmp_path / name).write_bytes((release(tiny) / name).read_bytes())
+    table1.main(["--preset", "tiny", "--work", str(tiny), "--weights", str(tmp_path), "--device", "cpu"])
+    assert "missing: cond_multitask; python train/run_all.py" in capsys.readouterr().out
+
+
+def test_half_of_the_descriptors(tiny, tmp_path, capsys):
+    run_all.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--descriptors", "0.5"])
+    assert "mnet_maml: the same for any --descriptors" in capsys.readouterr().out
+    half = release(tiny).parent / "weights-50"
+    same = lambda name: (half / name).read_bytes() == (release(tiny) / name).read_bytes()
+    assert same("hvae.safetensors") and not same("cond_multitask.safetensors") and not same("hvae_hyperldm.safetensors")
+    file = tmp_path / "t.json"
+    table1.main(
+        [
+            "--preset",
+            "tiny",
+            "--work",
+            str(tiny),
+            "--device",
+            "cpu",
+            "--json",
+            str(file),
+            "--weights",
+            str(release(tiny)),
+            str(half),
+        ]
+    )
+    assert "all, 50% Q." in capsys.readouterr().out
+    records = {(r["row"], r["gamma"], r["tasks"], r["descriptors"]): r for r in json.loads(file.read_text())["results"]}
+    assert records["mnet_maml", None, "all", 0.5]["mean"] == records["mnet_maml", None, "all", 1.0]["mean"]
+
+
+def test_table4(tiny, tmp_path, capsys):
+    files = [tmp_path / "t.json", tmp_path / "t.csv"]
+    table4.main(
+        ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--json", str(files[0]), "--csv", str(files[1])]
+    )
+    assert "missing" not in capsys.readouterr().out
+    rows = {r["row"] for r in json.loads(files[0].read_text())["results"]}
+    assert len(rows) == 10 and "few_shot_cond_multitask" in rows and "CLIP as base model" in files[1].read_text()
+
+
+def test_sanity_rows(tiny, tmp_path, capsys):
+    file = tmp_path / "s.json"
+    sanity.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--json", str(file)])
+    records = {(r["row"], r["tasks"]): r for r in json.loads(file.read_text())["results"]}
+    assert records["chance", "all"]["mean"] < 0.5 and records["ratio", "distance"]["mean"] > 0
+    assert "HyperLDM, random words" in capsys.readouterr().out
+
+
+def test_links(tiny, capsys):
+    links.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu"])
+    assert "decoded" in capsys.readouterr().out

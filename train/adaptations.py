@@ -1,0 +1,112 @@
+"""Precompute adapted weights of every training task, the data of the generative models (Algorithm 8, Appendix A.7).
+
+For the HVAE, weights fine-tuned from the MNet-MAML initialisation; for the HNet, latents fine-tuned from its z0. Each
+of several draws adapts every task on a fresh random support set. Needs mnet_maml or hnet_maml; writes
+WORK/seed-N/adaptations/GENERATOR-KEY/draw-000.safetensors, half precision. About a minute a generator on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that the script runs from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import hashlib
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from core.adapt import adapt
+from core.adapter import adapter_logits, task_accuracy, task_loss
+from core.checkpoint import load_adapter, load_module
+from core.config import config_hash
+from core.tasks import split_support_query
+from train.run import Run, open_run, parser
+
+GENERATORS = ("hvae", "hnet")
+
+
+def start_and_decoder(run: Run, generator: str):
+    """Where adaptation starts, (K,), and how what it adapts becomes weights: (T, K) -> (T, P)."""
+    if generator == "hvae":
+        w, _, _ = load_adapter(run.output / "mnet_maml.safetensors")
+        return w.to(run.device), lambda w: w
+    hnet = load_module(run.output / "hnet_maml.safetensors", run.device)
+    return hnet.z0, hnet
+
+
+def draw_path(run: Run, generator: str, draw: int) -> Path:
+    """Where a draw is kept. The folder's name says what it depends on, so that draws of another start or rate, left
+    by a run that was killed, are never taken for this one's."""
+    source = run.output / ("mnet_maml.safetensors" if generator == "hvae" else "hnet_maml.safetensors")
+    start = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
+    preset = run.preset
+    key = config_hash(preset.adaptations[generator], preset.adapter, preset.dataset, run.seed, start)
+    return run.scratch / "adaptations" / f"{generator}-{key}" / f"draw-{draw:03d}.safetensors"
+
+
+def load_adaptations(run: Run, generator: str) -> Tensor:
+    """All draws, (draws, T, K) float32; row t belongs to training task t."""
+    draws = run.preset.adaptations[generator].draws
+    folder = draw_path(run, generator, 0).parent
+    return torch.stack([load_file(folder / f"draw-{d:03d}.safetensors")["adapted"].float() for d in range(draws)])
+
+
+def run(run: Run, generator: str) -> dict[str, float]:
+    """Adapt all training tasks `draws` times; returns query accuracy on them before and after.
+
+    Raises:
+        RuntimeError: adaptation made held-out examples worse, so nothing should be learned from it.
+    """
+    config, adapter = run.preset.adaptations[generator], run.preset.adapter
+    start, decode = start_and_decoder(run, generator)
+    folder = draw_path(run, generator, 0).parent
+    before, after = [], []
+    for draw in tqdm(range(config.draws), desc=f"adaptations {generator}", leave=False):
+        path = folder / f"draw-{draw:03d}.safetensors"
+        if path.is_file():
+            saved = load_file(path)
+        else:
+            saved = {"adapted": [], "before": [], "after": []}
+            rng = run.generator("adaptations", generator, draw)
+            # Tasks of like size together: one large task would pad all the others to its number of examples.
+            order = run.train_batch.example_mask.sum(1).argsort()
+            for rows in order.split(config.tasks):
+                tasks = run.train_batch[rows]
+                support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
+                begin = start.expand(len(tasks), -1)
+                loss = lambda z, s=support: task_loss(adapter_logits(decode(z), s, adapter), s)
+                adapted = adapt(begin, loss, steps=config.steps, lr=config.lr)
+                with torch.no_grad():
+                    for name, z in (("before", begin), ("after", adapted)):
+                        saved[name].append(task_accuracy(adapter_logits(decode(z), query, adapter), query).cpu())
+                saved["adapted"].append(adapted.half().cpu())
+            back = order.argsort().cpu()
+            saved = {name: torch.cat(parts)[back].contiguous() for name, parts in saved.items()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(saved, path.with_suffix(".tmp"))
+            path.with_suffix(".tmp").replace(path)
+        before.append(float(saved["before"].mean()))
+        after.append(float(saved["after"].mean()))
+    metrics = {"query_before": sum(before) / len(before), "query_after": sum(after) / len(after)}
+    if metrics["query_after"] <= metrics["query_before"] and config.steps >= 50:
+        raise RuntimeError(
+            f"{generator}: {config.steps} steps at rate {config.lr} took query accuracy from "
+            f"{metrics['query_before']:.3f} to {metrics['query_after']:.3f}; choose another rate"
+        )
+    return metrics
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--generator", choices=GENERATORS, default="hvae", help="whose data to make")
+    args = arguments.parse_args(argv)
+    print(args.generator, run(open_run(args), args.generator))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Train HyperCLIP, the CLIP encoder of weights (Section 4.1, Algorithm 1).
+
+Needs adaptations; writes OUTPUT/hyperclip_GENERATOR.safetensors. Contrasts adapted weights with the embeddings of
+their questions. About two minutes on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that the script runs from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import math
+
+import torch
+
+from core.checkpoint import save_module
+from core.hyperclip import HyperCLIP, hyperclip_loss
+from core.metrics import ranks
+from train.adaptations import GENERATORS, load_adaptations, start_and_decoder
+from train.run import Run, open_run, parser
+
+
+def run(run: Run, generator: str) -> dict[str, float]:
+    """Train on the weights of one generator's adaptations; returns loss and top-1 of matching within training tasks."""
+    training, stage = run.preset.hyperclip_training, f"hyperclip_{generator}"
+    adapted = load_adaptations(run, generator).to(run.device)
+    if generator == "hnet":
+        _, decode = start_and_decoder(run, "hnet")
+        with torch.no_grad():
+            adapted = torch.stack([decode(draw) for draw in adapted])
+    rows, question = run.described, run.train_batch.question
+    torch.manual_seed(run.generator(stage, "init").initial_seed())
+    model = HyperCLIP(run.preset.hyperclip, adapted.shape[-1], run.preset.adapter.dim).to(run.device)
+    model.set_statistics(adapted.flatten(0, 1), question[rows])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / training.steps))
+    )
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    for _, rng in run.steps(stage, training.steps, state):
+        chosen = rows[
+            torch.randperm(len(rows), generator=rng)[: training.batch]
+        ]  # a task at most once: no false negatives
+        w = adapted[torch.randint(len(adapted), (len(chosen),), generator=rng), chosen]
+        loss = hyperclip_loss(model(w), model.embed_questions(question[chosen]), model.logit_scale)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
+    with torch.no_grad():
+        cosine = model(adapted[0][rows]) @ model.embed_questions(question[rows]).mT
+    rank = ranks(cosine, torch.arange(len(rows), device=run.device)).float()
+    metrics = {"loss": float(loss.detach()), "train_top1": float((rank == 1).float().mean())}
+    save_module(run.output / f"{stage}.safetensors", model, {"row": stage, "seed": run.seed, **metrics})
+    return metrics
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--generator", choices=GENERATORS, default="hvae", help="whose weights to learn from")
+    args = arguments.parse_args(argv)
+    print(args.generator, run(open_run(args), args.generator))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,106 @@
+"""Train HyperLDM, the diffusion model of latents conditional on questions (Section 5, Algorithms 12 and 13).
+
+Needs adaptations and their generator (hvae or hnet_maml); writes OUTPUT/GENERATOR_hyperldm.safetensors, the EMA
+weights. About four minutes on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that the script runs from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import math
+from dataclasses import replace
+
+import torch
+
+from core.adapter import adapter_logits, task_loss
+from core.checkpoint import save_module
+from core.diffusion import q_sample
+from core.guidance import classifier_free
+from core.hyperldm import EMA, HyperLDM, drop_condition
+from core.samplers import SAMPLERS
+from core.tasks import subsample
+from train.adaptations import GENERATORS
+from train.latents import load_generator, training_latents
+from train.run import Run, RunningMean, open_run, parser
+
+
+def run(run: Run, generator: str) -> dict[str, float]:
+    """Train on one generator's latents; returns the loss and the accuracy on validation tasks at gamma 1."""
+    training, stage = run.preset.diffusion, f"{generator}_hyperldm"
+    latents = training_latents(run, generator)  # (draws, T, Z)
+    draws, T, Z = latents.shape
+    question = run.train_batch.question
+    described = torch.zeros(T, dtype=torch.bool, device=run.device)
+    described[run.described] = True
+    torch.manual_seed(run.generator(stage, "init").initial_seed())
+    model = HyperLDM(replace(run.preset.hyperldm, latent=Z)).to(run.device)
+    model.set_statistics(latents.flatten(0, 1), question[described])
+    schedule = model.schedule
+    module, decode = load_generator(run, generator)
+    module.eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
+    rate = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / training.steps))
+    )
+    ema = EMA(model, training.ema)
+    running = RunningMean()
+    state = {"model": model, "optimizer": optimizer, "rate": rate, "ema": ema, "running": running}
+    model.train()
+    for _, rng in run.steps(stage, training.steps, state):
+        rows = torch.randint(T, (training.batch,), generator=rng)
+        z0 = model.standardise(latents[torch.randint(draws, (training.batch,), generator=rng), rows])
+        # Tasks without a descriptor still teach the unconditional model.
+        e = drop_condition(question[rows] * described[rows, None], training.drop_condition, rng)
+        t = torch.randint(schedule.num_steps, (training.batch,), generator=rng).to(run.device)
+        eps = torch.randn(training.batch, Z, generator=rng).to(run.device)
+        z_t = q_sample(z0, t, eps, schedule)
+        out = model.predict(z_t, t, e)
+        loss = (out - model.target(z0, t, eps)).square().mean()  # Eq. 9
+        if training.behaviour_weight:
+            some = slice(training.behaviour_tasks)
+            tasks = subsample(run.train_batch[rows[some]], training.behaviour_examples, rng)
+            w = decode(model.unstandardise(model.to_z0(out[some], z_t[some], t[some])))
+            behaviour = task_loss(adapter_logits(w, tasks, run.preset.adapter), tasks).mean()
+            loss = loss + training.behaviour_weight * behaviour
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        rate.step()
+        ema.update(model)
+        running.update(float(loss.detach()))
+
+    query = run.val_query
+    noise = torch.randn(len(query), Z, generator=run.generator(stage, "val")).to(run.device)
+    with torch.no_grad():
+        sampler = SAMPLERS[run.preset.sampling.sampler]
+        z = sampler(classifier_free(ema.model, query.question, 1.0), noise, schedule, steps=run.preset.sampling.steps)
+        accuracy = run.accuracy(decode(ema.model.unstandardise(z)), query)
+    metrics = {"loss": running.value, "val_accuracy": accuracy}
+    save_module(
+        run.output / f"{stage}.safetensors",
+        ema.model,
+        {
+            "row": stage,
+            "seed": run.seed,
+            "generator": generator,
+            **metrics,
+        },
+    )
+    return metrics
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--generator", choices=GENERATORS, default="hvae", help="whose latents to learn")
+    args = arguments.parse_args(argv)
+    print(args.generator, run(open_run(args), args.generator))
+
+
+if __name__ == "__main__":
+    main()

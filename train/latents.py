@@ -1,0 +1,61 @@
+"""Latents of the training tasks: what HyperLDM learns from, and the table of them that a release ships.
+
+Needs adaptations and their generator (hvae or hnet_maml); writes OUTPUT/latents_GENERATOR.safetensors, each training
+task's latent averaged over its adaptations. Seconds. Comparisons with the nearest training tasks, and plots of latent
+space, need no more than this table.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that the script runs from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from core.checkpoint import load_module, save_model
+from core.hvae import HVAE
+from train.adaptations import GENERATORS, load_adaptations
+from train.run import Run, open_run, parser
+
+
+def load_generator(run: Run, generator: str) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor]]:
+    """(module, decode (T, Z) -> w (T, P)) of "hvae" or "hnet"."""
+    module = load_module(run.output / f"{'hvae' if generator == 'hvae' else 'hnet_maml'}.safetensors", run.device)
+    return module, module.decode if isinstance(module, HVAE) else module
+
+
+@torch.no_grad()
+def training_latents(run: Run, generator: str) -> Tensor:
+    """Latents of all adaptations, (draws, T, Z): encoded means for the HVAE, adapted z for the HNet."""
+    adapted = load_adaptations(run, generator).to(run.device)
+    if generator == "hnet":
+        return adapted
+    hvae, _ = load_generator(run, "hvae")
+    return torch.stack([hvae.encode(draw)[0] for draw in adapted])
+
+
+def run(run: Run, generator: str) -> dict[str, float]:
+    """Write the table; row t belongs to training task t. Returns the accuracy of decoded mean latents."""
+    z = training_latents(run, generator).mean(0)  # (T, Z)
+    _, decode = load_generator(run, generator)
+    with torch.no_grad():
+        accuracy = run.accuracy(decode(z), run.train_batch)
+    save_model(run.output / f"latents_{generator}.safetensors", {"z": z.cpu()}, kind="latents", config={})
+    return {"train_decoded": accuracy}
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--generator", choices=GENERATORS, default="hvae", help="whose latents")
+    args = arguments.parse_args(argv)
+    print(args.generator, run(open_run(args), args.generator))
+
+
+if __name__ == "__main__":
+    main()

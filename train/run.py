@@ -1,0 +1,219 @@
+"""What every stage script shares: the run it belongs to (preset, seed, folders), its data, resumable steps, a log."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import json
+import random
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from tqdm import tqdm
+
+from core.adapter import adapter_logits, task_accuracy
+from core.backbone import Backbone
+from core.checkpoint import load_state, save_state
+from core.config import config_hash
+from core.data.emoji_vqa import EmojiVQA
+from core.features import FeatureStore, build_task_set
+from core.presets import PRESET_NAMES, Preset, get_preset
+from core.tasks import TaskBatch, TaskSet
+
+_STATE_SECONDS = 20.0
+
+
+class Stateful(Protocol):
+    def state_dict(self) -> dict: ...
+    def load_state_dict(self, state: dict) -> Any: ...
+
+
+class RunningMean:
+    """Exponential mean of a noisy loss. Part of a stage's state, so that a resumed stage reports the same number."""
+
+    def __init__(self, decay: float = 0.99, value: float = 1.0) -> None:
+        self.decay, self.value = decay, value
+
+    def update(self, x: float) -> None:
+        self.value = self.decay * self.value + (1 - self.decay) * x
+
+    def state_dict(self) -> dict[str, float]:
+        return {"value": self.value}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        self.value = state["value"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a preset with a seed.
+
+    `output` takes the files of a release (weights, config); `work` everything else: features (shared by seeds),
+    adaptations, resume states and the log of metrics.
+    """
+
+    preset: Preset
+    seed: int
+    output: Path
+    work: Path
+    device: torch.device
+
+    @property
+    def scratch(self) -> Path:
+        """Work files of this seed."""
+        return self.work / f"seed-{self.seed}"
+
+    def generator(self, *key: object) -> torch.Generator:
+        """A CPU generator that depends on the seed and `key` alone, so a resumed stage draws what it would have."""
+        digest = hashlib.sha256("/".join(map(str, (self.seed, *key))).encode()).digest()
+        return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+
+    def log(self, stage: str, metric: str, value: float) -> None:
+        """Append one metric to `metrics.jsonl`."""
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        line = {"time": round(time.time(), 1), "stage": stage, "metric": metric, "value": round(float(value), 6)}
+        with (self.scratch / "metrics.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def steps(self, stage: str, total: int, state: Mapping[str, Stateful]) -> Iterator[tuple[int, torch.Generator]]:
+        """Count a stage's steps, each with a generator of its own, and survive being killed.
+
+        `state` (model, optimizer, EMA ...) is saved every 20 seconds and restored at the start. The global random
+        state is reset each step too, for dropout. So a killed and resumed stage ends exactly where it would have.
+        Nothing is saved after the last step: callers report the last step's loss, so a resumed stage must take it.
+        """
+        path = self.state_path(stage)
+        key = config_hash(self.preset, self.seed, total)  # a state of other settings is no state of this run
+        start = 0
+        if path.is_file():
+            saved = load_state(path, self.device)
+            if saved["key"] == key:
+                for name, item in state.items():
+                    item.load_state_dict(saved["state"][name])
+                start = saved["step"]
+        saved_at = time.monotonic()
+        for step in tqdm(range(start, total), desc=stage, initial=start, total=total, mininterval=2, leave=False):
+            generator = self.generator(stage, step)
+            torch.manual_seed(generator.initial_seed())
+            yield step, generator
+            if step + 1 < total and time.monotonic() - saved_at > _STATE_SECONDS:
+                save_state(path, {"step": step + 1, "key": key, "state": {n: i.state_dict() for n, i in state.items()}})
+                saved_at = time.monotonic()
+
+    def state_path(self, stage: str) -> Path:
+        share = self.preset.descriptors  # runs that differ in it share a seed's other work files
+        return self.scratch / ("state" if share == 1.0 else f"state-{100 * share:g}") / f"{stage}.pt"
+
+    # -- data ----------------------------------------------------------------------------------------------------
+
+    @functools.cached_property
+    def dataset(self) -> EmojiVQA:
+        return EmojiVQA(self.preset.dataset)
+
+    @functools.cached_property
+    def backbone(self) -> Backbone:
+        return Backbone.load(self.preset.backbone, self.device)
+
+    @functools.cached_property
+    def store(self) -> FeatureStore:
+        return FeatureStore(self.work / "features", self.dataset, self.backbone)
+
+    def task_set(self, *splits: str, prompted: bool = False) -> TaskSet:
+        """Tasks of some splits with features, encoding what is not yet on disk."""
+        tasks = [task for task in self.dataset.tasks if task.split in splits]
+        return build_task_set(
+            self.store, tasks, prompted=prompted, progress=lambda it: tqdm(it, desc="encoding images", unit="shard")
+        )
+
+    @functools.cached_property
+    def train(self) -> TaskSet:
+        return self.task_set("train")
+
+    @functools.cached_property
+    def val(self) -> TaskSet:
+        return self.task_set("val")
+
+    @functools.cached_property
+    def train_batch(self) -> TaskBatch:
+        """All training tasks, padded once; index it by task."""
+        return self.train.batch().to(self.device)
+
+    @functools.cached_property
+    def val_support(self) -> TaskBatch:
+        return self.val.batch(part="support").to(self.device)
+
+    @functools.cached_property
+    def val_query(self) -> TaskBatch:
+        return self.val.batch(part="query").to(self.device)
+
+    @functools.cached_property
+    def described(self) -> torch.Tensor:
+        """Rows (long) of the training tasks whose question is known; which ones is fixed by the seed."""
+        order = list(range(len(self.train)))
+        random.Random(f"{self.seed}/descriptors").shuffle(order)
+        return torch.tensor(sorted(order[: max(2, round(self.preset.descriptors * len(order)))]))
+
+    def accuracy(self, w: torch.Tensor | None, batch: TaskBatch) -> float:
+        """Mean over tasks of per-task accuracy of weights w (T, P), or of plain CLIP."""
+        with torch.no_grad():
+            return float(task_accuracy(adapter_logits(w, batch, self.preset.adapter), batch).mean())
+
+
+def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
+    """The flags that all stage scripts have."""
+    result = argparse.ArgumentParser(
+        description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="sizes and schedules (default: emoji)")
+    result.add_argument("--seed", type=int, default=0, help="seed of everything but the dataset (default: 0)")
+    result.add_argument(
+        "--descriptors", type=float, default=1.0, help="share of training tasks whose question is known (default: 1)"
+    )
+    result.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
+    result.add_argument(
+        "--output", type=Path, help="release files (default: weights/PRESET for seed 0 of emoji, else under --work)"
+    )
+    result.add_argument("--work", type=Path, help="work files: features, resume states, metrics (default: runs/PRESET)")
+    return result
+
+
+def release_directory(preset: str, seed: int, descriptors: float, work: Path) -> Path:
+    """Where a run's release goes unless --output says otherwise."""
+    if descriptors < 1.0:
+        return work / f"seed-{seed}" / f"weights-{100 * descriptors:g}"
+    return Path("weights") / preset if preset == "emoji" and seed == 0 else work / f"seed-{seed}" / "weights"
+
+
+def open_run(args: argparse.Namespace) -> Run:
+    """The run that parsed flags describe; a ValueError if the device does not exist."""
+    preset = replace(get_preset(args.preset), descriptors=args.descriptors)
+    if not 0.0 < args.descriptors <= 1.0:
+        raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
+    work = args.work or Path("runs") / preset.name
+    default = release_directory(preset.name, args.seed, args.descriptors, work)
+    try:
+        device = torch.device(args.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {args.device!r} is not usable here: {error}") from None
+    return Run(preset, args.seed, args.output or default, work, device)
+
+
+def commit() -> str:
+    """The repository's commit, with a mark if files differ from it; "unknown" outside git."""
+    try:
+        name = subprocess.run(
+            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return name + ("+changes" if dirty else "")
