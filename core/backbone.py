@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 import numpy as np
 import open_clip
@@ -15,6 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import core.emoji_tower  # noqa: F401  (registers the tiny CLIP's trunk with timm)
+
+Pooling = Literal["eos", "mean"]  # how a question's token states become its task embedding e
 
 
 class Backbone:
@@ -110,3 +113,33 @@ class Backbone:
         chunks = [self.tokenizer(list(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)]
         features = [self.model.encode_text(chunk.to(self.device)) for chunk in chunks]
         return F.normalize(torch.cat(features).float(), dim=-1).cpu()
+
+    @torch.inference_mode()
+    def encode_questions(self, questions: Sequence[str], pooling: Pooling = "eos", batch_size: int = 1024) -> Tensor:
+        """Task embeddings e (B, D), unit, float32, on the CPU.
+
+        "eos" is CLIP's own text embedding, the paper's (Section 2.2): the state of the end-of-text token. "mean" is
+        the mean over all tokens, through the same projection. Contrastive training on captions teaches the end token
+        to drop what no caption speaks of, such as what is asked of a thing; the states of the words still hold it.
+
+        Raises:
+            ValueError: unknown `pooling`.
+        """
+        if pooling not in get_args(Pooling):
+            raise ValueError(f"pooling {pooling!r}; allowed: {', '.join(get_args(Pooling))}")
+        if pooling == "eos":
+            return self.encode_texts(questions, batch_size)
+        states: list[Tensor] = []
+        hook = self.model.ln_final.register_forward_hook(lambda module, inputs, output: states.append(output))
+        try:
+            chunks = [self.tokenizer(list(questions[i : i + batch_size])) for i in range(0, len(questions), batch_size)]
+            for chunk in chunks:
+                self.model.encode_text(chunk.to(self.device))
+        finally:
+            hook.remove()
+        means = []
+        for chunk, state in zip(chunks, states, strict=True):  # (B, L), (B, L, width)
+            end = chunk.argmax(-1)  # CLIP's end-of-text token has the largest number; padding follows it
+            mask = (torch.arange(chunk.shape[1]) <= end[:, None]).to(state)[..., None]  # (B, L, 1)
+            means.append((state * mask).sum(1) / mask.sum(1))  # (B, width)
+        return F.normalize((torch.cat(means) @ self.model.text_projection).float(), dim=-1).cpu()

@@ -7,7 +7,7 @@ import hashlib
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -37,6 +37,37 @@ def from_dict(cls: type[T], data: Mapping[str, Any]) -> T:
         return cls(**values)
     except TypeError as error:
         raise ValueError(f"{cls.__name__}: {error}") from None
+
+
+def override(config: T, assignments: Sequence[str]) -> T:
+    """The dataclass `config` with `a.b.c=VALUE` assignments applied; VALUE is JSON, or else taken as text.
+
+    Raises:
+        ValueError: no "=", an unknown key, or a value of the wrong type; the message names it and what is allowed.
+    """
+    data = to_dict(config)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise ValueError(f"{assignment!r}: expected KEY=VALUE")
+        try:
+            value = json.loads(text)
+        except json.JSONDecodeError:
+            value = text
+        *parents, last = key.split(".")
+        node = data
+        for name in parents:
+            if not isinstance(node.get(name), dict):
+                raise ValueError(f"{key}: no group {name!r}; groups here: {_names(node, dict)}")
+            node = node[name]
+        if last not in node:
+            raise ValueError(f"{key}: unknown key {last!r}; allowed: {_names(node, object)}")
+        node[last] = value
+    return from_dict(type(config), data)
+
+
+def _names(node: Mapping[str, Any], kind: type) -> str:
+    return ", ".join(name for name, value in node.items() if isinstance(value, kind))
 
 
 def config_hash(*parts: Any) -> str:

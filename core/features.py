@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from core.backbone import Pooling
 from core.checkpoint import write_json
 from core.tasks import Task, TaskSet
 
@@ -27,6 +28,7 @@ class Encoder(Protocol):
 
     def encode_images(self, images: Sequence[Image.Image] | np.ndarray) -> Tensor: ...
     def encode_texts(self, texts: Sequence[str]) -> Tensor: ...
+    def encode_questions(self, questions: Sequence[str], pooling: Pooling) -> Tensor: ...
 
 
 class ImageSource(Protocol):
@@ -104,12 +106,14 @@ def build_task_set(
     tasks: Sequence[Task],
     *,
     prompted: bool = False,
+    pooling: Pooling = "eos",
     progress: Callable[[Iterable], Iterable] | None = None,
 ) -> TaskSet:
     """Tasks with their features; equal answer texts share a row.
 
     Args:
         prompted: embed answers in their question's cloze prompt instead of bare.
+        pooling: of questions, see `Backbone.encode_questions`.
     """
     used = {index for task in tasks for index in task.examples("all")[0]}
     images = store.images(used, progress)
@@ -121,6 +125,6 @@ def build_task_set(
         tasks=tuple(tasks),
         image_features=images,
         answer_features=store.backbone.encode_texts(list(row)),
-        question_features=store.backbone.encode_texts([task.question for task in tasks]),
+        question_features=store.backbone.encode_questions([task.question for task in tasks], pooling),
         answer_rows=tuple(tuple(row[text] for text in answers) for answers in texts),
     )

@@ -145,7 +145,11 @@ class AdapterGenerator:
 
     @cached_property
     def _known_embeddings(self) -> Tensor:
-        return self.backbone.encode_texts([known["question"] for known in self.known_questions])
+        return self.embed_questions([known["question"] for known in self.known_questions])
+
+    def embed_questions(self, questions: Sequence[str]) -> Tensor:
+        """Task embeddings e (B, D), pooled as this release's models were trained."""
+        return self.backbone.encode_questions(questions, self.config.get("question_pooling", "eos"))
 
     def has(self, method: str, generator: str = "hvae") -> bool:
         """Whether this release holds what the method needs."""
@@ -285,7 +289,7 @@ class AdapterGenerator:
             steps = choice.get("steps", 50) if steps is None else steps
             samples = choice.get("samples", 1) if samples is None else samples
         started = time.perf_counter()
-        e = self.backbone.encode_texts([question])
+        e = self.embed_questions([question])
         w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
         provenance = {
             "question": question,

@@ -118,7 +118,7 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
                 generator.weights(e[torch.randperm(len(e), generator=rng)], "hyperldm", generator=name, seed=seed)
             ),
             "HyperLDM, random words": accuracy(
-                generator.weights(generator.backbone.encode_texts(nonsense), "hyperldm", generator=name, seed=seed)
+                generator.weights(generator.embed_questions(nonsense), "hyperldm", generator=name, seed=seed)
             ),
         }
     return result

@@ -38,6 +38,23 @@ def test_arrays_and_pictures_encode_alike(backbone):
     assert backbone.encode_texts(["a dog", "red"]).shape == (2, backbone.dim)
 
 
+def test_question_pooling(backbone):
+    questions = ["What colour is the badge behind the dog?", "Where is the cat?"]
+    assert torch.equal(backbone.encode_questions(questions), backbone.encode_texts(questions))
+    mean = backbone.encode_questions(questions, "mean")
+    torch.testing.assert_close(mean.norm(dim=-1), torch.ones(2))
+    # written out for one question alone: all states up to the end token, without the padding
+    tokens = backbone.tokenizer(questions[1:])[:, : int(backbone.tokenizer(questions[1:]).argmax()) + 1]
+    model = backbone.model
+    with torch.no_grad():
+        x = model.token_embedding(tokens) + model.positional_embedding[: tokens.shape[1]]
+        x = model.transformer(x, attn_mask=model.attn_mask[: tokens.shape[1], : tokens.shape[1]])
+        expected = torch.nn.functional.normalize(model.ln_final(x).mean(1) @ model.text_projection, dim=-1)
+    torch.testing.assert_close(mean[1:], expected)
+    with pytest.raises(ValueError, match="allowed: eos, mean"):
+        backbone.encode_questions(questions, "last")
+
+
 @pytest.mark.parametrize(
     "spec, word", [("nonsense", "allowed"), ("local-dir:/nowhere", "open_clip_config"), ("a/b/c", "allowed")]
 )

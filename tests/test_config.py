@@ -1,6 +1,6 @@
 import pytest
 
-from core.config import config_hash, from_dict, to_dict
+from core.config import config_hash, from_dict, override, to_dict
 from core.data.emoji_vqa import EmojiConfig
 from core.hvae import HVAEConfig
 from core.presets import PRESET_NAMES, get_preset
@@ -34,3 +34,27 @@ def test_hash_ignores_order_and_sees_values():
 def test_unknown_preset_lists_the_known():
     with pytest.raises(ValueError, match="emoji"):
         get_preset("emojis")
+
+
+def test_override():
+    preset = get_preset("emoji")
+    changed = override(preset, ["diffusion.steps=7", "multitask.cond_multitask.lr=1", "question_pooling=eos"])
+    assert (changed.diffusion.steps, changed.question_pooling) == (7, "eos")
+    assert changed.multitask["cond_multitask"].lr == 1.0 and changed.hvae == preset.hvae
+    assert override(preset, []) == preset
+
+
+@pytest.mark.parametrize(
+    "assignment, word",
+    [
+        ("diffusion.steps", "KEY=VALUE"),
+        ("difusion.steps=1", "groups here: "),
+        ("diffusion.step=1", "allowed: steps"),
+        ("diffusion.steps=1.5", "expected int"),
+        ("question_pooling=last", "'eos', 'mean'"),
+        ("name.x=1", "no group 'name'"),
+    ],
+)
+def test_bad_overrides_are_named(assignment, word):
+    with pytest.raises(ValueError, match=word):
+        override(get_preset("emoji"), [assignment])

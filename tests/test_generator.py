@@ -43,7 +43,7 @@ def test_seed_decides_and_gamma_zero_ignores_the_question(generator):
 
 
 def test_one_question_alone_or_among_others_is_the_same(generator):
-    e = generator.backbone.encode_texts([QUESTION, "Where is the cat?"])
+    e = generator.embed_questions([QUESTION, "Where is the cat?"])
     torch.testing.assert_close(
         generator.weights(e, gamma=1.5)[0], generator.weights(e[:1], gamma=1.5)[0], rtol=1e-4, atol=1e-4
     )

@@ -82,6 +82,8 @@ def test_every_stage_has_a_main_of_its_own(tiny, script, arguments, capsys):
         (["--device", "cuda:99"], "not usable"),
         (["--preset", "tony"], "invalid choice"),
         (["--descriptors", "0"], "more than 0"),
+        (["--set", "hvae_training.stepz=3"], "allowed: steps"),
+        (["--set", "diffusion.steps=many"], "expected int"),
     ],
 )
 def test_bad_flags_are_named(arguments, word, capsys):
@@ -129,7 +131,7 @@ def test_table1_names_missing_rows(tiny, tmp_path, capsys):
 
 def test_half_of_the_descriptors(tiny, tmp_path, capsys):
     run_all.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--descriptors", "0.5"])
-    assert "mnet_maml: the same for any --descriptors" in capsys.readouterr().out
+    assert "mnet_maml: the same as in the preset's own run" in capsys.readouterr().out
     half = release(tiny).parent / "weights-50"
     same = lambda name: (half / name).read_bytes() == (release(tiny) / name).read_bytes()
     assert same("hvae.safetensors") and not same("cond_multitask.safetensors") and not same("hvae_hyperldm.safetensors")
@@ -152,6 +154,15 @@ def test_half_of_the_descriptors(tiny, tmp_path, capsys):
     assert "all, 50% Q." in capsys.readouterr().out
     records = {(r["row"], r["gamma"], r["tasks"], r["descriptors"]): r for r in json.loads(file.read_text())["results"]}
     assert records["mnet_maml", None, "all", 0.5]["mean"] == records["mnet_maml", None, "all", 1.0]["mean"]
+
+
+def test_a_changed_setting_makes_a_run_of_its_own(tiny, capsys):
+    arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--set", "hyperldm.cond_noise=0.5"]
+    run_all.main(arguments)
+    assert "[1/3] hvae_hyperldm" in capsys.readouterr().out  # both denoisers and the choices, nothing else
+    (changed,) = release(tiny).parent.glob("weights-????????")
+    same = lambda name: (changed / name).read_bytes() == (release(tiny) / name).read_bytes()
+    assert same("hvae.safetensors") and not same("hvae_hyperldm.safetensors")
 
 
 def test_table4(tiny, tmp_path, capsys):

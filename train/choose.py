@@ -26,7 +26,7 @@ def run(run: Run) -> dict[str, float]:
     """Try the preset's small grids; returns the validation accuracy of every choice made."""
     preset, query = run.preset, run.val_query
     choices: dict[str, dict[str, Any]] = {}
-    draft = {"adapter": to_dict(preset.adapter), "choices": choices}
+    draft = {"adapter": to_dict(preset.adapter), "question_pooling": preset.question_pooling, "choices": choices}
     generator = AdapterGenerator(run.output, draft, run.device)
     metrics: dict[str, float] = {}
 
@@ -97,6 +97,7 @@ def run(run: Run) -> dict[str, float]:
             "descriptors": preset.descriptors,
             "dataset": run.dataset.identity["name"],
             "backbone": "backbone" if preset.tiny_clip else preset.backbone,
+            "question_pooling": preset.question_pooling,
             "adapter": to_dict(preset.adapter),
             "choices": choices,
             "questions": [

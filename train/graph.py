@@ -89,7 +89,7 @@ def build(preset: Preset) -> dict[str, Stage]:
             "features",
             _features,
             root,
-            lambda p: [p.dataset, p.backbone],
+            lambda p: [p.dataset, p.backbone, p.question_pooling],
             lambda run: [run.work / "features" / "index.json"],
             release=False,
             seeded=False,

@@ -20,7 +20,7 @@ from tqdm import tqdm
 from core.adapter import adapter_logits, task_accuracy
 from core.backbone import Backbone
 from core.checkpoint import load_state, save_state
-from core.config import config_hash
+from core.config import config_hash, override
 from core.data.emoji_vqa import EmojiVQA
 from core.features import FeatureStore, build_task_set
 from core.presets import PRESET_NAMES, Preset, get_preset
@@ -63,6 +63,7 @@ class Run:
     output: Path
     work: Path
     device: torch.device
+    variant: str = ""  # what tells this run from the preset's own: changed settings, fewer descriptors
 
     @property
     def scratch(self) -> Path:
@@ -107,8 +108,7 @@ class Run:
                 saved_at = time.monotonic()
 
     def state_path(self, stage: str) -> Path:
-        share = self.preset.descriptors  # runs that differ in it share a seed's other work files
-        return self.scratch / ("state" if share == 1.0 else f"state-{100 * share:g}") / f"{stage}.pt"
+        return self.scratch / f"state{self.variant}" / f"{stage}.pt"
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -128,7 +128,11 @@ class Run:
         """Tasks of some splits with features, encoding what is not yet on disk."""
         tasks = [task for task in self.dataset.tasks if task.split in splits]
         return build_task_set(
-            self.store, tasks, prompted=prompted, progress=lambda it: tqdm(it, desc="encoding images", unit="shard")
+            self.store,
+            tasks,
+            prompted=prompted,
+            pooling=self.preset.question_pooling,
+            progress=lambda it: tqdm(it, desc="encoding images", unit="shard"),
         )
 
     @functools.cached_property
@@ -175,6 +179,13 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
     result.add_argument(
         "--descriptors", type=float, default=1.0, help="share of training tasks whose question is known (default: 1)"
     )
+    result.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change settings of the preset, as named in core/presets.py: --set hvae_training.steps=300",
+    )
     result.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     result.add_argument(
         "--output", type=Path, help="release files (default: weights/PRESET for seed 0 of emoji, else under --work)"
@@ -183,26 +194,29 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
     return result
 
 
-def release_directory(preset: str, seed: int, descriptors: float, work: Path) -> Path:
+def release_directory(preset: str, seed: int, variant: str, work: Path) -> Path:
     """Where a run's release goes unless --output says otherwise."""
-    if descriptors < 1.0:
-        return work / f"seed-{seed}" / f"weights-{100 * descriptors:g}"
-    return Path("weights") / preset if preset == "emoji" and seed == 0 else work / f"seed-{seed}" / "weights"
+    if preset == "emoji" and seed == 0 and not variant:
+        return Path("weights") / preset
+    return work / f"seed-{seed}" / f"weights{variant}"
 
 
 def open_run(args: argparse.Namespace) -> Run:
-    """The run that parsed flags describe; a ValueError if the device does not exist."""
-    preset = replace(get_preset(args.preset), descriptors=args.descriptors)
+    """The run that parsed flags describe; a ValueError for a bad setting, or a device that does not exist."""
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
+    preset = override(get_preset(args.preset), args.set)
+    changed = "" if preset == get_preset(args.preset) else f"-{config_hash(preset)[:8]}"
+    preset = replace(preset, descriptors=args.descriptors)
+    variant = changed + (f"-{100 * args.descriptors:g}" if args.descriptors < 1.0 else "")
     work = args.work or Path("runs") / preset.name
-    default = release_directory(preset.name, args.seed, args.descriptors, work)
+    default = release_directory(preset.name, args.seed, variant, work)
     try:
         device = torch.device(args.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {args.device!r} is not usable here: {error}") from None
-    return Run(preset, args.seed, args.output or default, work, device)
+    return Run(preset, args.seed, args.output or default, work, device, variant)
 
 
 def commit() -> str:

@@ -27,6 +27,7 @@ Examples:
   python train/run_all.py --preset emoji --plan      what would be done
   python train/run_all.py --preset emoji --seed 1    another seed, from the shipped backbone
   python train/run_all.py --preset emoji --descriptors 0.5   the column 50% Q. of Table 1
+  python train/run_all.py --set question_pooling=eos   one setting changed; other stages are taken from the first run
   python train/run_all.py --preset tiny              every stage in about a minute"""
 
 
@@ -83,9 +84,9 @@ def main(argv: list[str] | None = None) -> None:
             if args.from_scratch or name not in ("backbone", "features"):
                 _forget(run, records, name)
     identity = identities(run, stages)
-    if run.preset.descriptors < 1.0 and not args.plan:
-        for name in records.inherit(release_directory(run.preset.name, run.seed, 1.0, run.work), identity):
-            print(f"{name}: the same for any --descriptors, taken from the full run")
+    if run.variant and not args.plan:
+        for name in records.inherit(release_directory(run.preset.name, run.seed, "", run.work), identity):
+            print(f"{name}: the same as in the preset's own run, taken from there")
     todo = plan(stages, lambda name: records.is_done(name, identity[name]), wanted)
     for name in todo:
         lacking = [n for n in stages[name].needs if n not in todo and not records.is_done(n, identity[n])]
