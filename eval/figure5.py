@@ -1,0 +1,164 @@
+"""Figure 5: HyperLDM's accuracy over the strength of guidance, and over the share of tasks whose question is known.
+
+Part A sweeps gamma from 0 to 3 on the test tasks, for both generators, each averaging as many samples as validation
+tasks chose, beside plain CLIP and Cond. Multitask. Part B compares releases trained with 10, 50 and 100% of the
+questions (`train/run_all.py --descriptors`); it evaluates the shares found among --weights and names the others.
+Needs a release directory; encodes test images on the first use, then caches them. With --json and --plot writes the
+results and the picture. About four minutes a release on one CPU core.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that `python eval/figure5.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from core.generator import AdapterGenerator
+from eval import figures
+from eval.common import write_results
+from eval.rows import ROWS, Row
+from eval.table1 import evaluate
+
+GAMMAS = tuple(step / 4 for step in range(13))
+SHARES = (0.1, 0.5, 1.0)
+GENERATORS = {"hvae": "HVAE", "hnet": "HNet"}
+COLOURS = {"hvae_hyperldm": "#4f46e5", "hnet_hyperldm": "#0d9488", "cond_multitask": "#f0a35e"}
+
+
+def _baseline(name: str) -> Row:
+    return next(row for row in ROWS if row.id == name)
+
+
+def _hyperldm(name: str, gamma: float) -> Row:
+    return Row(f"{name}_hyperldm", f"{GENERATORS[name]} + HyperLDM, gamma {gamma:g}", "hyperldm", name, gamma)
+
+
+PARTS: dict[str, tuple[Row, ...]] = {
+    "A": (
+        _baseline("clip"),
+        _baseline("cond_multitask"),
+        *(_hyperldm(name, gamma) for name in GENERATORS for gamma in GAMMAS),
+    ),
+    "B": (
+        _baseline("uncond_multitask"),
+        _baseline("cond_multitask"),
+        *(_hyperldm(name, gamma) for name in GENERATORS for gamma in (1.0, 1.5)),
+    ),
+}
+
+
+def measure(run, generators: Sequence[AdapterGenerator], limit: int | None, rows: Sequence[Row]) -> list[dict]:
+    """Records of rows on the test tasks, as in Table 1."""
+    if not generators:
+        return []
+    records = evaluate(run, generators, limit, tqdm(rows, desc="rows", leave=False))
+    return [{key: value for key, value in r.items() if key not in ("paper", "per_task")} for r in records]
+
+
+def part_of(records: list[dict[str, Any]], part: str) -> list[dict[str, Any]]:
+    """The records that a part shows, in its order, the smallest share first. Both parts show some of the same."""
+    labels = [row.label for row in PARTS[part]]
+    shown = [r for r in records if r["label"] in labels and (part == "B" or r["descriptors"] == 1.0)]
+    return sorted(shown, key=lambda r: (labels.index(r["label"]), r["descriptors"]))
+
+
+def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """Rows by label, a column for every set of tasks and share of questions; accuracies in percent."""
+    table: dict[str, dict[str, str]] = {}
+    for r in records:
+        share = "" if r["descriptors"] == 1.0 else f", {100 * r['descriptors']:g}% Q."
+        table.setdefault(r["label"], {})[f"{r['tasks']} ({r['n_tasks']}){share}"] = figures.percent(r)
+    return pd.DataFrame.from_dict(table, orient="index").fillna("")
+
+
+def plot(records: list[dict[str, Any]], parts: Sequence[str], path: Path) -> None:
+    """A row of panels for every part, one panel for every set of tasks."""
+    columns = list(dict.fromkeys((r["tasks"], r["n_tasks"]) for r in records))
+    figure, axes = figures.pyplot().subplots(
+        len(parts), len(columns), figsize=(4.2 * len(columns), 3.6 * len(parts)), squeeze=False
+    )
+    for line, part in zip(axes, parts, strict=True):
+        for axis, (tasks, count) in zip(line, columns, strict=True):
+            _panel(axis, part, [r for r in part_of(records, part) if r["tasks"] == tasks])
+            axis.set_title(f"{part}. {tasks} tasks ({count})", fontsize=10)
+            axis.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel("test accuracy, %")
+        line[-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.tight_layout()
+    figures.save(figure, path)
+
+
+def _panel(axis, part: str, records: list[dict[str, Any]]) -> None:
+    """Accuracy over gamma (A) or over the share of known questions (B)."""
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for r in records:
+        lines.setdefault(r["label"].split(", gamma")[0] if part == "A" else r["label"], []).append(r)
+    for label, points in lines.items():
+        row, gamma = points[0]["row"], points[0]["gamma"]
+        colour = COLOURS.get(row, "#9aa5b1")
+        if part == "A" and gamma is None:
+            axis.axhline(100 * points[0]["mean"], color=colour, linestyle="--", label=label)
+            continue
+        axis.errorbar(
+            [r["gamma"] if part == "A" else 100 * r["descriptors"] for r in points],
+            [100 * r["mean"] for r in points],
+            None if points[0]["sd"] is None else [100 * (r["sd"] or 0.0) for r in points],
+            color=colour,
+            fmt=":s" if part == "B" and gamma == 1.0 else "-o",
+            markersize=3,
+            capsize=2,
+            label=label,
+        )
+    if part == "B":
+        axis.set_xticks(sorted({100 * r["descriptors"] for r in records}))
+    axis.set_xlabel("gamma" if part == "A" else "training tasks with a known question, %")
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = figures.parser(__doc__)
+    arguments.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: A B")
+    args = arguments.parse_args(argv)
+    run, generators = figures.open_release(arguments, args)
+    found = [(generator.config["seed"], figures.descriptors(generator)) for generator in generators]
+    full = [generator for generator in generators if figures.descriptors(generator) == 1.0]
+    if "A" in args.parts and not full:
+        shares = ", ".join(f"{share:g}" for _, share in found)
+        arguments.error(f"--weights with descriptors {shares}; allowed for part A: 1 (--parts B takes any)")
+    rows = list(dict.fromkeys(row for part in args.parts for row in PARTS[part]))
+    records = measure(run, full, args.limit_tasks, rows)
+    if "B" in args.parts:
+        records += measure(run, [g for g in generators if g not in full], args.limit_tasks, PARTS["B"])
+    for part in args.parts:
+        print(f"Part {part}\n{as_table(part_of(records, part)).to_string()}\n")
+    print(
+        f"Accuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over training seeds where there are "
+        "several).\nKnown: families with training questions; new: families that training never saw; Q.: share of the "
+        "training tasks\nwhose question is known, all unless it says otherwise."
+    )
+    for row in rows:
+        if row.label not in {record["label"] for record in records}:
+            print(f"missing: {row.label}; python train/run_all.py --preset {args.preset} makes it")
+    if "B" in args.parts:
+        for seed in sorted({seed for seed, _ in found}):
+            for share in SHARES:
+                if (seed, share) not in found:
+                    print(
+                        f"missing: {100 * share:g}% of the questions, seed {seed}; python train/run_all.py "
+                        f"--preset {args.preset} --seed {seed} --descriptors {share:g} makes it"
+                    )
+    if args.json:
+        write_results(args.json, args.preset, records, "eval/figure5.py")
+    if args.plot:
+        plot(records, args.parts, args.plot)
+
+
+if __name__ == "__main__":
+    main()

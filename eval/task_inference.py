@@ -1,0 +1,184 @@
+"""Task inference (Figure 3): which question do fine-tuned weights answer? HyperCLIP ranks the candidates.
+
+Fine-tunes weights on the support set of every test task, at the rate that validation tasks chose, from what HyperCLIP
+saw in training: the MNet-MAML initialisation for its encoder beside the HVAE, the latent of HNet-MAML for that beside
+the HNet. Then ranks the test questions, and those of training, validation and test together. Needs a release
+directory; encodes images on the first use, then caches them. With --json and --plot writes the results and the
+picture. Under a minute a release on one CPU core.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that `python eval/task_inference.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from core.generator import AdapterGenerator
+from core.hyperclip import infer_task
+from core.metrics import ranks
+from core.tasks import TaskBatch, TaskSet
+from eval import figures
+from eval.common import write_results
+from eval.rows import chosen_few_shot
+
+CHUNK = 128
+ENCODERS = {"hvae": "mnet_maml", "hnet": "hnet_maml"}  # by generator: the few-shot row that makes its weights
+COLOURS = {"hyperclip_hvae": "#4f46e5", "hyperclip_hnet": "#0d9488", "chance": "#9aa5b1"}
+METRICS = ("top-1", "top-5", "reciprocal rank", "family of top-1")
+
+
+def available(generator: AdapterGenerator, name: str) -> bool:
+    """Whether a release holds an encoder, and what makes weights for it."""
+    return (
+        generator.has("hyperclip", name)
+        and generator.has(ENCODERS[name])
+        and f"few_shot_{ENCODERS[name]}" in generator.config["choices"]
+    )
+
+
+def probabilities(generator: AdapterGenerator, name: str, support: TaskBatch, questions: Tensor) -> Tensor:
+    """Probability (T, Q) of every question e (Q, D) for weights fine-tuned on support sets."""
+    result = []
+    for first in tqdm(range(0, len(support), CHUNK), desc=f"fine-tuning {ENCODERS[name]}", leave=False):
+        w = chosen_few_shot(generator, support[first : first + CHUNK], ENCODERS[name])
+        with torch.no_grad():
+            result.append(infer_task(generator.module(f"hyperclip_{name}"), w, questions))
+    return torch.cat(result).cpu()
+
+
+def judge(probability: Tensor, family: Tensor) -> Tensor:
+    """The metrics (4, T) of rankings (T, Q) in which question t is the right one for task t; family (Q,) by number."""
+    own = torch.arange(len(probability))
+    rank = ranks(probability, own)
+    right_family = family[probability.argmax(1)] == family[own]
+    return torch.stack([rank == 1, rank <= 5, 1 / rank, right_family]).double()
+
+
+def chance(tasks: int, family: Tensor) -> Tensor:
+    """What `judge` gives on average for rankings drawn at random, (4, T)."""
+    Q = len(family)
+    right_family = (family == family[:tasks, None]).double().mean(1)
+    same = torch.tensor([1 / Q, min(5, Q) / Q, float((1 / torch.arange(1, Q + 1)).mean())], dtype=torch.float64)
+    return torch.cat([same[:, None].expand(-1, tasks), right_family[None]])
+
+
+def evaluate(run, generators: list[AdapterGenerator], limit: int | None) -> list[dict[str, Any]]:
+    """Records of every encoder and share of descriptors, and of chance: each metric among each set of candidates."""
+    test = run.task_set("test")
+    candidates = [*test.tasks, *run.train.tasks, *run.val.tasks]  # test tasks first: task t's question is candidate t
+    questions = torch.cat([s.question_features for s in (test, run.train, run.val)]).float().to(run.device)
+    names = sorted({task.family for task in candidates})
+    family = torch.tensor([names.index(task.family) for task in candidates])
+    counts = {"test": len(test), "all": len(candidates)}
+    test = test.select(range(limit or len(test)))
+    support = test.batch(part="support").to(run.device)
+    records = []
+    shares = sorted({figures.descriptors(g) for g in generators}, reverse=True)
+    for name, share in ((name, share) for name in ENCODERS for share in shares):
+        owners = [g for g in generators if available(g, name) and figures.descriptors(g) == share]
+        if not owners:
+            continue
+        found = [probabilities(g, name, support, questions) for g in owners]
+        seeds = [g.config["seed"] for g in owners]
+        for which, Q in counts.items():
+            scores = torch.stack([judge(probability[:, :Q], family[:Q]) for probability in found])  # (seeds, 4, T)
+            records += _records(f"hyperclip_{name}", share, which, Q, scores, seeds, test)
+    for which, Q in counts.items():
+        records += _records("chance", 1.0, which, Q, chance(len(test), family[:Q])[None], [], test)
+    return records
+
+
+def _records(
+    row: str, share: float, which: str, count: int, scores: Tensor, seeds: list[int], test: TaskSet
+) -> list[dict[str, Any]]:
+    return [
+        {
+            "row": row,
+            "gamma": None,
+            "descriptors": share,
+            "candidates": which,
+            "n_candidates": count,
+            "metric": metric,
+            **summary,
+            "seeds": seeds,
+        }
+        for metric, values in zip(METRICS, scores.unbind(1), strict=True)
+        for summary in figures.summaries(values, test)
+    ]
+
+
+def _label(record: dict[str, Any]) -> str:
+    share = "" if record["descriptors"] == 1.0 else f", {100 * record['descriptors']:g}% Q."
+    return record["row"] + share
+
+
+def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
+    """A line for every set of candidates, set of tasks and row, a column for every metric."""
+    table: dict[tuple[str, str, str], dict[str, str]] = {}
+    order = list(dict.fromkeys(r["tasks"] for r in records))
+    for r in sorted(records, key=lambda r: (r["n_candidates"], order.index(r["tasks"]))):
+        line = (f"{r['candidates']} ({r['n_candidates']})", f"{r['tasks']} ({r['n_tasks']})", _label(r))
+        table.setdefault(line, {})[r["metric"]] = figures.percent(r)
+    result = pd.DataFrame(list(table.values()), index=pd.MultiIndex.from_tuples(table))
+    return result.rename_axis(["candidates", "tasks", "row"])
+
+
+def plot(records: list[dict[str, Any]], path: Path) -> None:
+    """Bars of every metric on all test tasks, a panel for every set of candidates."""
+    records = [record for record in records if record["tasks"] == "all"]
+    labels = list(dict.fromkeys(_label(record) for record in records))
+    sets = list(dict.fromkeys((record["candidates"], record["n_candidates"]) for record in records))
+    figure, axes = figures.pyplot().subplots(1, len(sets), figsize=(10, 3.6), sharey=True)
+    width = 0.8 / len(labels)
+    for axis, (which, count) in zip(axes, sets, strict=True):
+        for number, label in enumerate(labels):
+            shown = [r for r in records if r["candidates"] == which and _label(r) == label]
+            axis.bar(
+                [x + width * (number - (len(labels) - 1) / 2) for x in range(len(METRICS))],
+                [100 * r["mean"] for r in shown],
+                width,
+                yerr=None if shown[0]["sd"] is None else [100 * r["sd"] for r in shown],
+                color=COLOURS[shown[0]["row"]],
+                alpha=0.4 + 0.6 * shown[0]["descriptors"],
+                label=label,
+            )
+        axis.set_title(f"among {'the test' if which == 'test' else 'all'} questions ({count})", fontsize=10)
+        axis.set_xticks(range(len(METRICS)), METRICS, fontsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("test tasks, %")
+    axes[-1].legend(fontsize=8, frameon=False)
+    figure.tight_layout()
+    figures.save(figure, path)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = figures.parser(__doc__)
+    args = arguments.parse_args(argv)
+    run, generators = figures.open_release(arguments, args)
+    records = evaluate(run, generators, args.limit_tasks)
+    print(as_table(records).to_string())
+    print(
+        f"\nIn %, weights fine-tuned on the support sets of {args.preset}'s test tasks, mean (s.d. over training seeds "
+        "where there are several).\nCandidates: the questions that are ranked; family of top-1: the question ranked "
+        "first is of the right family,\nif not the right one."
+    )
+    for name in ENCODERS:
+        if f"hyperclip_{name}" not in {record["row"] for record in records}:
+            print(f"missing: hyperclip_{name}; python train/run_all.py --preset {args.preset} makes it")
+    if args.json:
+        write_results(args.json, args.preset, records, "eval/task_inference.py")
+    if args.plot:
+        plot(records, args.plot)
+
+
+if __name__ == "__main__":
+    main()
