@@ -110,7 +110,7 @@ def _panel(axis, part: str, records: list[dict[str, Any]]) -> None:
         axis.errorbar(
             [r["gamma"] if part == "A" else 100 * r["descriptors"] for r in points],
             [100 * r["mean"] for r in points],
-            None if points[0]["sd"] is None else [100 * (r["sd"] or 0.0) for r in points],
+            [100 * (r["sd"] or 0.0) for r in points] if any(r["sd"] for r in points) else None,
             color=colour,
             fmt=":s" if part == "B" and gamma == 1.0 else "-o",
             markersize=3,
@@ -156,7 +156,7 @@ def main(argv: list[str] | None = None) -> None:
                     )
     if args.json:
         write_results(args.json, args.preset, records, "eval/figure5.py")
-    if args.plot:
+    if args.plot and records:
         plot(records, args.parts, args.plot)
 
 
