@@ -14,14 +14,19 @@ class Whitening(nn.Module):
     all directions that questions use the same size; those far below `shrinkage` times the largest variance stay small,
     so that noise is not blown up. A large `shrinkage` leaves embeddings as they are but for centre and scale.
 
+    In training mode, normal noise of s.d. `noise` is added to the result: a few hundred questions lie far apart in
+    many dimensions, and without it a network learns each by heart instead of what near ones share.
+
     Mean and matrix are buffers, the identity until `fit`.
     """
 
-    def __init__(self, dim: int, shrinkage: float = 1e-3) -> None:
+    def __init__(self, dim: int, shrinkage: float = 1e-3, noise: float = 0.0) -> None:
         super().__init__()
         if shrinkage <= 0:
             raise ValueError(f"Whitening: shrinkage {shrinkage} must be positive")
-        self.shrinkage = shrinkage
+        if noise < 0:
+            raise ValueError(f"Whitening: noise {noise} must not be negative")
+        self.shrinkage, self.noise = shrinkage, noise
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("matrix", torch.eye(dim))
 
@@ -39,4 +44,5 @@ class Whitening(nn.Module):
         self.matrix.copy_(matrix / (centred @ matrix).square().mean().sqrt())
 
     def forward(self, e: Tensor) -> Tensor:
-        return (e - self.mean) @ self.matrix
+        x = (e - self.mean) @ self.matrix
+        return x + self.noise * torch.randn_like(x) if self.training and self.noise else x

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from core.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
-from core.backbone import Backbone
+from core.backbone import Backbone, Pooling
 from core.checkpoint import load_adapter, load_module, save_adapter
 from core.config import from_dict
 from core.guidance import classifier_free
@@ -149,7 +149,12 @@ class AdapterGenerator:
 
     def embed_questions(self, questions: Sequence[str]) -> Tensor:
         """Task embeddings e (B, D), pooled as this release's models were trained."""
-        return self.backbone.encode_questions(questions, self.config.get("question_pooling", "eos"))
+        return self.backbone.encode_questions(questions, self.pooling)
+
+    @property
+    def pooling(self) -> Pooling:
+        """How questions become task embeddings, see `Backbone.encode_questions`."""
+        return self.config.get("question_pooling", "eos")
 
     def has(self, method: str, generator: str = "hvae") -> bool:
         """Whether this release holds what the method needs."""

@@ -25,7 +25,7 @@ class HyperLDMConfig:
     squeeze: int = 16  # reduction of the squeeze-and-excitation bottleneck
     dropout: float = 0.0
     whitening: float = 1e-3  # shrinkage of `Whitening` of e
-    cond_noise: float = 0.0  # training: s.d. of noise on whitened e, so that near questions share an answer
+    cond_noise: float = 0.0  # in training, on whitened e
     # What the network puts out: the noise, as in the paper, or v (Salimans & Ho 2022), from which z_0 can be read
     # without blowing up errors at large t. Callers see eps either way.
     prediction: Literal["eps", "v"] = "eps"
@@ -84,7 +84,7 @@ class HyperLDM(nn.Module):
         nn.init.zeros_(self.outlet.bias)
         self.register_buffer("z_mean", torch.zeros(config.latent))
         self.register_buffer("z_std", torch.ones(config.latent))
-        self.condition = Whitening(config.cond_dim, config.whitening)
+        self.condition = Whitening(config.cond_dim, config.whitening, config.cond_noise)
         self.schedule = linear_schedule(config.num_timesteps, config.beta_start, config.beta_end)
         self.register_buffer("alpha_bar", self.schedule.alpha_bar.float(), persistent=False)
 
@@ -127,8 +127,6 @@ class HyperLDM(nn.Module):
         """The network's own output, eps or v (B, Z)."""
         dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
         condition = self.condition(e).masked_fill(dropped, 0.0)
-        if self.training and self.config.cond_noise:
-            condition = (condition + self.config.cond_noise * torch.randn_like(condition)).masked_fill(dropped, 0.0)
         context = torch.cat([time_embedding(t, self.config.time_dim), condition], dim=-1)
         x = self.inlet(torch.cat([z_t, context], dim=-1))
         for block in self.blocks:

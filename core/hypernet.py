@@ -20,6 +20,7 @@ class HyperNetConfig:
     hidden: int = 256
     learn_z0: bool = False
     whitening: float = 1e-3  # shrinkage of `Whitening` of a task embedding
+    cond_noise: float = 0.0  # in training, on whitened e
 
 
 class HyperNet(nn.Module):
@@ -37,7 +38,9 @@ class HyperNet(nn.Module):
         self.config, self.adapter = config, adapter
         self.hidden = nn.Linear(config.input_dim, config.hidden)
         self.out = nn.Linear(config.hidden, adapter.num_params)
-        self.condition = nn.Identity() if config.learn_z0 else Whitening(config.input_dim, config.whitening)
+        self.condition = (
+            nn.Identity() if config.learn_z0 else Whitening(config.input_dim, config.whitening, config.cond_noise)
+        )
         if config.learn_z0:
             self.z0 = nn.Parameter(torch.randn(config.input_dim, generator=generator))
         nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="relu", generator=generator)
@@ -62,6 +65,7 @@ class FilmConfig:
 
     input_dim: int = 256
     whitening: float = 1e-3
+    cond_noise: float = 0.0  # in training, on whitened e
 
 
 class FilmAdapter(nn.Module):
@@ -78,7 +82,7 @@ class FilmAdapter(nn.Module):
         self.config, self.adapter = config, adapter
         self.w = nn.Parameter(init_adapter(adapter, generator))
         self.film = nn.Linear(config.input_dim, 2 * adapter.hidden)
-        self.condition = Whitening(config.input_dim, config.whitening)
+        self.condition = Whitening(config.input_dim, config.whitening, config.cond_noise)
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 

@@ -8,6 +8,7 @@ import json
 import platform
 import shlex
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 
 from core.generator import AdapterGenerator
 from core.presets import PRESET_NAMES
-from train.run import Run, commit, get_preset
+from train.run import Run, commit, get_preset, release_directory, usable_device
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -32,20 +33,29 @@ def parser(doc: str) -> argparse.ArgumentParser:
     return result
 
 
-def open_release(args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]]:
-    """The run (for its data) and one generator for every release directory."""
-    preset = get_preset(args.preset)
+def open_release(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]]:
+    """The run (for its data) and one generator for every release directory. Flags that do not fit end the script with
+    a message: an unusable device, a directory that is no release, releases of another preset or of unlike questions."""
+    try:
+        return _open_release(args)
+    except ValueError as error:
+        arguments.error(str(error))
+
+
+def _open_release(args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]]:
+    preset, device = get_preset(args.preset), usable_device(args.device)
     work = args.work or Path("runs") / preset.name
-    directories = args.weights or [
-        Path("weights") / preset.name if preset.name == "emoji" else work / "seed-0" / "weights"
-    ]
-    run = Run(preset, 0, directories[0], work, torch.device(args.device))
-    generators = []
-    for directory in directories:
-        generator = AdapterGenerator.from_pretrained(directory, device=args.device)
+    directories = args.weights or [release_directory(preset.name, 0, "", work)]
+    generators = [AdapterGenerator.from_pretrained(directory, device=device) for directory in directories]
+    for directory, generator in zip(directories, generators, strict=True):
         if generator.config["preset"] != preset.name:
             raise ValueError(f"{directory} belongs to preset {generator.config['preset']!r}, not {preset.name!r}")
-        generators.append(generator)
+        if generator.pooling != generators[0].pooling:
+            raise ValueError(f"{directory} pools questions by {generator.pooling!r}, others by another; one at a time")
+    run = Run(replace(preset, question_pooling=generators[0].pooling), 0, directories[0], work, device)
+    count = sum(task.split == "test" for task in run.dataset.tasks)
+    if args.limit_tasks is not None and not 1 <= args.limit_tasks <= count:
+        raise ValueError(f"--limit-tasks {args.limit_tasks}; allowed: 1 to {count}")
     return run, generators
 
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from core.generator import AdapterGenerator
 from eval import figures
-from eval.common import write_results
+from eval.common import open_release, write_results
 from eval.rows import ROWS, Row
 from eval.table1 import evaluate
 
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = figures.parser(__doc__)
     arguments.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: A B")
     args = arguments.parse_args(argv)
-    run, generators = figures.open_release(arguments, args)
+    run, generators = open_release(arguments, args)
     found = [(generator.config["seed"], figures.descriptors(generator)) for generator in generators]
     full = [generator for generator in generators if figures.descriptors(generator) == 1.0]
     if "A" in args.parts and not full:

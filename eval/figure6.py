@@ -23,7 +23,7 @@ from torch import Tensor
 
 from core.tasks import TaskSet
 from eval import figures
-from eval.common import write_results
+from eval.common import open_release, write_results
 
 
 def project(e: Tensor) -> tuple[str, Tensor]:
@@ -86,7 +86,7 @@ def plot(train: TaskSet, test: TaskSet, path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     arguments = figures.parser(__doc__, plot=Path("eval/results/figure6.png"))
     args = arguments.parse_args(argv)
-    run, _ = figures.open_release(arguments, args)
+    run, _ = open_release(arguments, args)
     test = run.task_set("test")
     test = test.select(range(args.limit_tasks or len(test)))
     records = neighbours(run.train, test)

@@ -14,7 +14,6 @@ from core.generator import AdapterGenerator
 from core.metrics import mean_and_sd
 from core.tasks import TaskSet
 from eval import common
-from train.run import Run
 
 
 def parser(doc: str, plot: Path | None = None) -> argparse.ArgumentParser:
@@ -30,18 +29,6 @@ def _png(text: str) -> Path:
     if Path(text).suffix != ".png":
         raise argparse.ArgumentTypeError(f"{text!r}; allowed: a name that ends in .png")
     return Path(text)
-
-
-def open_release(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]]:
-    """The run and its generators; flags that do not fit them end the script with a message."""
-    try:
-        run, generators = common.open_release(args)
-    except ValueError as error:
-        arguments.error(str(error))
-    count = sum(task.split == "test" for task in run.dataset.tasks)
-    if args.limit_tasks is not None and not 1 <= args.limit_tasks <= count:
-        arguments.error(f"--limit-tasks {args.limit_tasks}; allowed: 1 to {count}")
-    return run, generators
 
 
 def descriptors(generator: AdapterGenerator) -> float:

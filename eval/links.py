@@ -52,10 +52,7 @@ def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> 
 
 def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
-    try:
-        run, generators = open_release(args)
-    except ValueError as error:
-        arguments.error(str(error))
+    run, generators = open_release(arguments, args)
     table, records = {}, []
     for name, splits, keep in (
         ("train", ("train",), None),

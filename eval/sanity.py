@@ -148,10 +148,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--generator", choices=("hvae", "hnet"), default="hvae", help="whose latents")
     args = arguments.parse_args(argv)
-    try:
-        run, generators = open_release(args)
-    except ValueError as error:
-        arguments.error(str(error))
+    run, generators = open_release(arguments, args)
     test = run.task_set("test")
     if args.limit_tasks is not None:
         test = test.select(range(min(args.limit_tasks, len(test))))

@@ -115,12 +115,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--csv", type=Path, help="write the table as CSV")
     arguments.add_argument("--markdown", type=Path, help="write the table as Markdown")
     args = arguments.parse_args(argv)
-    if args.limit_tasks is not None and args.limit_tasks < 1:
-        arguments.error(f"--limit-tasks {args.limit_tasks}; allowed: 1 or more")
-    try:
-        run, generators = open_release(args)
-    except ValueError as error:
-        arguments.error(str(error))
+    run, generators = open_release(arguments, args)
     rows = [row for row in ROWS if row.baseline or not args.baselines_only]
     records = evaluate(run, generators, args.limit_tasks, rows)
     add_comparisons(records)

@@ -22,12 +22,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--csv", type=Path, help="write the table as CSV")
     args = arguments.parse_args(argv)
-    if args.limit_tasks is not None and args.limit_tasks < 1:
-        arguments.error(f"--limit-tasks {args.limit_tasks}; allowed: 1 or more")
-    try:
-        run, generators = open_release(args)
-    except ValueError as error:
-        arguments.error(str(error))
+    run, generators = open_release(arguments, args)
     records = evaluate(run, generators, args.limit_tasks, FEW_SHOT)
     for record in records:
         record.pop("per_task")

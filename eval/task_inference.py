@@ -27,7 +27,7 @@ from core.hyperclip import infer_task
 from core.metrics import ranks
 from core.tasks import TaskBatch, TaskSet
 from eval import figures
-from eval.common import write_results
+from eval.common import open_release, write_results
 from eval.rows import chosen_few_shot
 
 CHUNK = 128
@@ -163,7 +163,7 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
 def main(argv: list[str] | None = None) -> None:
     arguments = figures.parser(__doc__)
     args = arguments.parse_args(argv)
-    run, generators = figures.open_release(arguments, args)
+    run, generators = open_release(arguments, args)
     records = evaluate(run, generators, args.limit_tasks)
     print(as_table(records).to_string())
     print(

@@ -35,11 +35,23 @@ def test_large_shrinkage_only_centres_and_scales():
     torch.testing.assert_close(distance(white(e)), distance(e) / spread, rtol=1e-3, atol=1e-4)
 
 
+def test_noise_is_for_training_alone():
+    e = crowded_questions()
+    white = Whitening(8, noise=0.5)
+    white.fit(e)
+    torch.manual_seed(0)
+    noisy = white.train()(e)
+    assert (noisy - white.eval()(e)).std() == pytest.approx(0.5, rel=0.05)
+    torch.testing.assert_close(white(e), white(e), atol=0, rtol=0)
+
+
 def test_identity_until_fitted_and_bad_input():
     e = torch.randn(3, 8)
     torch.testing.assert_close(Whitening(8)(e), e)
     with pytest.raises(ValueError, match="shrinkage 0"):
         Whitening(8, shrinkage=0)
+    with pytest.raises(ValueError, match="noise -1"):
+        Whitening(8, noise=-1)
     with pytest.raises(ValueError, match="at least 2 questions"):
         Whitening(8).fit(e[:1])
 

@@ -82,6 +82,7 @@ def run(run: Run, row: str) -> dict[str, float]:
         optimizer.step()
         schedule.step()
 
+    model.eval()
     support, query = run.val_support, run.val_query
     with torch.no_grad():
         before = start(query)

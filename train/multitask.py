@@ -59,6 +59,7 @@ def run(run: Run, row: str) -> dict[str, float]:
         optimizer.step()
         schedule.step()
 
+    model.eval()
     with torch.no_grad():
         accuracy = run.accuracy(weights(run.val_query.question), run.val_query)
     metrics = {"loss": float(loss.detach()), "val_accuracy": accuracy}

@@ -211,12 +211,17 @@ def open_run(args: argparse.Namespace) -> Run:
     variant = changed + (f"-{100 * args.descriptors:g}" if args.descriptors < 1.0 else "")
     work = args.work or Path("runs") / preset.name
     default = release_directory(preset.name, args.seed, variant, work)
+    return Run(preset, args.seed, args.output or default, work, usable_device(args.device), variant)
+
+
+def usable_device(name: str) -> torch.device:
+    """The device called `name`; a ValueError if there is none here."""
     try:
-        device = torch.device(args.device)
+        device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"--device {args.device!r} is not usable here: {error}") from None
-    return Run(preset, args.seed, args.output or default, work, device, variant)
+        raise ValueError(f"--device {name!r} is not usable here: {error}") from None
+    return device
 
 
 def commit() -> str:
