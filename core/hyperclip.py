@@ -21,6 +21,7 @@ class HyperCLIPConfig:
     hidden: int = 256
     activation: Literal["tanh", "softplus"] = "tanh"
     whitening: float = 1e-3  # shrinkage of `Whitening` of question embeddings
+    cond_noise: float = 0.0  # in training, on whitened question embeddings
 
 
 class HyperCLIP(nn.Module):
@@ -38,7 +39,7 @@ class HyperCLIP(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.register_buffer("w_mean", torch.zeros(num_params))
         self.register_buffer("w_std", torch.ones(num_params))
-        self.condition = Whitening(dim, config.whitening)
+        self.condition = Whitening(dim, config.whitening, config.cond_noise)
 
     def set_statistics(self, w: Tensor, e: Tensor) -> None:
         """Statistics of adapted weights w (samples, P) and of training questions e (tasks, D)."""

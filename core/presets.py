@@ -141,21 +141,25 @@ _EMOJI = Preset(
     question_pooling="mean",  # the end token tells the family of 32% of validation questions, the mean of 51%
     adapter=AdapterConfig(dim=256, hidden=32),  # P = 16,672: every checkpoint stays under 10 MiB
     multitask={
-        "uncond_multitask": MultitaskConfig(steps=600, lr=3e-3),
-        "cond_multitask": MultitaskConfig(steps=800, lr=3e-4),
-        "cond_multitask_film": MultitaskConfig(steps=500, lr=3e-3),
+        "uncond_multitask": MultitaskConfig(steps=1500, lr=3e-3),
+        "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4),  # as long as HVAE and HyperLDM together
+        "cond_multitask_film": MultitaskConfig(steps=10000, lr=3e-3),
     },
+    cond_hnet=HyperNetConfig(input_dim=256, cond_noise=1.0),
+    film=FilmConfig(input_dim=256, cond_noise=1.0),
     maml={
         "mnet_maml": MamlConfig(inner_lr=1.0, lr=2e-3),
         "mnet_fomaml": MamlConfig(inner_lr=1.0, lr=2e-3, first_order=True),
         "hnet_maml": MamlConfig(inner_lr=1.0, steps=250),
-        "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=250),
+        "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=400),
     },
     hvae=HVAEConfig(
         hidden=(256,), reconstruction="mean", reconstruction_weight=3e-5, kl_weight=5e-3, behaviour_weight=1.0
     ),
-    adaptations={"hvae": AdaptationConfig(lr=1.0), "hnet": AdaptationConfig(lr=1.0)},
-    hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v"),
+    adaptations={"hvae": AdaptationConfig(lr=1.0), "hnet": AdaptationConfig(lr=1.0, draws=4)},
+    hvae_training=HVAETraining(steps=3000),
+    hyperclip=HyperCLIPConfig(cond_noise=1.0),
+    hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v", cond_noise=1.5),
     diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
 )
