@@ -59,9 +59,9 @@ def _features(run: Run) -> dict[str, float]:
     return {"images": float(len({i for task in (*run.train.tasks, *run.val.tasks) for i in task.examples("all")[0]}))}
 
 
-def _descriptors(preset: Preset, row: str) -> float:
-    """What a baseline depends on: a row that reads no question is the same whatever the share of known ones."""
-    return preset.descriptors if row.startswith("cond_") else 1.0
+def _questions(preset: Preset, row: str = "cond_") -> list[Any]:
+    """What a stage that reads questions depends on besides its config; a row that reads none is the same for all."""
+    return [preset.descriptors, preset.question_pooling] if row.startswith("cond_") else []
 
 
 def _file(name: str) -> Callable[[Run], list[Path]]:
@@ -89,7 +89,7 @@ def build(preset: Preset) -> dict[str, Stage]:
             "features",
             _features,
             root,
-            lambda p: [p.dataset, p.backbone, p.question_pooling],
+            lambda p: [p.dataset, p.backbone],
             lambda run: [run.work / "features" / "index.json"],
             release=False,
             seeded=False,
@@ -101,7 +101,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 row,
                 functools.partial(train.multitask.run, row=row),
                 ("features",),
-                lambda p, row=row: [p.adapter, p.multitask[row], p.cond_hnet, p.film, _descriptors(p, row)],
+                lambda p, row=row: [p.adapter, p.multitask[row], p.cond_hnet, p.film, *_questions(p, row)],
                 _file(row),
             )
         )
@@ -116,7 +116,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                     p.maml[row],
                     p.hnet,
                     p.cond_hnet,
-                    _descriptors(p, row),
+                    *_questions(p, row),
                     p.few_shot_steps,
                 ],
                 _file(row),
@@ -144,7 +144,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 f"hyperclip_{name}",
                 functools.partial(train.hyperclip.run, generator=name),
                 (f"adaptations_{name}",),
-                lambda p: [p.hyperclip, p.hyperclip_training, p.descriptors],
+                lambda p: [p.hyperclip, p.hyperclip_training, *_questions(p)],
                 _file(f"hyperclip_{name}"),
             )
         )
@@ -163,7 +163,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 f"{name}_hyperldm",
                 functools.partial(train.hyperldm.run, generator=name),
                 (*needs, f"adaptations_{name}"),
-                lambda p: [p.hyperldm, p.diffusion, p.descriptors],
+                lambda p: [p.hyperldm, p.diffusion, *_questions(p)],
                 _file(f"{name}_hyperldm"),
             )
         )
