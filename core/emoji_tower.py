@@ -22,7 +22,7 @@ class TinyCLIPConfig:
     text_heads: int = 4
     text_layers: int = 2
     context: int = 40
-    image_steps: int = 4000
+    image_steps: int = 9000
     image_batch: int = 256
     image_lr: float = 2e-3
     text_steps: int = 700

@@ -115,6 +115,8 @@ def main(argv: list[str] | None = None) -> None:
             f"[{i + 1}/{len(todo)}] {name}; left: {estimate if any(x is not None for x in left) else 'unknown'}",
             flush=True,
         )
+        if name == "features" and (records.get(name) or {}).get("identity") not in (None, identity[name]):
+            _forget(run, records, name)  # encoded by another backbone
         begun = time.time()
         metrics = stages[name].run(run)
         seconds = time.time() - begun
