@@ -10,7 +10,7 @@ from core.data.emoji_scene import draw_scene
 from core.data.emoji_world import World, WorldConfig
 from tests.conftest import ROOT
 from train.backbone import _tokens
-from train.backbone_report import probe_accuracy
+from train.backbone_report import fit_probe, probe_accuracy
 from train.scene_heads import SceneHeads
 
 SHIPPED = ROOT / "weights" / "emoji" / "backbone"
@@ -89,6 +89,28 @@ def test_every_readout_of_the_heads_learns():
 
 def test_probe_finds_a_linear_rule():
     g = torch.Generator().manual_seed(0)
-    x, rule = torch.randn(2, 300, 8, generator=g), torch.randn(2, 8, 3, generator=g)
+    x, rule = torch.randn(2, 700, 8, generator=g), torch.randn(2, 8, 3, generator=g)
     y = (x @ rule).argmax(-1)
-    assert (probe_accuracy(x[:, :200], y[:, :200], x[:, 200:], y[:, 200:], 3) > 0.85).all()
+    assert (probe_accuracy(x[:, :500], y[:, :500], x[:, 500:], y[:, 500:], 3) > 0.85).all()
+
+
+def test_probe_is_as_good_as_bayes_where_the_answer_lies_in_a_small_direction():
+    """Gaussian classes of one covariance, told apart only along the direction of least variance."""
+    g = torch.Generator().manual_seed(0)
+    N, D, C = 700, 32, 3
+    spread = torch.logspace(0, -1, D)
+    rotation = torch.linalg.qr(torch.randn(D, D, generator=g))[0]
+    y = torch.randint(C, (1, N), generator=g)
+    mean = torch.zeros(C, D)
+    mean[:, -1] = 3 * spread[-1] * torch.arange(C)
+    plain = mean[y[0]] + spread * torch.randn(N, D, generator=g)
+    bayes = ((plain[500:, None] - mean) / spread).square().sum(-1).argmin(-1)
+    best = (bayes == y[0, 500:]).float().mean()
+    x = (plain @ rotation)[None]
+    assert probe_accuracy(x[:, :500], y[:, :500], x[:, 500:], y[:, 500:], C)[0] > best - 0.04
+
+
+def test_probe_never_answers_what_it_has_not_seen():
+    x, y = torch.randn(1, 60, 4), torch.randint(2, (1, 60))
+    weight, bias = fit_probe(x, y, classes=5, shrinkage=0.1)
+    assert torch.isfinite(weight).all() and (x @ weight + bias).argmax(-1).max() < 2
