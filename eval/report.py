@@ -1,6 +1,7 @@
 """Remake the README's result tables and plots from the committed files under eval/results/.
 
-Needs table1.json, links.json, backbone_probes.json (each written by the `--json` flag of its script) and the release's
+Needs table1.json, links.json, table4.json, sanity.json, task_inference.json and backbone_probes.json, each written by
+the `--json` flag of its script, and the release's
 stages.json; rewrites the marked parts of README.md and eval/results/table1.png. Seconds. A test fails while the README
 and the files disagree.
 """
@@ -104,6 +105,54 @@ def links() -> str:
     )
 
 
+def _by_tasks(results: list[dict[str, Any]], key: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a table with one line for every `key` and a column for every set of tasks."""
+    results = [record for record in results if record["tasks"] in ("known", "new", "all")]
+    cell = {(record[key], record["tasks"]): record for record in results}
+    columns = list(dict.fromkeys((record["tasks"], record["n_tasks"]) for record in results))
+    names = list(dict.fromkeys(record[key] for record in results))
+    rows = [[name, *(_percent(cell.get((name, tasks))) for tasks, _ in columns)] for name in names]
+    return [f"{tasks} ({n})" for tasks, n in columns], rows
+
+
+def table4() -> str:
+    """Table 4: few-shot accuracy by row."""
+    document = _read("table4.json")
+    header, rows = _by_tasks(document["results"], "label")
+    paper = {record["label"]: record["paper"] for record in document["results"]}
+    rows = [[*row, "" if paper[row[0]] is None else f"{100 * paper[row[0]]:.1f}"] for row in rows]
+    return _markdown(["few-shot, 50 steps", *header, "paper, Meta-VQA"], rows) + f"\n\nMade by {_source(document)}."
+
+
+def sanity() -> str:
+    """The sanity rows, and how far generated weights lie from the training ones."""
+    document = _read("sanity.json")
+    header, rows = _by_tasks(document["results"], "row")
+    distance = {r["row"]: r["mean"] for r in document["results"] if r["tasks"] == "distance"}
+    return _markdown(["row", *header], rows) + (
+        "\n\nGenerated weights lie "
+        f"{distance['generated to the nearest training adapter']:.0f} from the nearest training adapter (median, "
+        "standardised), training\nadapters "
+        f"{distance['training adapter to the nearest other']:.0f} from each other's nearest: a ratio of "
+        f"{distance['ratio']:.2f}, where copying would give 0.\n\nMade by {_source(document)}."
+    )
+
+
+def inference() -> str:
+    """Task inference among the test questions and among all, on all test tasks."""
+    document = _read("task_inference.json")
+    records = [record for record in document["results"] if record["tasks"] == "all"]
+    metrics = list(dict.fromkeys(record["metric"] for record in records))
+    cell = {(r["candidates"], r["n_candidates"], r["row"], r["metric"]): r for r in records}
+    lines = list(dict.fromkeys(key[:3] for key in cell))
+    names = {"test": "the test questions", "all": "all questions"}
+    rows = [
+        [f"{row}, among {names[which]} ({n})", *(_percent(cell[which, n, row, metric]) for metric in metrics)]
+        for which, n, row in lines
+    ]
+    return _markdown(["encoder", *metrics], rows) + f"\n\nIn %. Made by {_source(document)}."
+
+
 def probes() -> str:
     """The backbone's probes: mean over families, and the weakest and strongest families."""
     records = _read("backbone_probes.json")
@@ -133,7 +182,15 @@ def stages() -> str:
     return f"{table}\n\nMade by `python train/run_all.py --preset emoji --seed 0` on two CPU cores."
 
 
-PARTS = {"table1": table1, "links": links, "probes": probes, "stages": stages}
+PARTS = {
+    "table1": table1,
+    "links": links,
+    "table4": table4,
+    "sanity": sanity,
+    "inference": inference,
+    "probes": probes,
+    "stages": stages,
+}
 
 
 def render(readme: str) -> str:

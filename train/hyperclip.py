@@ -1,7 +1,7 @@
 """Train HyperCLIP, the CLIP encoder of weights (Section 4.1, Algorithm 1).
 
 Needs adaptations; writes OUTPUT/hyperclip_GENERATOR.safetensors. Contrasts adapted weights with the embeddings of
-their questions. About two minutes on two CPU cores.
+their questions. Half a minute on two CPU cores.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Train HyperLDM, the diffusion model of latents conditional on questions (Section 5, Algorithms 12 and 13).
 
 Needs adaptations and their generator (hvae or hnet_maml); writes OUTPUT/GENERATOR_hyperldm.safetensors, the EMA
-weights. About four minutes on two CPU cores.
+weights. About a minute on two CPU cores.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Meta-train the MAML rows: mnet_maml, mnet_fomaml, hnet_maml, cond_hnet_maml (Algorithms 3, 4, 7).
 
-Needs features (made on the first use) and writes OUTPUT/ROW.safetensors. About three minutes a row on two CPU cores.
+Needs features (made on the first use) and writes OUTPUT/ROW.safetensors. One to two minutes a row on two CPU cores.
 """
 
 from __future__ import annotations
