@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -14,7 +16,7 @@ import torch
 
 from core.cards import CSS, error_card, result_cards
 from core.data.emoji_vqa import draw_scenes_for_question, example_questions
-from core.generator import AdapterGenerator, check_answers, open_image
+from core.generator import Adapter, AdapterGenerator, check_answers, open_image
 
 WEIGHTS = os.environ.get("HF_WEIGHTS", str(Path(__file__).parent / "weights" / "emoji"))
 METHOD_LABELS = {"HyperLDM": "hyperldm", "HyperCLIP guidance": "hyperclip", "Plain CLIP": "clip"}
@@ -28,8 +30,29 @@ Glyphs: [OpenMoji](https://openmoji.org), CC BY-SA 4.0. Code: Apache-2.0."""
 FIRST_QUESTION = "What colour is the badge behind the dog?"
 
 
+class Downloads:
+    """The latest adapters as files, named after their questions; older ones go, so that a Space's disk never fills."""
+
+    def __init__(self, keep: int = 64) -> None:
+        self.directory = tempfile.TemporaryDirectory(prefix="adapters-")
+        self.paths: deque[Path] = deque()
+        self.keep, self.count = keep, 0
+
+    def save(self, adapter: Adapter) -> Path:
+        """Write an adapter; returns its path."""
+        self.count += 1
+        slug = re.sub(r"[^a-z0-9]+", "-", adapter.provenance["question"].lower()).strip("-")[:60]
+        path = Path(self.directory.name) / str(self.count) / f"{slug or 'adapter'}.safetensors"
+        adapter.save(path)
+        self.paths.append(path)
+        while len(self.paths) > self.keep:
+            self.paths.popleft().unlink(missing_ok=True)
+        return path
+
+
 def build_demo(generator: AdapterGenerator) -> gr.Blocks:
     """The Gradio app around loaded models."""
+    downloads = Downloads()
     examples = [[questions[0]] for questions in example_questions(1, seed=2).values()]
 
     def suggest(question: str, filled_for: str, answers: str) -> tuple[str, str]:
@@ -42,12 +65,12 @@ def build_demo(generator: AdapterGenerator) -> gr.Blocks:
     def ask(question, answers, source, count, files, method, name, gamma, steps, samples, seed):
         """Generate an adapter for the question and classify images with it; returns HTML and the adapter's file."""
         try:
-            question = (question or "").strip()
+            question, seed = (question or "").strip(), int(seed or 0)
             if not question:
                 raise ValueError("please type a question")
             candidates = check_answers([a for a in (answers or "").split(",") if a.strip()])
             if source == DRAWN:
-                images, truths = zip(*draw_scenes_for_question(question, int(count), int(seed)), strict=True)
+                images, truths = zip(*draw_scenes_for_question(question, int(count), seed), strict=True)
             else:
                 if not files:
                     raise ValueError("please add at least one picture, or let scenes be drawn")
@@ -61,7 +84,7 @@ def build_demo(generator: AdapterGenerator) -> gr.Blocks:
                 gamma=float(gamma),
                 steps=int(steps),
                 samples=int(samples),
-                seed=int(seed),
+                seed=seed,
             )
             generated = time.perf_counter()
             adapted = adapter.probabilities(images, candidates)
@@ -72,11 +95,9 @@ def build_demo(generator: AdapterGenerator) -> gr.Blocks:
         html = result_cards(images, truths, candidates, adapted, plain, method, seconds)
         if adapter.w is None:
             return html, gr.update(value=None, interactive=False)
-        path = Path(tempfile.mkdtemp(prefix="adapter-")) / "adapter.safetensors"
-        adapter.save(path)
-        return html, gr.update(value=str(path), interactive=True)
+        return html, gr.update(value=str(downloads.save(adapter)), interactive=True)
 
-    with gr.Blocks(title="A question becomes a neural network") as demo:
+    with gr.Blocks(title="A question becomes a neural network", delete_cache=(3600, 3600)) as demo:
         gr.Markdown(INTRO)
         filled_for = gr.State(FIRST_QUESTION)
         with gr.Row():

@@ -66,6 +66,25 @@ def test_an_answer_comes_within_two_seconds(client):
     assert seconds < 20  # no timing is asserted, only that nothing hangs; the real time is in the README
 
 
+def test_an_empty_seed_is_zero(client):
+    assert ask(client, seed=None)[0].split("ms")[-1] == ask(client, seed=0)[0].split("ms")[-1]
+
+
+def test_downloads_keep_the_latest(tmp_path):
+    import app
+
+    class Saved:
+        provenance = {"question": "Où est / le chat?"}
+
+        def save(self, path):
+            path.parent.mkdir()
+            path.write_text("w")
+
+    downloads = app.Downloads(keep=2)
+    paths = [downloads.save(Saved()) for _ in range(3)]
+    assert [path.is_file() for path in paths] == [False, True, True] and paths[2].name == "o-est-le-chat.safetensors"
+
+
 @pytest.mark.parametrize(
     "changes, word",
     [
