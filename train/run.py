@@ -225,13 +225,16 @@ def usable_device(name: str) -> torch.device:
 
 
 def commit() -> str:
-    """The repository's commit, with a mark if files differ from it; "unknown" outside git."""
+    """The repository's commit, with a mark if code differs from it; "unknown" outside git."""
     try:
         name = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True
         ).stdout.strip()
         dirty = subprocess.run(
-            ["git", "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True
+            ["git", "status", "--porcelain", "-uno", "--", "*.py", "requirements.txt"],
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
