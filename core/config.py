@@ -70,14 +70,32 @@ def _names(node: Mapping[str, Any], kind: type) -> str:
     return ", ".join(name for name, value in node.items() if isinstance(value, kind))
 
 
+def added(default: Any, was: Any) -> Any:
+    """A dataclass field that came after results were shipped: at `was`, the value that does what the code did before,
+    it leaves no trace in `config_hash`, so that those results stay valid."""
+    return dataclasses.field(default=default, metadata={"was": was})
+
+
 def config_hash(*parts: Any) -> str:
     """16 hexadecimal digits identifying JSON-able values (dataclasses allowed); dictionary order is ignored."""
-
-    def plain(part: Any) -> Any:
-        return to_dict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else part
-
-    text = json.dumps([plain(part) for part in parts], sort_keys=True, separators=(",", ":"), default=to_dict)
+    text = json.dumps([_traced(part) for part in parts], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _traced(value: Any) -> Any:
+    """What `config_hash` sees: plain values, less the fields that are at their `was`."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: (field, getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return {
+            name: _traced(own)
+            for name, (field, own) in fields.items()
+            if "was" not in field.metadata or own != field.metadata["was"]
+        }
+    if isinstance(value, Mapping):
+        return {key: _traced(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_traced(item) for item in value]
+    return value
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from core.adapter import AdapterConfig
 from core.backbone import Pooling
+from core.data import DatasetConfig
 from core.data.emoji_vqa import EmojiConfig
 from core.emoji_tower import TinyCLIPConfig
 from core.hvae import HVAEConfig
@@ -112,7 +113,7 @@ class Preset:
     name: str
     backbone: str  # what core.backbone.Backbone.load takes
     adapter: AdapterConfig
-    dataset: EmojiConfig = field(default_factory=EmojiConfig)
+    dataset: DatasetConfig = field(default_factory=EmojiConfig)
     tiny_clip: TinyCLIPConfig | None = None  # the backbone is trained by this run's first stage, if any
     question_pooling: Pooling = "eos"  # what e is, for every row that reads a question (the paper: "eos")
     descriptors: float = 1.0  # share of training tasks whose question is known (50% Q., 100% Q.)

@@ -1,6 +1,8 @@
+from dataclasses import dataclass
+
 import pytest
 
-from core.config import config_hash, from_dict, override, to_dict
+from core.config import added, config_hash, from_dict, override, to_dict
 from core.data.emoji_vqa import EmojiConfig
 from core.hvae import HVAEConfig
 from core.presets import PRESET_NAMES, get_preset
@@ -58,3 +60,17 @@ def test_override():
 def test_bad_overrides_are_named(assignment, word):
     with pytest.raises(ValueError, match=word):
         override(get_preset("emoji"), [assignment])
+
+
+def test_a_field_added_later_leaves_results_valid():
+    @dataclass(frozen=True)
+    class Before:
+        lr: float = 0.1
+
+    @dataclass(frozen=True)
+    class After:
+        lr: float = 0.1
+        warmup: int = added(5, was=0)
+
+    assert config_hash(After(warmup=0)) == config_hash(Before()) != config_hash(After())
+    assert config_hash([{"x": After(warmup=0)}]) == config_hash([{"x": Before()}])

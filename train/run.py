@@ -21,7 +21,7 @@ from core.adapter import adapter_logits, task_accuracy
 from core.backbone import Backbone
 from core.checkpoint import load_state, save_state
 from core.config import config_hash, override
-from core.data.emoji_vqa import EmojiVQA
+from core.data import Dataset, open_dataset
 from core.features import FeatureStore, build_task_set
 from core.presets import PRESET_NAMES, Preset, get_preset
 from core.tasks import TaskBatch, TaskSet
@@ -113,8 +113,8 @@ class Run:
     # -- data ----------------------------------------------------------------------------------------------------
 
     @functools.cached_property
-    def dataset(self) -> EmojiVQA:
-        return EmojiVQA(self.preset.dataset)
+    def dataset(self) -> Dataset:
+        return open_dataset(self.preset.dataset)
 
     @functools.cached_property
     def backbone(self) -> Backbone:
