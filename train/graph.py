@@ -25,6 +25,9 @@ from core.presets import Preset
 from train.run import Run
 
 
+_TRAINED = 2  # format of the stages that `train.optim` trains
+
+
 @dataclass(frozen=True)
 class Stage:
     """One node.
@@ -103,6 +106,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 ("features",),
                 lambda p, row=row: [p.adapter, p.multitask[row], p.cond_hnet, p.film, *_questions(p, row)],
                 _file(row),
+                format=_TRAINED,
             )
         )
     for row in preset.maml:
@@ -120,6 +124,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                     p.few_shot_steps,
                 ],
                 _file(row),
+                format=_TRAINED,
             )
         )
     hyper = []
@@ -137,7 +142,14 @@ def build(preset: Preset) -> dict[str, Stage]:
         )
         if name == "hvae":
             stages.append(
-                Stage("hvae", train.hvae.run, ("adaptations_hvae",), lambda p: [p.hvae, p.hvae_training], _file("hvae"))
+                Stage(
+                    "hvae",
+                    train.hvae.run,
+                    ("adaptations_hvae",),
+                    lambda p: [p.hvae, p.hvae_training],
+                    _file("hvae"),
+                    format=_TRAINED,
+                )
             )
         stages.append(
             Stage(
@@ -146,6 +158,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 (f"adaptations_{name}",),
                 lambda p: [p.hyperclip, p.hyperclip_training, *_questions(p)],
                 _file(f"hyperclip_{name}"),
+                format=_TRAINED,
             )
         )
         needs = ("hvae",) if name == "hvae" else ("adaptations_hnet",)
@@ -165,6 +178,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 (*needs, f"adaptations_{name}"),
                 lambda p: [p.hyperldm, p.diffusion, *_questions(p)],
                 _file(f"{name}_hyperldm"),
+                format=_TRAINED,
             )
         )
         hyper += [f"hyperclip_{name}", f"{name}_hyperldm"]

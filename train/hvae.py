@@ -13,7 +13,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that the script runs from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import math
 
 import torch
 from torch.nn import functional as F
@@ -24,6 +23,7 @@ from core.checkpoint import load_adapter, save_module
 from core.hvae import HVAE
 from core.tasks import subsample
 from train.adaptations import load_adaptations
+from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
 
 
@@ -35,10 +35,8 @@ def run(run: Run) -> dict[str, float]:
     torch.manual_seed(run.generator("hvae", "init").initial_seed())
     model = HVAE(config, P).to(run.device)
     model.set_statistics(w.flatten(0, 1))
-    optimizer = torch.optim.Adam(model.parameters(), lr=training.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / training.steps))
-    )
+    optimizer = adam(model.parameters(), training.lr)
+    schedule = cosine_decay(optimizer, training.steps)
     terms: dict[str, torch.Tensor] = {}
     for _, generator in run.steps(
         "hvae", training.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}

@@ -12,7 +12,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that the script runs from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import math
 
 import torch
 
@@ -20,6 +19,7 @@ from core.checkpoint import save_module
 from core.hyperclip import HyperCLIP, hyperclip_loss
 from core.metrics import ranks
 from train.adaptations import GENERATORS, load_adaptations, start_and_decoder
+from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
 
 
@@ -35,10 +35,8 @@ def run(run: Run, generator: str) -> dict[str, float]:
     torch.manual_seed(run.generator(stage, "init").initial_seed())
     model = HyperCLIP(run.preset.hyperclip, adapted.shape[-1], run.preset.adapter.dim).to(run.device)
     model.set_statistics(adapted.flatten(0, 1), question[rows])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / training.steps))
-    )
+    optimizer = adam(model.parameters(), training.lr, training.weight_decay)
+    schedule = cosine_decay(optimizer, training.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for _, rng in run.steps(stage, training.steps, state):
         chosen = rows[

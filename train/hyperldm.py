@@ -12,7 +12,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that the script runs from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import math
 from dataclasses import replace
 
 import torch
@@ -26,6 +25,7 @@ from core.samplers import SAMPLERS
 from core.tasks import subsample
 from train.adaptations import GENERATORS
 from train.latents import load_generator, training_latents
+from train.optim import adam, cosine_decay
 from train.run import Run, RunningMean, open_run, parser
 
 
@@ -43,10 +43,8 @@ def run(run: Run, generator: str) -> dict[str, float]:
     schedule = model.schedule
     module, decode = load_generator(run, generator)
     module.eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay)
-    rate = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / training.steps))
-    )
+    optimizer = adam(model.parameters(), training.lr, training.weight_decay)
+    rate = cosine_decay(optimizer, training.steps)
     ema = EMA(model, training.ema)
     running = RunningMean()
     state = {"model": model, "optimizer": optimizer, "rate": rate, "ema": ema, "running": running}

@@ -11,7 +11,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that the script runs from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import math
 
 import torch
 from torch import Tensor
@@ -21,6 +20,7 @@ from core.adapter import adapter_logits, init_adapter, task_loss
 from core.checkpoint import save_adapter, save_module
 from core.hypernet import HyperNet
 from core.tasks import TaskBatch, split_support_query, subsample
+from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
 
 ROWS = ("mnet_maml", "mnet_fomaml", "hnet_maml", "cond_hnet_maml")
@@ -59,10 +59,8 @@ def run(run: Run, row: str) -> dict[str, float]:
     def loss_on(tasks: TaskBatch):
         return lambda z: task_loss(adapter_logits(decode(z), tasks, adapter), tasks)
 
-    optimizer = torch.optim.Adam(model.parameters(), lr=config.lr)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    )
+    optimizer = adam(model.parameters(), config.lr)
+    schedule = cosine_decay(optimizer, config.steps)
     for _, generator in run.steps(row, config.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}):
         chosen = rows[torch.randint(len(rows), (config.tasks,), generator=generator)]
         tasks = subsample(batch[chosen], config.examples, generator)

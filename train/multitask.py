@@ -11,7 +11,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that the script runs from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import math
 
 import torch
 
@@ -19,6 +18,7 @@ from core.adapter import adapter_logits, init_adapter, task_loss
 from core.checkpoint import save_adapter, save_module
 from core.hypernet import FilmAdapter, HyperNet
 from core.tasks import subsample
+from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
 
 ROWS = ("uncond_multitask", "cond_multitask", "cond_multitask_film")
@@ -45,10 +45,8 @@ def run(run: Run, row: str) -> dict[str, float]:
         model.condition.fit(batch.question[rows])
         weights = model
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / config.steps))
-    )
+    optimizer = adam(model.parameters(), config.lr, config.weight_decay)
+    schedule = cosine_decay(optimizer, config.steps)
     for _, generator in run.steps(row, config.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}):
         chosen = rows[torch.randint(len(rows), (config.tasks,), generator=generator)]
         tasks = subsample(batch[chosen], config.examples, generator)
