@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from core.checkpoint import load_model
+from core.config import override
 from core.presets import get_preset
 from eval import links, sanity, table1, table4
-from train import adaptations, choose, graph, hvae, hyperclip, hyperldm, maml, multitask, run_all
+from train import adaptations, choose, graph, hvae, hyperclip, hyperldm, maml, multitask, run_all, tune
 from train.run import Run
 
 
@@ -186,3 +187,20 @@ def test_sanity_rows(tiny, tmp_path, capsys):
 def test_links(tiny, capsys):
     links.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu"])
     assert "decoded" in capsys.readouterr().out
+
+
+def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tiny, tmp_path, capsys):
+    assert {len(settings) for settings in tune.GRIDS.values()} == {3}
+    for settings in tune.GRIDS.values():  # every setting is one the preset has
+        for setting in settings:
+            assert override(get_preset("emoji"), setting) != get_preset("emoji")
+    file = tmp_path / "tuning.json"
+    arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--json", str(file)]
+    tune.main([*arguments, "--rows", "cond_multitask_film"])
+    document = json.loads(file.read_text())
+    document["results"][1]["val_accuracy"] = 1.0  # kept, not made again
+    file.write_text(json.dumps(document))
+    capsys.readouterr()
+    tune.main([*arguments, "--rows", "cond_multitask_film"])
+    (best,) = [line for line in capsys.readouterr().out.splitlines() if "best" in line]
+    assert "100.00" in best and "lr=1e-3" in best

@@ -19,7 +19,19 @@ from core.checkpoint import write_json
 from core.config import to_dict
 from core.few_shot import FEW_SHOT_ROWS, OUR_FEW_SHOT_ROWS, few_shot_weights, has_few_shot
 from core.generator import GENERATORS, AdapterGenerator
+from core.presets import Preset
 from train.run import Run, open_run, parser
+
+
+def guidance_options(preset: Preset, generator: str) -> list[dict[str, Any]]:
+    """Settings of HyperCLIP guidance to choose from: where it starts, its steps and its rate."""
+    base = preset.guidance[generator]
+    return [
+        {"start": start, "steps": steps, "lr": lr, "lam": base.lam}
+        for start in ((1.0, 0.0) if generator == "hvae" else (1.0,))
+        for steps in (base.steps, 3 * base.steps)
+        for lr in (base.lr / 3, base.lr, 3 * base.lr)
+    ]
 
 
 def run(run: Run) -> dict[str, float]:
@@ -60,14 +72,7 @@ def run(run: Run) -> dict[str, float]:
                 ],
             )
         if generator.has("hyperclip", name):
-            base = preset.guidance[name]
-            options = [
-                {"start": start, "steps": steps, "lr": lr, "lam": base.lam}
-                for start in ((1.0, 0.0) if name == "hvae" else (1.0,))
-                for steps in (base.steps, 3 * base.steps)
-                for lr in (base.lr / 3, base.lr, 3 * base.lr)
-            ]
-            choose(f"{name}_hyperclip", "hyperclip", name, options)
+            choose(f"{name}_hyperclip", "hyperclip", name, guidance_options(preset, name))
 
     for row in FEW_SHOT_ROWS + OUR_FEW_SHOT_ROWS:
         if has_few_shot(generator, row):

@@ -24,7 +24,6 @@ from core.config import config_hash
 from core.presets import Preset
 from train.run import Run
 
-
 _TRAINED = 2  # format of the stages that `train.optim` trains
 
 
