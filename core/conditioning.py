@@ -46,3 +46,7 @@ class Whitening(nn.Module):
     def forward(self, e: Tensor) -> Tensor:
         x = (e - self.mean) @ self.matrix
         return x + self.noise * torch.randn_like(x) if self.training and self.noise else x
+
+    def inverse(self, x: Tensor) -> Tensor:
+        """The embeddings (..., D) whose whitened form is x, without noise."""
+        return torch.linalg.solve(self.matrix.double(), x.double(), left=False).to(x.dtype) + self.mean

@@ -324,12 +324,19 @@ class AdapterGenerator:
         """Candidate answers, from the known questions of nearest wording."""
         return self._wording.suggest_answers(question)
 
+    @torch.no_grad()
+    def task_probabilities(self, w: Tensor, e: Tensor, generator: str = "hvae") -> Tensor:
+        """Task inference: probability (B, Q) of every question e (Q, D), given weights w (B, P)."""
+        model = self.module(f"hyperclip_{generator}")
+        if model.config.decoded and generator == "hvae":  # it knows weights as the HVAE decodes them
+            hvae = self.module("hvae")
+            w = hvae.decode(hvae.encode(w)[0])
+        return infer_task(model, w, e)
+
     def infer_question(self, adapter: Adapter, count: int = 5, generator: str = "hvae") -> list[dict[str, Any]]:
         """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities."""
-        probability = infer_task(
-            self.module(f"hyperclip_{generator}"),
-            adapter.w[None].to(self.device),
-            self._known_embeddings.to(self.device),
+        probability = self.task_probabilities(
+            adapter.w[None].to(self.device), self._known_embeddings.to(self.device), generator
         )[0]
         best = probability.topk(min(count, len(probability)))
         return [

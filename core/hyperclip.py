@@ -22,6 +22,10 @@ class HyperCLIPConfig:
     activation: Literal["tanh", "softplus"] = "tanh"
     whitening: float = 1e-3  # shrinkage of `Whitening` of question embeddings
     cond_noise: float = 0.0  # in training, on whitened question embeddings
+    # Beyond the paper: what it learns from is not fine-tuned weights but what a generator decodes from their latents,
+    # with noise of up to one s.d. on them. That is what guidance asks about: decoded weights, at first far from any
+    # task's. Fine-tuned weights must then pass through the generator before they are embedded.
+    decoded: bool = False
 
 
 class HyperCLIP(nn.Module):

@@ -83,6 +83,8 @@ class DiffusionTraining:
     # Beyond the paper: the task's own loss of the adapter that the predicted z_0 decodes to, which tells the denoiser
     # which errors in a latent matter. 0 leaves it out.
     behaviour_weight: float = 0.0
+    # Beyond the paper: tasks without a descriptor get one inferred from their data (core/describe.py).
+    infer_descriptors: bool = False
     behaviour_tasks: int = 64  # of the batch
     behaviour_examples: int = 32  # of each task
 
@@ -159,9 +161,9 @@ _EMOJI = Preset(
     ),
     adaptations={"hvae": AdaptationConfig(lr=1.0), "hnet": AdaptationConfig(lr=1.0, draws=4)},
     hvae_training=HVAETraining(steps=3000),
-    hyperclip=HyperCLIPConfig(cond_noise=1.0),
+    hyperclip=HyperCLIPConfig(cond_noise=1.0, decoded=True),
     hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v", cond_noise=1.5),
-    diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0),
+    diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0, infer_descriptors=True),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
 )
 
@@ -181,7 +183,9 @@ _PRESETS: dict[str, Preset] = {
         adaptations={g: replace(c, draws=2, steps=5) for g, c in _EMOJI.adaptations.items()},
         hvae_training=HVAETraining(steps=20),
         hyperclip_training=HyperCLIPTraining(steps=20),
-        diffusion=DiffusionTraining(steps=30, batch=32, behaviour_weight=1.0, behaviour_tasks=8),
+        diffusion=DiffusionTraining(
+            steps=30, batch=32, behaviour_weight=1.0, behaviour_tasks=8, infer_descriptors=True
+        ),
         sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5)),
     ),
 }

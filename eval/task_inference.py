@@ -23,7 +23,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.generator import AdapterGenerator
-from core.hyperclip import infer_task
 from core.metrics import ranks
 from core.tasks import TaskBatch, TaskSet
 from eval import figures
@@ -50,8 +49,7 @@ def probabilities(generator: AdapterGenerator, name: str, support: TaskBatch, qu
     result = []
     for first in tqdm(range(0, len(support), CHUNK), desc=f"fine-tuning {ENCODERS[name]}", leave=False):
         w = chosen_few_shot(generator, support[first : first + CHUNK], ENCODERS[name])
-        with torch.no_grad():
-            result.append(infer_task(generator.module(f"hyperclip_{name}"), w, questions))
+        result.append(generator.task_probabilities(w, questions, name))
     return torch.cat(result).cpu()
 
 

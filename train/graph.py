@@ -150,17 +150,17 @@ def build(preset: Preset) -> dict[str, Stage]:
                     format=_TRAINED,
                 )
             )
+        needs = ("hvae",) if name == "hvae" else ("adaptations_hnet",)
         stages.append(
             Stage(
                 f"hyperclip_{name}",
                 functools.partial(train.hyperclip.run, generator=name),
-                (f"adaptations_{name}",),
+                (*needs, f"adaptations_{name}"),
                 lambda p: [p.hyperclip, p.hyperclip_training, *_questions(p)],
                 _file(f"hyperclip_{name}"),
                 format=_TRAINED,
             )
         )
-        needs = ("hvae",) if name == "hvae" else ("adaptations_hnet",)
         stages.append(
             Stage(
                 f"latents_{name}",

@@ -1,7 +1,8 @@
 """Train HyperCLIP, the CLIP encoder of weights (Section 4.1, Algorithm 1).
 
-Needs adaptations; writes OUTPUT/hyperclip_GENERATOR.safetensors. Contrasts adapted weights with the embeddings of
-their questions. Half a minute on two CPU cores.
+Needs adaptations and their generator (hvae or hnet_maml); writes OUTPUT/hyperclip_GENERATOR.safetensors. Contrasts
+weights with the embeddings of their questions: fine-tuned weights as in the paper, or decoded ones (`decoded`). Half a
+minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ import torch
 from core.checkpoint import save_module
 from core.hyperclip import HyperCLIP, hyperclip_loss
 from core.metrics import ranks
-from train.adaptations import GENERATORS, load_adaptations, start_and_decoder
+from train.adaptations import GENERATORS, load_adaptations
+from train.latents import load_generator, training_latents
 from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
 
@@ -26,14 +28,18 @@ from train.run import Run, open_run, parser
 def run(run: Run, generator: str) -> dict[str, float]:
     """Train on the weights of one generator's adaptations; returns loss and top-1 of matching within training tasks."""
     training, stage = run.preset.hyperclip_training, f"hyperclip_{generator}"
-    adapted = load_adaptations(run, generator).to(run.device)
-    if generator == "hnet":
-        _, decode = start_and_decoder(run, "hnet")
+    config = run.preset.hyperclip
+    _, decode = load_generator(run, generator)
+    latents = training_latents(run, generator)  # (draws, T, Z)
+    spread = latents.flatten(0, 1).std(0)
+    if config.decoded or generator == "hnet":
         with torch.no_grad():
-            adapted = torch.stack([decode(draw) for draw in adapted])
+            adapted = torch.stack([decode(draw) for draw in latents])
+    else:
+        adapted = load_adaptations(run, generator).to(run.device)
     rows, question = run.described, run.train_batch.question
     torch.manual_seed(run.generator(stage, "init").initial_seed())
-    model = HyperCLIP(run.preset.hyperclip, adapted.shape[-1], run.preset.adapter.dim).to(run.device)
+    model = HyperCLIP(config, adapted.shape[-1], run.preset.adapter.dim).to(run.device)
     model.set_statistics(adapted.flatten(0, 1), question[rows])
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     schedule = cosine_decay(optimizer, training.steps)
@@ -42,7 +48,13 @@ def run(run: Run, generator: str) -> dict[str, float]:
         chosen = rows[
             torch.randperm(len(rows), generator=rng)[: training.batch]
         ]  # a task at most once: no false negatives
-        w = adapted[torch.randint(len(adapted), (len(chosen),), generator=rng), chosen]
+        draw = torch.randint(len(adapted), (len(chosen),), generator=rng)
+        w = adapted[draw, chosen]
+        if config.decoded:
+            amount = torch.rand(len(chosen), 1, generator=rng)
+            noise = (amount * torch.randn(len(chosen), len(spread), generator=rng)).to(run.device)
+            with torch.no_grad():
+                w = decode(latents[draw, chosen] + spread * noise)
         loss = hyperclip_loss(model(w), model.embed_questions(question[chosen]), model.logit_scale)
         optimizer.zero_grad()
         loss.backward()

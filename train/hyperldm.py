@@ -18,6 +18,7 @@ import torch
 
 from core.adapter import adapter_logits, task_loss
 from core.checkpoint import save_module
+from core.describe import infer_descriptors, task_features
 from core.diffusion import q_sample
 from core.guidance import classifier_free
 from core.hyperldm import EMA, HyperLDM, drop_condition
@@ -41,6 +42,9 @@ def run(run: Run, generator: str) -> dict[str, float]:
     model = HyperLDM(replace(run.preset.hyperldm, latent=Z)).to(run.device)
     model.set_statistics(latents.flatten(0, 1), question[described])
     schedule = model.schedule
+    if training.infer_descriptors and not described.all():
+        question = infer_descriptors(question, described, task_features(run.train_batch, latents.mean(0)))
+        described[:] = True
     module, decode = load_generator(run, generator)
     module.eval().requires_grad_(False)
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
@@ -52,7 +56,7 @@ def run(run: Run, generator: str) -> dict[str, float]:
     for _, rng in run.steps(stage, training.steps, state):
         rows = torch.randint(T, (training.batch,), generator=rng)
         z0 = model.standardise(latents[torch.randint(draws, (training.batch,), generator=rng), rows])
-        # Tasks without a descriptor still teach the unconditional model.
+        # Tasks without a descriptor still teach the unconditional model, as in the paper.
         e = drop_condition(question[rows] * described[rows, None], training.drop_condition, rng)
         t = torch.randint(schedule.num_steps, (training.batch,), generator=rng).to(run.device)
         eps = torch.randn(training.batch, Z, generator=rng).to(run.device)
