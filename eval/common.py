@@ -16,15 +16,23 @@ import torch
 
 from core.generator import AdapterGenerator
 from core.presets import PRESET_NAMES
-from train.run import Run, commit, get_preset, release_directory, usable_device
+from train.run import Run, commit, get_preset, release_directory, usable_device, variant
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """The flags that all evaluation scripts have."""
     result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="dataset and sizes (default: emoji)")
+    result.add_argument("--weights", nargs="+", type=Path, help="release directories (default: those of --seeds)")
     result.add_argument(
-        "--weights", nargs="+", type=Path, help="release directories, one per training seed (default: weights/PRESET)"
+        "--seeds", nargs="+", type=int, default=[0], help="training seeds whose releases are compared (default: 0)"
+    )
+    result.add_argument(
+        "--descriptors",
+        nargs="+",
+        type=float,
+        default=[1.0],
+        help="shares of training tasks with a known question, as train/run_all.py has them (default: 1)",
     )
     result.add_argument("--work", type=Path, help="work files, where features are cached (default: runs/PRESET)")
     result.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
@@ -45,7 +53,7 @@ def open_release(arguments: argparse.ArgumentParser, args: argparse.Namespace) -
 def _open_release(args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]]:
     preset, device = get_preset(args.preset), usable_device(args.device)
     work = args.work or Path("runs") / preset.name
-    directories = args.weights or [release_directory(preset.name, 0, "", work)]
+    directories = args.weights or _trained(preset.name, args.seeds, args.descriptors, work)
     generators = [AdapterGenerator.from_pretrained(directory, device=device) for directory in directories]
     for directory, generator in zip(directories, generators, strict=True):
         if generator.config["preset"] != preset.name:
@@ -57,6 +65,22 @@ def _open_release(args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]
     if args.limit_tasks is not None and not 1 <= args.limit_tasks <= count:
         raise ValueError(f"--limit-tasks {args.limit_tasks}; allowed: 1 to {count}")
     return run, generators
+
+
+def _trained(preset: str, seeds: list[int], shares: list[float], work: Path) -> list[Path]:
+    """The releases of these seeds and shares of descriptors that were trained; says how to make the others."""
+    found = []
+    for share in shares:
+        for seed in seeds:
+            directory = release_directory(preset, seed, variant("", share), work)
+            if (directory / "config.json").is_file():
+                found.append(directory)
+                continue
+            flags = f"--preset {preset} --seed {seed}" + ("" if share == 1.0 else f" --descriptors {share:g}")
+            print(f"missing: seed {seed}, {100 * share:g}% Q.; python train/run_all.py {flags} makes it", flush=True)
+    if not found:
+        raise ValueError(f"none of --seeds {' '.join(map(str, seeds))} is trained")
+    return found
 
 
 def write_results(path: Path, preset: str, results: list[dict[str, Any]], script: str) -> None:

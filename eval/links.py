@@ -18,15 +18,24 @@ import torch
 
 from core.adapter import adapter_logits, task_accuracy
 from core.generator import AdapterGenerator
+from core.metrics import mean_and_sd
 from core.tasks import TaskBatch
+from eval import figures
 from eval.common import open_release, parser, write_results
 from eval.rows import chosen_few_shot
 
 CHUNK = 128
+# Name, splits, and whether of new families (None: either).
+SETS = (
+    ("train", ("train",), None),
+    ("validation", ("val",), None),
+    ("test, known", ("test",), False),
+    ("test, new", ("test",), True),
+)
 
 
 def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> dict[str, float]:
-    """Mean query accuracy of every link for one set of tasks."""
+    """Mean query accuracy of every link for one set of tasks, in the order of the chain."""
     totals: dict[str, float] = {}
     hvae = generator.module("hvae")
     for first in range(0, len(query), CHUNK):
@@ -53,25 +62,30 @@ def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> 
 def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
     run, generators = open_release(arguments, args)
-    table, records = {}, []
-    for name, splits, keep in (
-        ("train", ("train",), None),
-        ("validation", ("val",), None),
-        ("test, known", ("test",), False),
-        ("test, new", ("test",), True),
-    ):
+    table: dict[str, dict[str, str]] = {}
+    records = []
+    for name, splits, new_family in SETS:
         tasks = run.task_set(*splits)
-        if keep is not None:
-            tasks = tasks.select([i for i, task in enumerate(tasks.tasks) if task.new_family == keep])
+        tasks = tasks.select(
+            [i for i, task in enumerate(tasks.tasks) if new_family is None or task.new_family == new_family]
+        )
         if args.limit_tasks is not None:
             tasks = tasks.select(range(min(args.limit_tasks, len(tasks))))
         support, query = tasks.batch(part="support").to(run.device), tasks.batch(part="query").to(run.device)
-        table[f"{name} ({len(tasks)})"] = values = links(generators[0], support, query)
-        records += [
-            {"row": link, "tasks": name, "mean": round(value, 4), "n_tasks": len(tasks)}
-            for link, value in values.items()
-        ]
-    print((100 * pd.DataFrame(table)).to_string(float_format=lambda value: f"{value:.2f}"))
+        found = [links(generator, support, query) for generator in generators]
+        for link in found[0]:
+            mean, sd = mean_and_sd([values[link] for values in found])
+            record = {
+                "row": link,
+                "tasks": name,
+                "mean": round(mean, 4),
+                "sd": None if sd is None else round(sd, 4),
+                "seeds": [generator.config["seed"] for generator in generators],
+                "n_tasks": len(tasks),
+            }
+            records.append(record)
+            table.setdefault(link, {})[f"{name} ({len(tasks)})"] = figures.percent(record)
+    print(pd.DataFrame.from_dict(table, orient="index").to_string())
     print(
         "\nAccuracy in % on query examples. Training tasks were seen by every model, with these examples;\n"
         "read their column as memory."

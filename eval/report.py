@@ -97,8 +97,8 @@ def links() -> str:
     document = _read("links.json")
     columns = list(dict.fromkeys((r["tasks"], r["n_tasks"]) for r in document["results"]))
     names = list(dict.fromkeys(r["row"] for r in document["results"]))
-    values = {(r["row"], r["tasks"]): r["mean"] for r in document["results"]}
-    rows = [[name, *(f"{100 * values[name, tasks]:.1f}" for tasks, _ in columns)] for name in names]
+    values = {(r["row"], r["tasks"]): r for r in document["results"]}
+    rows = [[name, *(_percent(values[name, tasks]) for tasks, _ in columns)] for name in names]
     return _markdown(["link", *(f"{tasks} ({n})" for tasks, n in columns)], rows) + (
         "\n\nAccuracy in % on query images. Training tasks were seen with these images: their column is memory.\n\n"
         f"Made by {_source(document)}."
@@ -127,14 +127,14 @@ def table4() -> str:
 def sanity() -> str:
     """The sanity rows, and how far generated weights lie from the training ones."""
     document = _read("sanity.json")
-    header, rows = _by_tasks(document["results"], "row")
+    header, rows = _by_tasks(document["results"], "label")
     distance = {r["row"]: r["mean"] for r in document["results"] if r["tasks"] == "distance"}
     return _markdown(["row", *header], rows) + (
         "\n\nGenerated weights lie "
-        f"{distance['generated to the nearest training adapter']:.0f} from the nearest training adapter (median, "
+        f"{distance['distance_to_training']:.0f} from the nearest training adapter (median, "
         "standardised), training\nadapters "
-        f"{distance['training adapter to the nearest other']:.0f} from each other's nearest: a ratio of "
-        f"{distance['ratio']:.2f}, where copying would give 0.\n\nMade by {_source(document)}."
+        f"{distance['distance_in_training']:.0f} from each other's nearest: a ratio of "
+        f"{distance['distance_ratio']:.2f}, where copying would give 0.\n\nMade by {_source(document)}."
     )
 
 

@@ -3,8 +3,9 @@
 Needs a release directory with its table of training latents; encodes test images on the first use, then caches them.
 Prints, on the test tasks: chance; the commonest answers of the nearest training questions; the mean training adapter;
 the adapter of the nearest training question; the mean of the nearest few, weighted by similarity; ridge regression
-from questions to latents; HyperLDM; HyperLDM told another task's question; HyperLDM told random words. Then how far
-generated latents lie from the training ones. What a row has to choose is chosen on validation tasks. About a minute.
+from questions to latents; HyperLDM, also in one step and with one sample; HyperLDM told another task's question;
+HyperLDM told random words. Then how far generated latents lie from the training ones. What a row has to choose is
+chosen on validation tasks. About a minute.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that `python eval/sanity.py` works from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import functools
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,9 +30,27 @@ from core.checkpoint import load_model
 from core.generator import AdapterGenerator
 from core.metrics import mean_and_sd
 from core.tasks import Task, TaskBatch, TaskSet
+from eval import figures
 from eval.common import open_release, parser, write_results
 
 CHUNK = 128
+LABELS = {
+    "chance": "chance",
+    "nearest_answer_prior": "answer prior of the nearest training questions",
+    "mean_adapter": "mean training adapter (mean latent, decoded)",
+    "nearest_adapter": "adapter of the nearest training question",
+    "knn_adapter": "adapters of the nearest questions, weighted by similarity",
+    "kernel_ridge": "kernel ridge regression, question to latent",
+    "hvae_hyperldm": "HVAE + HyperLDM",
+    "hnet_hyperldm": "HNet + HyperLDM",
+    "one_step": "HyperLDM in one step: the mean latent given the question",
+    "one_sample": "HyperLDM, one sample",
+    "shuffled_question": "HyperLDM, questions shuffled among tasks",
+    "random_words": "HyperLDM, random words",
+    "distance_to_training": "generated adapter to the nearest training adapter",
+    "distance_in_training": "training adapter to the nearest other",
+    "distance_ratio": "ratio, near zero for a generator that copies",
+}
 NEIGHBOURS = (1, 3, 5, 10, 20)
 WIDTHS, RIDGES = (0.7, 1.0, 1.5), (0.01, 0.1, 1.0)  # of the kernel, and its penalty
 
@@ -106,22 +126,20 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
     nonsense = [" ".join(shuffler.sample(words, 7)) + "?" for _ in test.tasks]
     with torch.no_grad():
         z_mean = near.z.mean(0, keepdim=True).expand(len(query), -1)
-        result = {
+        hyperldm = functools.partial(generator.weights, method="hyperldm", generator=name, seed=seed)
+        return {
             "chance": torch.tensor([1 / len(task.answers) for task in test.tasks]),
-            "answer prior of the nearest training questions": near.answer_prior(e, test.tasks, k_prior),
-            "mean of all training latents": accuracy(decode(z_mean)),
-            "latent of the nearest training question": accuracy(decode(near.weighted(e, 1))),
-            "weighted mean of the nearest latents": accuracy(decode(near.weighted(e, k))),
-            "kernel ridge regression, question to latent": accuracy(decode(near.kernel_ridge(width, ridge)(e))),
-            "HyperLDM": accuracy(generator.weights(e, "hyperldm", generator=name, seed=seed)),
-            "HyperLDM, questions shuffled among tasks": accuracy(
-                generator.weights(e[torch.randperm(len(e), generator=rng)], "hyperldm", generator=name, seed=seed)
-            ),
-            "HyperLDM, random words": accuracy(
-                generator.weights(generator.embed_questions(nonsense), "hyperldm", generator=name, seed=seed)
-            ),
+            "nearest_answer_prior": near.answer_prior(e, test.tasks, k_prior),
+            "mean_adapter": accuracy(decode(z_mean)),
+            "nearest_adapter": accuracy(decode(near.weighted(e, 1))),
+            "knn_adapter": accuracy(decode(near.weighted(e, k))),
+            "kernel_ridge": accuracy(decode(near.kernel_ridge(width, ridge)(e))),
+            f"{name}_hyperldm": accuracy(hyperldm(e)),
+            "one_step": accuracy(hyperldm(e, steps=1)),
+            "one_sample": accuracy(hyperldm(e, samples=1)),
+            "shuffled_question": accuracy(hyperldm(e[torch.randperm(len(e), generator=rng)])),
+            "random_words": accuracy(hyperldm(generator.embed_questions(nonsense))),
         }
-    return result
 
 
 def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, float]:
@@ -138,9 +156,9 @@ def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: in
         own.fill_diagonal_(torch.inf)
         nearest, between = torch.cdist(made, train).amin(1).median(), own.amin(1).median()
     return {
-        "generated to the nearest training adapter": float(nearest),
-        "training adapter to the nearest other": float(between),
-        "ratio": float(nearest / between),
+        "distance_to_training": float(nearest),
+        "distance_in_training": float(between),
+        "distance_ratio": float(nearest / between),
     }
 
 
@@ -152,36 +170,31 @@ def main(argv: list[str] | None = None) -> None:
     test = run.task_set("test")
     if args.limit_tasks is not None:
         test = test.select(range(min(args.limit_tasks, len(test))))
-    new = torch.tensor([task.new_family for task in test.tasks])
     scores: dict[str, list[Tensor]] = {}
     distances: dict[str, list[float]] = {}
     for generator in generators:
-        for label, value in rows(run, generator, args.generator, test, generator.config["seed"]).items():
-            scores.setdefault(label, []).append(value)
-        for label, value in copying(run, generator, args.generator, test, generator.config["seed"]).items():
-            distances.setdefault(label, []).append(value)
-    records = []
-    for label, values in scores.items():
-        for tasks, mask in (("known", ~new), ("new", new), ("all", torch.ones_like(new))):
-            if mask.any():
-                mean, sd = mean_and_sd([float(value[mask].mean()) for value in values])
-                records.append(
-                    {
-                        "row": label,
-                        "tasks": tasks,
-                        "mean": round(mean, 4),
-                        "sd": None if sd is None else round(sd, 4),
-                        "seeds": len(values),
-                        "n_tasks": int(mask.sum()),
-                    }
-                )
-    table = pd.DataFrame(records).pivot_table(index="row", columns="tasks", values="mean", sort=False)
-    print((100 * table).to_string(float_format=lambda value: f"{value:.2f}"))
+        for row, value in rows(run, generator, args.generator, test, generator.config["seed"]).items():
+            scores.setdefault(row, []).append(value.cpu())
+        for row, value in copying(run, generator, args.generator, test, generator.config["seed"]).items():
+            distances.setdefault(row, []).append(value)
+    common = {"gamma": None, "descriptors": 1.0, "seeds": [generator.config["seed"] for generator in generators]}
+    records = [
+        {"row": row, "label": LABELS[row], **common, **summary}
+        for row, values in scores.items()
+        for summary in figures.summaries(torch.stack(values), test)
+    ]
+    table: dict[str, dict[str, str]] = {}
+    for record in records:
+        table.setdefault(record["label"], {})[f"{record['tasks']} ({record['n_tasks']})"] = figures.percent(record)
+    print(pd.DataFrame.from_dict(table, orient="index").to_string())
     print("\nAccuracy in % on query sets of test tasks. Distances between standardised weights (medians):")
-    for label, values in distances.items():
+    for row, values in distances.items():
         mean, sd = mean_and_sd(values)
-        records.append({"row": label, "tasks": "distance", "mean": round(mean, 4), "sd": sd, "seeds": len(values)})
-        print(f"  {label:<45} {mean:.2f}")
+        sd = None if sd is None else round(sd, 4)
+        records.append(
+            {"row": row, "label": LABELS[row], **common, "tasks": "distance", "mean": round(mean, 4), "sd": sd}
+        )
+        print(f"  {LABELS[row]:<50} {mean:.2f}")
     if args.json:
         write_results(args.json, args.preset, records, "eval/sanity.py")
 

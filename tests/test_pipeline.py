@@ -180,7 +180,7 @@ def test_sanity_rows(tiny, tmp_path, capsys):
     file = tmp_path / "s.json"
     sanity.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--json", str(file)])
     records = {(r["row"], r["tasks"]): r for r in json.loads(file.read_text())["results"]}
-    assert records["chance", "all"]["mean"] < 0.5 and records["ratio", "distance"]["mean"] > 0
+    assert records["chance", "all"]["mean"] < 0.5 and records["distance_ratio", "distance"]["mean"] > 0
     assert "HyperLDM, random words" in capsys.readouterr().out
 
 

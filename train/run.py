@@ -201,6 +201,11 @@ def release_directory(preset: str, seed: int, variant: str, work: Path) -> Path:
     return work / f"seed-{seed}" / f"weights{variant}"
 
 
+def variant(changed: str, descriptors: float) -> str:
+    """What is added to the names of a run's folders: for changed settings, and for a share of descriptors below 1."""
+    return changed + (f"-{100 * descriptors:g}" if descriptors < 1.0 else "")
+
+
 def open_run(args: argparse.Namespace) -> Run:
     """The run that parsed flags describe; a ValueError for a bad setting, or a device that does not exist."""
     if not 0.0 < args.descriptors <= 1.0:
@@ -208,10 +213,10 @@ def open_run(args: argparse.Namespace) -> Run:
     preset = override(get_preset(args.preset), args.set)
     changed = "" if preset == get_preset(args.preset) else f"-{config_hash(preset)[:8]}"
     preset = replace(preset, descriptors=args.descriptors)
-    variant = changed + (f"-{100 * args.descriptors:g}" if args.descriptors < 1.0 else "")
+    suffix = variant(changed, args.descriptors)
     work = args.work or Path("runs") / preset.name
-    default = release_directory(preset.name, args.seed, variant, work)
-    return Run(preset, args.seed, args.output or default, work, usable_device(args.device), variant)
+    default = release_directory(preset.name, args.seed, suffix, work)
+    return Run(preset, args.seed, args.output or default, work, usable_device(args.device), suffix)
 
 
 def usable_device(name: str) -> torch.device:
