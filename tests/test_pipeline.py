@@ -8,7 +8,7 @@ import torch
 from core.checkpoint import load_model
 from core.config import override
 from core.presets import get_preset
-from eval import links, sanity, table1, table4
+from eval import ablations, links, sanity, table1, table4
 from train import adaptations, choose, graph, hvae, hyperclip, hyperldm, maml, multitask, run_all, tune
 from train.run import Run
 
@@ -204,3 +204,18 @@ def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tin
     tune.main([*arguments, "--rows", "cond_multitask_film"])
     (best,) = [line for line in capsys.readouterr().out.splitlines() if "best" in line]
     assert "100.00" in best and "lr=1e-3" in best
+
+
+def test_ablations(tiny, tmp_path, capsys):
+    for ablation in ablations.ABLATIONS:
+        assert override(get_preset("emoji"), ablation.setting) != get_preset("emoji") or not ablation.setting
+    file = tmp_path / "a.json"
+    arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
+    ablations.main([*arguments, "--only", "1", "3", "14", "--json", str(file)])
+    results = [r for r in json.loads(file.read_text())["results"] if r["tasks"] == "all"]
+    assert [r["descriptors"] for r in results] == [1.0, 1.0, 0.5] and len({tuple(r["setting"]) for r in results}) == 3
+    assert len(list((tiny / "seed-0").glob("weights-????????/hvae_hyperldm.safetensors"))) >= 1
+    for wrong in (["--only", "99"], ["--descriptors", "0.5"]):
+        with pytest.raises(SystemExit):
+            ablations.main([*arguments, *wrong])
+    assert "allowed: 1 to" in capsys.readouterr().err

@@ -16,6 +16,7 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
 
 import argparse
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from core.checkpoint import write_json
@@ -83,32 +84,65 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("hyperldm.cond_noise=2.0",),
     ),
 }
-_STAGES = {
-    "hvae_hyperclip": "hyperclip_hvae",
-    "hnet_hyperclip": "hyperclip_hnet",
-}  # elsewhere row and stage are namesakes
 
 
-def validation_accuracy(run: Run, row: str) -> float:
-    """Zero-shot accuracy of a row's release on validation tasks: as Table 1 has it, but for what `train/choose.py`
-    chooses later, which is fixed here (HyperLDM: gamma 1, the most samples) or the best of its grid (guidance)."""
+def chosen_release(run: Run, row: str) -> tuple[AdapterGenerator, float]:
+    """The release that a run wrote, ready to give a row's weights, and the row's accuracy on validation tasks.
+
+    What `train/choose.py` chooses for a whole release is settled here for one row: HyperLDM takes gamma 1 and the most
+    samples of the preset, HyperCLIP guidance the best of its grid.
+    """
     query, preset = run.val_query, run.preset
-    draft: dict[str, Any] = {"adapter": to_dict(preset.adapter), "question_pooling": preset.question_pooling}
-
-    def score(
-        method: str, generator: str = "hvae", choice: dict[str, Any] | None = None, seeds: int = 1, **how
-    ) -> float:
-        release = AdapterGenerator(run.output, {**draft, "choices": {row: choice or {}}}, run.device)
-        found = [release.weights(query.question, method, generator=generator, seed=s, **how) for s in range(seeds)]
-        return sum(run.accuracy(w, query) for w in found) / seeds
-
-    name, _, method = row.partition("_")
+    method, generator = method_of(row)
+    options: list[dict[str, Any]] = [{}]
     if method == "hyperldm":
-        sampling = {"sampler": preset.sampling.sampler, "steps": preset.sampling.steps}
-        return score(method, name, sampling, seeds=3, gamma=1.0, samples=max(preset.sampling.samples))
-    if method == "hyperclip":
-        return max(score(method, name, option, seeds=3) for option in guidance_options(preset, name))
-    return score(row)
+        sampling = preset.sampling
+        options = [
+            {"sampler": sampling.sampler, "steps": sampling.steps, "gamma": 1.0, "samples": max(sampling.samples)}
+        ]
+    elif method == "hyperclip":
+        options = guidance_options(preset, generator)
+    draft: dict[str, Any] = {"adapter": to_dict(preset.adapter), "question_pooling": preset.question_pooling}
+    release = AdapterGenerator(run.output, draft, run.device)
+
+    def accuracy(option: dict[str, Any]) -> float:
+        release.config["choices"] = {row: option}
+        seeds = range(3 if option else 1)  # of the noise, where there is any
+        found = [release.weights(query.question, method, generator=generator, seed=seed) for seed in seeds]
+        return sum(run.accuracy(w, query) for w in found) / len(seeds)
+
+    best = max(options, key=accuracy) if len(options) > 1 else options[0]
+    return release, accuracy(best)  # which leaves the best option in the release
+
+
+def method_of(row: str) -> tuple[str, str]:
+    """(method, generator) of a row of Table 1; rows without a generator of their own get the first."""
+    generator, _, method = row.partition("_")
+    return (method, generator) if method in ("hyperldm", "hyperclip") else (row, "hvae")
+
+
+def stages_of(row: str) -> tuple[str, ...]:
+    """The stages that a row is made by, its own the last."""
+    method, generator = method_of(row)
+    if method not in ("hyperldm", "hyperclip"):
+        return ("features", row)
+    own = f"hyperclip_{generator}" if method == "hyperclip" else row
+    base = ("mnet_maml", "adaptations_hvae", "hvae") if generator == "hvae" else ("hnet_maml", "adaptations_hnet")
+    return ("features", *base, own)
+
+
+def train_setting(args: argparse.Namespace, row: str, setting: Sequence[str]) -> Run:
+    """The run of a preset with settings changed, of which a row's stages are trained; the preset's own is taken as it
+    is."""
+    flags = ["--preset", args.preset, "--seed", str(args.seed), "--device", args.device]
+    flags += ["--descriptors", str(args.descriptors)]
+    if args.work:
+        flags += ["--work", str(args.work)]
+    if setting:
+        flags += ["--set", *setting]
+    if setting or args.descriptors < 1.0:
+        run_all.main([*flags, "--stages", *stages_of(row)])
+    return open_run(parser("").parse_args(flags))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -127,16 +161,13 @@ def main(argv: list[str] | None = None) -> None:
         for setting in ((), *GRIDS[row]):
             if (row, setting) in found:
                 continue
-            flags = _flags(args, setting)
-            if setting:
-                run_all.main([*flags, "--stages", _STAGES.get(row, row)])
-            run = open_run(parser("").parse_args(flags))
-            record = json.loads((run.output / "stages.json").read_text())[_STAGES.get(row, row)]
+            run = train_setting(args, row, setting)
+            seconds = json.loads((run.output / "stages.json").read_text())[stages_of(row)[-1]]["seconds"]
             found[row, setting] = {
                 "row": row,
                 "setting": list(setting),
-                "val_accuracy": round(validation_accuracy(run, row), 4),
-                "seconds": record["seconds"],
+                "val_accuracy": round(chosen_release(run, row)[1], 4),
+                "seconds": seconds,
             }
             write_json(
                 args.json,
@@ -155,14 +186,6 @@ def main(argv: list[str] | None = None) -> None:
         for r in tried:
             mark = "<- best" if r is best else ""
             print(f"{row:<20} {100 * r['val_accuracy']:>13.2f}  {' '.join(r['setting']) or 'the preset'} {mark}")
-
-
-def _flags(args: argparse.Namespace, setting: tuple[str, ...]) -> list[str]:
-    """The flags of one setting's run, for run_all and for `open_run`."""
-    flags = ["--preset", args.preset, "--seed", str(args.seed), "--device", args.device]
-    if args.work:
-        flags += ["--work", str(args.work)]
-    return [*flags, "--set", *args.set, *setting] if args.set or setting else flags
 
 
 if __name__ == "__main__":

@@ -1,0 +1,122 @@
+"""What each departure from the paper is worth: one taken back at a time, all else as it is.
+
+Every line is a preset with one setting changed (`train/run_all.py --set ...`), judged on the test tasks. HyperLDM takes
+gamma 1 and the most samples of the preset, HyperCLIP guidance what validation tasks choose. Trains what is not there
+yet, into releases of its own under --work; what a line shares with the preset's own run, which must be complete, is
+taken from there. Half an hour on two CPU cores, then seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that `python eval/ablations.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+import torch
+
+from core.adapter import adapter_logits, task_accuracy
+from eval import figures
+from eval.common import write_results
+from train import tune
+from train.run import parser
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """A row of Table 1 with settings changed, and the share of training questions that it knows."""
+
+    row: str
+    label: str
+    setting: tuple[str, ...] = ()
+    descriptors: float = 1.0
+
+
+_PAPER_HVAE = (
+    "hvae.behaviour_weight=0",
+    "hvae.reconstruction=authors",
+    "hvae.reconstruction_weight=1",
+    "hvae.kl_weight=1",
+)
+ABLATIONS = (
+    Ablation("hvae_hyperldm", "HVAE + HyperLDM, as it is"),
+    Ablation("hvae_hyperldm", "HVAE learns coordinates, not behaviour", _PAPER_HVAE),
+    Ablation("hvae_hyperldm", "HyperLDM learns from its denoising loss alone", ("diffusion.behaviour_weight=0",)),
+    Ablation("hvae_hyperldm", "neither learns behaviour", (*_PAPER_HVAE, "diffusion.behaviour_weight=0")),
+    Ablation("hvae_hyperldm", "predicts the noise instead of v", ("hyperldm.prediction=eps",)),
+    Ablation("hvae_hyperldm", "no noise on questions in training", ("hyperldm.cond_noise=0",)),
+    Ablation("hvae_hyperldm", "questions embedded by the end token", ("question_pooling=eos",)),
+    Ablation("cond_multitask", "Cond. Multitask, as it is"),
+    Ablation("cond_multitask", "no noise on questions in training", ("cond_hnet.cond_noise=0",)),
+    Ablation("cond_multitask", "questions embedded by the end token", ("question_pooling=eos",)),
+    Ablation("hvae_hyperclip", "HVAE + HyperCLIP guidance, as it is"),
+    Ablation("hvae_hyperclip", "HyperCLIP learns from fine-tuned weights", ("hyperclip.decoded=false",)),
+    Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
+    Ablation("hvae_hyperldm", "no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5),
+)
+
+
+def evaluate(args: argparse.Namespace, ablation: Ablation) -> list[dict[str, Any]]:
+    """Records of one line, after training what it lacks."""
+    run = tune.train_setting(args, ablation.row, ablation.setting)
+    release, val_accuracy = tune.chosen_release(run, ablation.row)
+    method, generator = tune.method_of(ablation.row)
+    test = run.task_set("test")
+    query = test.batch(part="query").to(run.device)
+    w = release.weights(query.question, method, generator=generator, seed=run.seed)
+    with torch.no_grad():
+        scores = torch.cat(
+            [
+                task_accuracy(adapter_logits(w[rows], query[rows], release.adapter), query[rows])
+                for rows in torch.arange(len(query)).split(128)
+            ]
+        )
+    return [
+        {
+            "row": ablation.row,
+            "label": ablation.label,
+            "setting": list(ablation.setting),
+            "gamma": 1.0 if method == "hyperldm" else None,
+            "descriptors": ablation.descriptors,
+            **summary,
+            "seeds": [run.seed],
+            "val_accuracy": round(val_accuracy, 4),
+        }
+        for summary in figures.summaries(scores[None].cpu(), test)
+    ]
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__)
+    arguments.add_argument("--only", nargs="+", type=int, metavar="LINE", help="only these lines, counted from 1")
+    arguments.add_argument("--json", type=Path, help="write the results here")
+    args = arguments.parse_args(argv)
+    if args.set or args.descriptors != 1.0 or args.output:
+        arguments.error("--set, --descriptors and --output are what the lines of this table are about; leave them out")
+    lines = args.only or range(1, len(ABLATIONS) + 1)
+    if wrong := [line for line in lines if not 1 <= line <= len(ABLATIONS)]:
+        arguments.error(f"--only {wrong[0]}; allowed: 1 to {len(ABLATIONS)}")
+    records = []
+    for line in lines:
+        ablation = ABLATIONS[line - 1]
+        args.descriptors = ablation.descriptors
+        records += evaluate(args, ablation)
+    table: dict[str, dict[str, str]] = {}
+    for r in records:
+        name = f"{r['row']}: {r['label']}"
+        table.setdefault(name, {})[f"{r['tasks']} ({r['n_tasks']})"] = figures.percent(r)
+        table[name]["validation"] = f"{100 * r['val_accuracy']:.2f}"
+    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+    print("\nAccuracy in % on query sets.")
+    if args.json:
+        write_results(args.json, args.preset, records, "eval/ablations.py")
+
+
+if __name__ == "__main__":
+    main()
