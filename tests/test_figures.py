@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from core.generator import AdapterGenerator
 from eval import figure5, figure6, task_inference
 from tests.test_pipeline import release
 
@@ -22,7 +23,8 @@ def flags(work, *more):
 def read(file):
     """A result file's records, checked for what all of them have."""
     document = json.loads(file.read_text())
-    assert {"command", "commit", "versions", "preset", "results"} == set(document) and document["preset"] == "tiny"
+    assert {"command", "commit", "versions", "preset", "results"} == set(document) - {"map"}
+    assert document["preset"] == "tiny"
     assert all(set(r) >= KEYS and 0 <= r["mean"] <= 1 for r in document["results"])
     return document["results"]
 
@@ -92,6 +94,10 @@ def test_figure6(tiny, tmp_path, capsys, monkeypatch):
     assert set(records) == {(row, t) for row in ("nearest_question", "chance") for t in ("known", "new", "all")}
     assert records["nearest_question", "new"]["mean"] == 0 and 0 < records["chance", "known"]["mean"] < 0.1
     assert "nearest_question" in capsys.readouterr().out and plot.read_bytes().startswith(PNG)
+    points = [
+        p for f in json.loads(json_file.read_text())["map"]["families"].values() for p in (*f["train"], *f["test"])
+    ]
+    assert len(points) == 72 - 12 + 24 and all(len(point) == 2 for point in points)
 
 
 def test_nearest_question_is_found_after_centring():
@@ -128,7 +134,9 @@ def test_task_inference(tiny, tmp_path, capsys):
 
 def test_task_inference_looks_for_the_task_itself(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(task_inference, "chosen_few_shot", lambda generator, support, row: support.question)
-    monkeypatch.setattr(task_inference, "infer_task", lambda model, w, questions: -torch.cdist(w, questions))
+    monkeypatch.setattr(
+        AdapterGenerator, "task_probabilities", lambda self, w, questions, generator: -torch.cdist(w, questions)
+    )
     file = tmp_path / "3.json"
     task_inference.main(flags(tiny, "--limit-tasks", 5, "--json", file))
     records = [r for r in read(file) if r["row"] != "chance"]
