@@ -133,7 +133,9 @@ def _plain_words(repo: str, revision: str | None) -> Iterator[None]:
 
 def _explain(error: BaseException, repo: str, revision: str | None) -> str:
     chain = list(_causes(error))
-    status = next((e.response.status_code for e in chain if isinstance(e, HfHubHTTPError)), None)
+    status = next(
+        (e.response.status_code for e in chain if isinstance(e, HfHubHTTPError) and e.response is not None), None
+    )
     where = f"Hub repository {repo!r}" if repo else "the Hub"
     if isinstance(error, LocalTokenNotFoundError):
         return f"no token for the Hub: {_LOG_IN}"
