@@ -46,6 +46,22 @@ def test_card_carries_results_with_mean_and_spread(release, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "backbone, base",
+    [
+        ("backbone", None),
+        ("simulated", None),
+        ("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
+        ("ViT-L-14-336-quickgelu/openai", "timm/vit_large_patch14_clip_336.openai"),
+    ],
+)
+def test_card_names_the_base_model(release, backbone, base):
+    config = json.loads((release / "config.json").read_text())
+    (release / "config.json").write_text(json.dumps({**config, "backbone": backbone, "dataset": "meta-vqa"}))
+    data = release_card(release, REPO).data
+    assert data.base_model == base and data.datasets == ["HuggingFaceM4/VQAv2", "meta-vqa"]
+
+
+@pytest.mark.parametrize(
     "changes, said",
     [({"preset": "tiny"}, "preset 'tiny'"), ({"results": []}, r"seeds \[\]"), ({"results": [{}]}, "table1.py --json")],
 )

@@ -92,6 +92,12 @@ _DATA = {
         "Apache-2.0 for code and weights; VQA v2's annotations are CC BY 4.0, COCO's images belong to their owners.",
         ("HuggingFaceM4/VQAv2",),
     ),
+    "simulated": _Data(
+        "features drawn from a seeded generative model, for timing and memory. No result on them is one about vision.",
+        "What animal is in the picture?",
+        "None that means anything: the features are noise around drawn facts.",
+        "Apache-2.0 for code and weights.",
+    ),
 }
 _OTHER = _Data(
     "a dataset of the user's own.",
