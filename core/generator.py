@@ -74,7 +74,7 @@ class AdapterGenerator:
             try:
                 directory = pull(str(path_or_hub_id), revision)
             except ValueError as error:
-                raise HubError(f"no directory {str(path_or_hub_id)!r} here, and {error}") from error
+                raise HubError(f"{str(path_or_hub_id)!r} is neither a directory nor to be had: {error}") from error
             name = f"Hub repository {str(path_or_hub_id)!r}" + (f" at {revision!r}" if revision else "")
         elif revision is not None:
             raise ValueError(f"revision {revision!r}: {directory} is a directory, only Hub repositories have revisions")

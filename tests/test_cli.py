@@ -114,7 +114,10 @@ def test_plain_clip(run):
         ([QUESTION, "--method", "clip", "--save", "x.safetensors"], "plain CLIP has no adapter weights"),
         ([QUESTION, "--device", "cuda:99"], "--device 'cuda:99' is not usable here"),
         ([QUESTION, "--device", "toaster"], "--device 'toaster' is not usable here"),
-        ([QUESTION, "--weights", "none"], "no directory 'none' here, and 'none' is not a Hub repository"),
+        (
+            [QUESTION, "--weights", "none"],
+            "'none' is neither a directory nor to be had: 'none' is not a Hub repository",
+        ),
         ([QUESTION, "--weights", "."], "no config.json"),
         ([QUESTION, "--revision", "seed-1"], "only Hub repositories have revisions"),
         (["--adapter", "none.safetensors", "--images", "a.png"], "none.safetensors: no such checkpoint"),

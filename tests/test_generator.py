@@ -118,7 +118,7 @@ def test_nearest_questions_and_inference(generator):
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "./x"])
 def test_not_a_release(path, tmp_path):
-    with pytest.raises(ValueError, match="no directory .* and .* is not a Hub repository"):
+    with pytest.raises(ValueError, match="neither a directory .* is not a Hub repository"):
         AdapterGenerator.from_pretrained(path)
     with pytest.raises(ValueError, match="config.json"):
         AdapterGenerator.from_pretrained(tmp_path)

@@ -135,7 +135,9 @@ def test_download_with_a_wrong_token(hub, release, monkeypatch):
 
 
 def test_missing_repository(hub):
-    with pytest.raises(HubError, match="no directory 'user/none' here, and Hub repository 'user/none' does not exist"):
+    with pytest.raises(
+        HubError, match="'user/none' is neither a directory nor to be had: Hub repository 'user/none' does not"
+    ):
         AdapterGenerator.from_pretrained("user/none")
 
 
