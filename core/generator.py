@@ -1,32 +1,30 @@
-"""The facade: a question in, an adapter out. What the app, the command line and users call."""
+"""The facade: a question in, an adapter out. What the app, the command line (core/cli.py) and users call."""
 
 from __future__ import annotations
 
-import argparse
-import glob
-import json
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from core.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
+from core.adapter import AdapterConfig
 from core.backbone import Backbone, Pooling
-from core.checkpoint import load_adapter, load_module, save_adapter
+from core.checkpoint import load_adapter, load_module
+from core.classifier import Adapter, check_answers, check_images, open_image
 from core.config import from_dict
 from core.guidance import classifier_free
+from core.hub import HubError, pull
 from core.hvae import HVAE
 from core.hyperclip import guide_latent, infer_task
 from core.known_questions import KnownQuestion, KnownQuestions
+from core.release import backbone_directory, read_config
 from core.samplers import SAMPLERS
+
+__all__ = ["GENERATORS", "METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
 GENERATORS = ("hvae", "hnet")
 # how to get from a question to weights; only the first two search the latent space of a generator
@@ -42,62 +40,7 @@ METHODS = (
     "hnet_maml",
     "clip",
 )
-MAX_GAMMA, MAX_SAMPLES = 10.0, 64
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """Weights for one question, ready to classify images.
-
-    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made.
-    """
-
-    w: Tensor | None
-    config: AdapterConfig
-    backbone: Backbone
-    provenance: dict[str, Any] = field(default_factory=dict)
-
-    def probabilities(self, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
-        """Probability (N, C) of every answer for every image."""
-        x = self.backbone.encode_images(check_images(images))  # (N, D)
-        if self.w is not None:
-            x = adapter_forward(self.w[None], x[None], self.config)[0]
-        return (LOGIT_SCALE * x @ self.backbone.encode_texts(check_answers(answers)).mT).softmax(-1)
-
-    def classify(
-        self, images: Sequence[Image.Image | str | Path] | Image.Image | str | Path, answers: Sequence[str]
-    ) -> pd.DataFrame:
-        """One row per image: `answer`, its `probability`, and a column with the probability of each answer.
-
-        Images are PIL images or paths; the table's index is the path, or the image's number.
-        """
-        if isinstance(images, (Image.Image, str, Path)):
-            images = [images]
-        names = [str(image) if isinstance(image, (str, Path)) else i for i, image in enumerate(images)]
-        answers = check_answers(answers)
-        probabilities = self.probabilities([open_image(image) for image in images], answers)
-        table = pd.DataFrame(probabilities.tolist(), index=pd.Index(names, name="image"), columns=answers)
-        best = probabilities.max(-1)
-        table.insert(0, "answer", [answers[i] for i in best.indices.tolist()])
-        table.insert(1, "probability", best.values.tolist())
-        return table
-
-    def save(self, path: Path | str) -> None:
-        """Write the weights with their provenance as safetensors."""
-        if self.w is None:
-            raise ValueError("plain CLIP has no adapter weights to save")
-        save_adapter(path, self.w, self.config, self.provenance)
-
-    @classmethod
-    def load(cls, path: Path | str, backbone: Backbone) -> Adapter:
-        """Read what `save` wrote; `backbone` must be the one it was made for."""
-        w, config, provenance = load_adapter(path)
-        if w.ndim != 1:
-            raise ValueError(f"{path}: holds weights of shape {tuple(w.shape)}, one adapter is a vector")
-        made_for = provenance.get("backbone_sha256")
-        if config.dim != backbone.dim or made_for not in (None, backbone.identity["sha256"]):
-            raise ValueError(f"{path}: made for another backbone")
-        return cls(w, config, backbone, provenance)
+MAX_GAMMA, MAX_SAMPLES, MAX_SEED = 10.0, 64, 2**63 - 1
 
 
 class AdapterGenerator:
@@ -116,27 +59,31 @@ class AdapterGenerator:
     def from_pretrained(
         cls, path_or_hub_id: Path | str, *, revision: str | None = None, device: torch.device | str = "cpu"
     ) -> AdapterGenerator:
-        """Load a release from a local directory, or from the Hub (`user/repo`, cached, offline once cached).
+        """Load a release from a local directory, or from the Hub, where it is downloaded once and then cached.
+
+        Args:
+            path_or_hub_id: a directory, `user/repo` or `user/repo@revision`.
+            revision: a branch, tag or commit on the Hub (default: main).
 
         Raises:
-            ValueError: neither a release directory nor a repository id.
+            ValueError: neither a directory nor a repository, a release that is not whole or of a newer format, or a
+                `core.hub.HubError` that says what to do.
         """
-        directory = Path(path_or_hub_id)
+        directory, name = Path(path_or_hub_id), None
         if not directory.is_dir():
-            if len(Path(path_or_hub_id).parts) != 2 or str(path_or_hub_id).startswith((".", "/")):
-                raise ValueError(f"{path_or_hub_id!r} is neither a directory nor a Hub repository 'user/name'")
-            from huggingface_hub import snapshot_download
-
-            directory = Path(snapshot_download(str(path_or_hub_id), revision=revision))
-        if not (directory / "config.json").is_file():
-            raise ValueError(f"{directory} has no config.json; it is not a release of this project")
-        return cls(directory, json.loads((directory / "config.json").read_text()), device)
+            try:
+                directory = pull(str(path_or_hub_id), revision)
+            except ValueError as error:
+                raise HubError(f"{str(path_or_hub_id)!r} is neither a directory nor to be had: {error}") from error
+            name = f"Hub repository {str(path_or_hub_id)!r}" + (f" at {revision!r}" if revision else "")
+        elif revision is not None:
+            raise ValueError(f"revision {revision!r}: {directory} is a directory, only Hub repositories have revisions")
+        return cls(directory, read_config(directory, name), device)
 
     @cached_property
     def backbone(self) -> Backbone:
-        spec = self.config["backbone"]
-        local = self.directory / spec
-        return Backbone.load(f"local-dir:{local}" if local.is_dir() else spec, self.device)
+        local = backbone_directory(self.directory, self.config)
+        return Backbone.load(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
 
     @cached_property
     def known_questions(self) -> list[dict[str, Any]]:
@@ -288,6 +235,8 @@ class AdapterGenerator:
         if not question:
             raise ValueError("the question is empty")
         check_request(method, generator, gamma, steps, samples)
+        if not (isinstance(seed, int) and 0 <= seed <= MAX_SEED):
+            raise ValueError(f"seed {seed}; allowed: whole numbers from 0 to {MAX_SEED}")
         if method == "hyperldm":  # the file should say what was used, not that the default was
             choice = self.config.get("choices", {}).get(f"{generator}_hyperldm", {})
             gamma = choice.get("gamma", 1.5) if gamma is None else gamma
@@ -366,88 +315,7 @@ def check_request(method: str, generator: str, gamma: float | None, steps: int |
         raise ValueError(f"samples {samples}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
 
 
-def check_answers(answers: Sequence[str]) -> list[str]:
-    """Stripped answers; a ValueError for fewer than two, empty or repeated ones."""
-    if isinstance(answers, str):
-        raise ValueError(f"answers must be a list of texts, got the text {answers!r}")
-    answers = [answer.strip() for answer in answers]
-    if any(not answer for answer in answers):
-        raise ValueError("one of the answers is empty")
-    if len(answers) < 2:
-        raise ValueError(f"at least two answers are needed, got {len(answers)}")
-    twice = sorted({answer for answer in answers if answers.count(answer) > 1})
-    if twice:
-        raise ValueError(f"the answer {twice[0]!r} is given more than once")
-    return answers
-
-
-def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
-    if not len(images):
-        raise ValueError("no image given")
-    return images
-
-
-def open_image(source: Image.Image | str | Path) -> Image.Image:
-    """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    try:
-        with Image.open(source) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"{source}: no such file") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        raise ValueError(f"{source}: not an image that can be read") from None
-
-
-def main(argv: list[str] | None = None) -> None:
-    """Command line: generate an adapter for a question, classify images with it, save it."""
-    parser = argparse.ArgumentParser(prog="python -m core.generator", description=main.__doc__)
-    parser.add_argument("question", help="the question, in plain words")
-    parser.add_argument(
-        "--weights", default="weights/emoji", help="release directory or Hub repository (default: weights/emoji)"
-    )
-    parser.add_argument(
-        "--answers", help="candidate answers, separated by commas (default: those of the nearest known question)"
-    )
-    parser.add_argument("--images", nargs="*", default=[], help="image files; patterns such as '*.png' are expanded")
-    parser.add_argument("--method", default="hyperldm", choices=METHODS)
-    parser.add_argument("--generator", default="hvae", choices=GENERATORS)
-    parser.add_argument("--gamma", type=float, help="guidance strength (default: chosen on validation tasks)")
-    parser.add_argument("--steps", type=int, help="sampling steps")
-    parser.add_argument("--samples", type=int, help="samples to average")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--save", type=Path, help="write the adapter here (safetensors)")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    args = parser.parse_args(argv)
-    try:
-        generator = AdapterGenerator.from_pretrained(args.weights)
-        adapter = generator.generate(
-            args.question,
-            args.method,
-            generator=args.generator,
-            gamma=args.gamma,
-            steps=args.steps,
-            samples=args.samples,
-            seed=args.seed,
-        )
-        answers = args.answers.split(",") if args.answers else generator.suggest_answers(args.question)
-        files = [name for pattern in args.images for name in (sorted(glob.glob(pattern)) or [pattern])]
-        table = adapter.classify(files, answers) if files else None
-        if args.save:
-            adapter.save(args.save)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
-    if args.json:
-        records = [] if table is None else table.reset_index().to_dict("records")
-        print(json.dumps({"provenance": adapter.provenance, "answers": answers, "images": records}, indent=1))
-    else:
-        print(f"adapter for {adapter.provenance['question']!r} in {adapter.provenance['seconds']:.3f} s")
-        if table is not None:
-            print(table.to_string(float_format=lambda value: f"{value:.3f}"))
-        if args.save:
-            print(f"wrote {args.save}")
-
-
 if __name__ == "__main__":
+    from core.cli import main
+
     main()

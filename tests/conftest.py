@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
+from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
+from core.adapter import AdapterConfig
+from core.checkpoint import save_adapter
 from core.tasks import TaskBatch
+from tests.hub_stub import OWNER_TOKEN, HubStub
 
 torch.set_num_threads(1)  # many small products: more threads only wait for each other
 ROOT = Path(__file__).resolve().parent.parent
+REPO, CARD = "user/adapters", "---\nlicense: apache-2.0\n---\n\n# A card\n"  # of the `release` below
 
 
 def random_batch(T: int = 4, N: int = 12, C: int = 5, D: int = 16, seed: int = 0, dtype=torch.float32) -> TaskBatch:
@@ -45,3 +53,39 @@ def tiny(tmp_path_factory):
     work = tmp_path_factory.mktemp("tiny")
     run_all.main(["--preset", "tiny", "--work", str(work), "--device", "cpu"])
     return work
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub of our own, its owner's token, an empty cache, and no waiting between attempts."""
+    with HubStub(part_bytes=1 << 16) as stub:
+        monkeypatch.setattr(constants, "ENDPOINT", stub.url)
+        template = stub.url + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setenv("HF_TOKEN", OWNER_TOKEN)
+        monkeypatch.setattr(time, "sleep", lambda seconds: None)
+        disable_progress_bars()
+        yield stub
+        enable_progress_bars()
+
+
+@pytest.fixture
+def release(tmp_path):
+    """A small release: two models, one of them too large for one part, a backbone, and what should stay here."""
+    directory = tmp_path / "release"
+    config = {"format_version": 1, "preset": "emoji", "seed": 0, "dataset": "emoji-vqa v1", "backbone": "backbone"}
+    config |= {"adapter": {"dim": 256, "hidden": 128}, "questions": []}
+    for name, hidden in (("mnet_maml", 8), ("uncond_multitask", 128)):
+        own = AdapterConfig(dim=256, hidden=hidden)
+        save_adapter(directory / f"{name}.safetensors", torch.arange(own.num_params) % 7.0, own)
+    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "stages.json").write_text(json.dumps({"mnet_maml": {"metrics": {"val_accuracy": 0.5}}}))
+    (directory / "README.md").write_text(CARD)
+    (directory / "backbone").mkdir()
+    (directory / "backbone" / "open_clip_config.json").write_text("{}")
+    for stays in ("hvae.pt", "hvae.safetensors.tmp", "notes.txt", ".DS_Store", "backbone/x.bin"):
+        (directory / stays).write_text("no")
+    return directory

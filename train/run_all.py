@@ -18,8 +18,10 @@ import time
 
 import torch
 
+from core.hub import check_token, parse_repo
 from train.graph import Records, build, identities, plan
 from train.model_card import write_card
+from train.push import push_release
 from train.run import Run, open_run, parser, release_directory
 
 _EPILOG = """Time for --preset emoji on two CPU cores: see the table in README.md; --plan estimates from earlier runs.
@@ -58,17 +60,15 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments.add_argument("--retrain", action="store_true", help="forget all results but the backbone")
     arguments.add_argument("--plan", action="store_true", help="print the plan and stop")
-    arguments.add_argument("--push-to-hub", metavar="USER/REPO", help="upload the release directory at the end")
+    arguments.add_argument("--push-to-hub", metavar="USER/REPO[@BRANCH]", help="upload the release at the end")
     args = arguments.parse_args(argv)
     if args.push_to_hub:
-        from huggingface_hub.utils import HFValidationError, validate_repo_id
-
         try:
-            validate_repo_id(args.push_to_hub)
-            if args.push_to_hub.count("/") != 1:
-                raise HFValidationError("it has the form USER/REPO")
-        except HFValidationError as error:
-            arguments.error(f"--push-to-hub {args.push_to_hub!r}: {error}")
+            repo, revision = parse_repo(args.push_to_hub)
+            if not args.plan:
+                check_token()  # now, and not after hours of training
+        except ValueError as error:
+            arguments.error(f"--push-to-hub: {error}")
     try:
         run = open_run(args)
     except ValueError as error:
@@ -146,9 +146,11 @@ def main(argv: list[str] | None = None) -> None:
             print(f"{name:<22} {_duration(record['seconds']):>9}  {reached}")
     print(f"{len(todo)} stages run in {_duration(time.time() - started)}; {len(stages) - len(todo)} done or not needed")
     if args.push_to_hub:
-        from core.hub import push
-
-        print(f"pushed to {push(run.output, args.push_to_hub)}")
+        try:
+            print(f"pushed to {push_release(run.output, repo, revision)}")
+        except ValueError as error:
+            again = f"python train/push.py --weights {run.output} --repo {args.push_to_hub}"
+            sys.exit(f"the weights are in {run.output}, but not on the Hub: {error}\nOnce that is mended: {again}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,112 @@
+"""An adapter at work: images and candidate answers in, a table of answers out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from core.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
+from core.backbone import Backbone
+from core.checkpoint import load_adapter, save_adapter
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """Weights for one question, ready to classify images.
+
+    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made.
+    """
+
+    w: Tensor | None
+    config: AdapterConfig
+    backbone: Backbone
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def probabilities(self, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
+        """Probability (N, C) of every answer for every image."""
+        x = self.backbone.encode_images(check_images(images))  # (N, D)
+        return self.probabilities_of(x, self.backbone.encode_texts(check_answers(answers)))
+
+    def probabilities_of(self, x: Tensor, answers: Tensor) -> Tensor:
+        """Probability (N, C) of every answer from embeddings of images x (N, D) and of answers (C, D)."""
+        if self.w is not None:
+            x = adapter_forward(self.w[None], x[None], self.config)[0]
+        return (LOGIT_SCALE * x @ answers.mT).softmax(-1)
+
+    def classify(
+        self, images: Sequence[Image.Image | str | Path] | Image.Image | str | Path, answers: Sequence[str]
+    ) -> pd.DataFrame:
+        """One row per image: `answer`, its `probability`, and a column with the probability of each answer.
+
+        Images are PIL images or paths; the table's index is the path, or the image's number.
+        """
+        if isinstance(images, (Image.Image, str, Path)):
+            images = [images]
+        names = [str(image) if isinstance(image, (str, Path)) else i for i, image in enumerate(images)]
+        answers = check_answers(answers)
+        taken = {"answer", "probability"}.intersection(answers)
+        if taken:
+            raise ValueError(f"the answer {min(taken)!r} is the name of a column of the table; word it otherwise")
+        probabilities = self.probabilities([open_image(image) for image in images], answers)
+        table = pd.DataFrame(probabilities.tolist(), index=pd.Index(names, name="image"), columns=answers)
+        best = probabilities.max(-1)
+        table.insert(0, "answer", [answers[i] for i in best.indices.tolist()])
+        table.insert(1, "probability", best.values.tolist())
+        return table
+
+    def save(self, path: Path | str) -> None:
+        """Write the weights with their provenance as safetensors."""
+        if self.w is None:
+            raise ValueError("plain CLIP has no adapter weights to save")
+        save_adapter(path, self.w, self.config, self.provenance)
+
+    @classmethod
+    def load(cls, path: Path | str, backbone: Backbone) -> Adapter:
+        """Read what `save` wrote; `backbone` must be the one it was made for."""
+        w, config, provenance = load_adapter(path)
+        if w.ndim != 1:
+            raise ValueError(f"{path}: holds weights of shape {tuple(w.shape)}, one adapter is a vector")
+        made_for = provenance.get("backbone_sha256")
+        if config.dim != backbone.dim or made_for not in (None, backbone.identity["sha256"]):
+            raise ValueError(f"{path}: made for another backbone")
+        return cls(w, config, backbone, provenance)
+
+
+def check_answers(answers: Sequence[str]) -> list[str]:
+    """Stripped answers; a ValueError for fewer than two, empty or repeated ones."""
+    if isinstance(answers, str):
+        raise ValueError(f"answers must be a list of texts, got the text {answers!r}")
+    answers = [answer.strip() for answer in answers]
+    if any(not answer for answer in answers):
+        raise ValueError("one of the answers is empty")
+    if len(answers) < 2:
+        raise ValueError(f"at least two answers are needed, got {len(answers)}")
+    twice = sorted({answer for answer in answers if answers.count(answer) > 1})
+    if twice:
+        raise ValueError(f"the answer {twice[0]!r} is given more than once")
+    return answers
+
+
+def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
+    if not len(images):
+        raise ValueError("no image given")
+    return images
+
+
+def open_image(source: Image.Image | str | Path) -> Image.Image:
+    """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
+    if isinstance(source, Image.Image):
+        return source.convert("RGB")
+    try:
+        with Image.open(source) as image:
+            return image.convert("RGB")
+    except FileNotFoundError:
+        raise ValueError(f"{source}: no such file") from None
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
+        raise ValueError(f"{source}: not an image that can be read") from None

@@ -1,0 +1,72 @@
+"""What a release directory holds, and whether it is all there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+FORMAT_VERSION = 1  # of config.json
+CONFIG, CARD, RECORDS = "config.json", "README.md", "stages.json"
+_BACKBONE_SUFFIXES = (".json", ".txt", ".safetensors")  # open_clip's config, tokenizer files, weights; no pickles
+
+
+def read_config(directory: Path, name: str | None = None) -> dict[str, Any]:
+    """The root config.json of a release, checked.
+
+    If it lists its weight files, as those on the Hub do, they must all be there in full, and no others: a stale part of
+    a model would be read in place of the model.
+
+    Args:
+        name: what to call the release in messages; its path unless given.
+
+    Raises:
+        ValueError: no release, one of a newer format, or one with missing, cut or unexpected weights.
+    """
+    name = name or str(directory)
+    path = directory / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{name} has no {CONFIG}; it is not a release of this project")
+    try:
+        config = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{name}: {CONFIG} is damaged ({error})") from None
+    if not isinstance(config, dict) or not {"format_version", "adapter", "backbone"} <= config.keys():
+        raise ValueError(f"{name}: {CONFIG} lacks format_version, adapter or backbone; it is not a release's")
+    if config["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{name} has format {config['format_version']!r}, this code reads {FORMAT_VERSION}; "
+            "a newer one needs a newer version of this project"
+        )
+    if "files" in config:
+        _check_files(config["files"], weight_files(directory, config), name)
+    return config
+
+
+def weight_files(directory: Path, config: dict[str, Any]) -> dict[str, Path]:
+    """All that a loader reads besides config.json, by path in the release: models, and the backbone if it is a local
+    directory, wherever that is now."""
+    files = {path.name: path for path in directory.glob("*.safetensors")}
+    backbone = backbone_directory(directory, config)
+    if backbone is not None:
+        files |= {f"backbone/{path.name}": path for path in backbone.iterdir() if path.suffix in _BACKBONE_SUFFIXES}
+    return dict(sorted(files.items()))
+
+
+def backbone_directory(directory: Path, config: dict[str, Any]) -> Path | None:
+    """Where the backbone lies: in the release, or elsewhere on this machine; None for one that open_clip downloads."""
+    spec = config["backbone"]
+    for path in (directory / spec, Path(spec.removeprefix("local-dir:"))):
+        if path.is_dir():
+            return path
+    return None
+
+
+def _check_files(listed: dict[str, int], files: dict[str, Path], name: str) -> None:
+    for missing in sorted(listed.keys() - files.keys()):
+        raise ValueError(f"{name} is incomplete: {missing!r} is missing")
+    for unexpected in sorted(files.keys() - listed.keys()):
+        raise ValueError(f"{name}: unexpected {unexpected!r}, which its {CONFIG} does not list")
+    for path, size in listed.items():
+        if files[path].stat().st_size != size:
+            raise ValueError(f"{name}: {path!r} has {files[path].stat().st_size} bytes, its {CONFIG} says {size}")

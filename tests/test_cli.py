@@ -1,0 +1,158 @@
+"""The command line, through `main(argv)`."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from core import cli
+from core.adapter import AdapterConfig
+from core.checkpoint import save_adapter
+from core.classifier import Adapter
+from core.generator import AdapterGenerator
+from tests.conftest import ROOT
+
+QUESTION = "What colour is the badge behind the dog?"
+WEIGHTS = str(ROOT / "weights" / "emoji")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded():
+    """One generator for all calls: reading the backbone anew each time is most of a call."""
+    release = AdapterGenerator.from_pretrained(WEIGHTS)
+    real = AdapterGenerator.from_pretrained
+
+    def from_pretrained(where, **settings):
+        whole = where == WEIGHTS and settings == {"revision": None, "device": "cpu"}
+        return release if whole else real(where, **settings)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AdapterGenerator, "from_pretrained", from_pretrained)
+        yield release
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Calls the command line in a folder with three pictures; returns what it prints."""
+    monkeypatch.chdir(tmp_path)
+    for name, colour in (("b.png", "blue"), ("a.png", "red"), ("c.jpg", "green")):
+        Image.new("RGB", (80, 80), colour).save(name)
+    (tmp_path / "text.png").write_text("not a picture")
+
+    def call(*arguments: str) -> str:
+        cli.main(["--weights", WEIGHTS, *arguments])
+        printed = capsys.readouterr()
+        assert not printed.err
+        return printed.out
+
+    return call
+
+
+def test_table(run):
+    out = run(QUESTION, "--answers", "red, blue", "--images", "?.png", "c.jpg", "--seed", "4").splitlines()
+    assert QUESTION in out[0] and "hyperldm" in out[0] and out[1].split() == ["answer", "probability", "red", "blue"]
+    assert [line.split()[0] for line in out[3:]] == ["a.png", "b.png", "c.jpg"]
+
+
+def test_json(run, loaded):
+    how = ["--method", "hyperclip", "--generator", "hnet", "--steps", "3", "--seed", "4"]
+    result = json.loads(run(QUESTION, "--answers", "red,blue", "--images", "a.png", "b.png", "--json", *how))
+    made = result["provenance"]
+    assert (made["question"], made["method"], made["generator"], made["steps"]) == (QUESTION, "hyperclip", "hnet", 3)
+    table = loaded.generate(QUESTION, "hyperclip", generator="hnet", steps=3, seed=4).classify(
+        ["a.png", "b.png"], ["red", "blue"]
+    )
+    for record, name in zip(result["images"], ("a.png", "b.png"), strict=True):
+        assert record["image"] == name and record["answer"] == table.loc[name, "answer"]
+        assert record["probabilities"] == pytest.approx({a: table.loc[name, a] for a in ("red", "blue")})
+
+
+def test_answers_come_from_the_nearest_known_question(run, loaded):
+    known = loaded.known_questions[3]
+    assert json.loads(run(known["question"], "--json", "--samples", "1", "--steps", "2"))["answers"] == known["answers"]
+
+
+def test_saved_adapter_answers_alike(run, loaded, monkeypatch):
+    rest = ["--images", "a.png", "b.png", "--json"]
+    first = json.loads(run(QUESTION, "--gamma", "1.5", "--samples", "2", "--save", "dog.safetensors", *rest))
+    monkeypatch.setattr(type(loaded), "generate", None)  # nothing is generated
+    again = json.loads(run("--adapter", "dog.safetensors", *rest))
+    assert again == first and first["provenance"]["gamma"] == 1.5
+    assert Adapter.load("dog.safetensors", loaded.backbone).provenance == first["provenance"]
+
+
+def test_plain_clip(run):
+    out = json.loads(run(QUESTION, "--method", "clip", "--answers", "red,blue", "--images", "a.png", "--json"))
+    assert out["provenance"]["method"] == "clip" and out["images"][0]["answer"] == "red"
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        ([], "a question is needed, or --adapter FILE"),
+        (["  "], "the question is empty"),
+        ([QUESTION, "--method", "magic"], "invalid choice: 'magic'"),
+        ([QUESTION, "--gamma", "99"], "gamma 99.0; allowed: 0 to 10"),
+        ([QUESTION, "--gamma", "much"], "invalid float value: 'much'"),
+        ([QUESTION, "--gamma", "nan"], "gamma nan"),
+        ([QUESTION, "--steps", "0"], "steps 0"),
+        ([QUESTION, "--samples", "1000"], "samples 1000"),
+        ([QUESTION, "--seed", "-1"], "seed -1"),
+        ([QUESTION, "--answers", "red"], "at least two answers"),
+        ([QUESTION, "--answers", ""], "one of the answers is empty"),
+        ([QUESTION, "--answers", "red,,blue"], "one of the answers is empty"),
+        ([QUESTION, "--answers", "red,red"], "'red' is given more than once"),
+        ([QUESTION, "--images", "none.png"], "none.png: no such file"),
+        ([QUESTION, "--images", "*.gif"], "*.gif: no such file"),
+        ([QUESTION, "--images", "text.png"], "text.png: not an image"),
+        ([QUESTION, "--images", "."], ".: not an image"),
+        ([QUESTION, "--images"], "expected at least one argument"),
+        ([QUESTION, "--save", "a.png/x.safetensors"], "a.png"),
+        ([QUESTION, "--method", "clip", "--save", "x.safetensors"], "plain CLIP has no adapter weights"),
+        ([QUESTION, "--device", "cuda:99"], "--device 'cuda:99' is not usable here"),
+        ([QUESTION, "--device", "toaster"], "--device 'toaster' is not usable here"),
+        (
+            [QUESTION, "--weights", "none"],
+            "'none' is neither a directory nor to be had: 'none' is not a Hub repository",
+        ),
+        ([QUESTION, "--weights", "."], "no config.json"),
+        ([QUESTION, "--revision", "seed-1"], "only Hub repositories have revisions"),
+        (["--adapter", "none.safetensors", "--images", "a.png"], "none.safetensors: no such checkpoint"),
+        (["--adapter", "text.png", "--images", "a.png"], "text.png: damaged or not a safetensors file"),
+        (["--adapter", "other.safetensors", "--images", "a.png"], "made for another backbone"),
+        (["--adapter", "bare.safetensors", "--images", "a.png"], "--answers is needed"),
+        (["--adapter", "bare.safetensors"], "--adapter needs --images"),
+        (["--adapter", "bare.safetensors", "--images", "a.png", "--seed", "1"], "--seed does not go with it"),
+        (["--adapter", "bare.safetensors", "--images", "a.png", "--save", "b"], "--save does not go with it"),
+        ([QUESTION, "--adapter", "bare.safetensors", "--images", "a.png"], "a question does not go with it"),
+        ([QUESTION, "--nonsense"], "unrecognized arguments: --nonsense"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(run, loaded, capsys, arguments, said):
+    for name, dim in (("bare", loaded.adapter.dim), ("other", 16)):
+        config = AdapterConfig(dim=dim, hidden=4)
+        save_adapter(f"{name}.safetensors", torch.zeros(config.num_params), config)
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2 and not printed.out
+    assert printed.err.startswith("python -m core.generator: error: ") and printed.err.count("\n") == 1
+    assert said in printed.err
+
+
+def test_help_has_examples_needs_and_times(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--help"])
+    out = capsys.readouterr().out
+    assert stopped.value.code == 0 and out.count("\n  python -m core.generator ") >= 4
+    for part in ("What it needs", "How long it takes", "exit status 2", *(f"--{flag}" for flag in cli._GENERATION)):
+        assert part in out
+
+
+def test_it_runs_as_a_module_and_readers_may_stop_early():
+    command = f"{sys.executable} -m core.generator '{QUESTION}' --method clip --json | true"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "Broken" not in done.stderr
