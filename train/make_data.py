@@ -73,7 +73,11 @@ def contact_sheet(data: Dataset, count: int, seed: int) -> Image.Image:
         # three different answers where the task has them
         shown = {label: image for image, label in zip(*task.support, strict=True)}
         for k, (label, index) in enumerate(list(shown.items())[:3]):
-            image = data.load_image(index)
+            try:
+                image = data.load_image(index)
+            except OSError as error:  # encoding lists it and goes on, so does the sheet
+                image = Image.new("RGB", (_SIDE, _SIDE), (160, 0, 0))
+                print(f"unreadable: {error}")
             small = min(image.size) < _SIDE  # drawn scenes stay sharp
             method = Image.Resampling.NEAREST if small else Image.Resampling.BICUBIC
             sheet.paste(ImageOps.fit(image, (_SIDE, _SIDE), method), (left + k * (_SIDE + 3), top + _TEXT))
