@@ -89,10 +89,11 @@ def download(archives: Iterable[Archive], directory: Path) -> None:
     for archive in archives:
         if archive.is_unpacked(directory):
             continue
-        free = shutil.disk_usage(directory).free
-        if free < 2 * archive.size:  # the archive and what is in it
-            raise ValueError(f"{directory}: {archive.name} needs {2 * archive.size:,} bytes of disk, {free:,} are free")
         path = directory / archive.name
+        here = sum(file.stat().st_size for file in directory.glob(f"{archive.name}*"))
+        needed, free = 2 * archive.size - here, shutil.disk_usage(directory).free  # the archive and what is in it
+        if free < needed:
+            raise ValueError(f"{directory}: {archive.name} needs {needed:,} bytes of disk, {free:,} are free")
         if not path.is_file():
             fetch(archive.url, path, archive.checksum)
         unpack(path, directory)
