@@ -30,7 +30,7 @@ VQA_FILES = tuple(name(part) for part in PARTS for name in (question_file, annot
 
 
 def from_vqa_v2(directory: Path | str) -> tuple[Questions, Questions]:
-    """Training and test questions. Reading the official files takes about 4 GB of memory and a minute.
+    """Training and test questions. Reading the official files takes about 3 GB of memory and a minute.
 
     Raises:
         ValueError: files are missing (all are named), or are not VQA v2's.
