@@ -87,7 +87,12 @@ class Backbone:
         return {"model": name, "sha256": digest.hexdigest(), "transform": " ".join(str(self.transform).split())}
 
     def preprocess(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
-        """PIL images, or uint8 (B, H, W, 3) already of the model's size, to normalised floats (B, 3, H, W)."""
+        """PIL images, or uint8 (B, H, W, 3) already of the model's size, to normalised floats (B, 3, H, W); such floats
+        are taken as they are."""
+        if isinstance(images, Tensor) and images.dtype == torch.float32:
+            if images.shape[1:] != (3, self.image_size, self.image_size):
+                raise ValueError(f"image batch: expected (B, 3, {self.image_size}, ...), got {tuple(images.shape)}")
+            return images
         if isinstance(images, (np.ndarray, Tensor)):
             batch = torch.as_tensor(images)
             if batch.dtype != torch.uint8 or batch.shape[1:] != (self.image_size, self.image_size, 3):
@@ -103,8 +108,9 @@ class Backbone:
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
-        """Unit embeddings (B, D), float32, on the CPU. Accepts what `preprocess` does."""
-        features = self.model.encode_image(self.preprocess(images).to(self.device))
+        """Unit embeddings (B, D), float32, on the CPU. Accepts what `preprocess` does; on a GPU in mixed precision."""
+        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+            features = self.model.encode_image(self.preprocess(images).to(self.device))
         return F.normalize(features.float(), dim=-1).cpu()
 
     @torch.inference_mode()

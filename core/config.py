@@ -76,6 +76,11 @@ def added(default: Any, was: Any) -> Any:
     return dataclasses.field(default=default, metadata={"was": was})
 
 
+def place(default: str) -> Any:
+    """A dataclass field that says where something lies. Moving it changes no result: `config_hash` does not see it."""
+    return dataclasses.field(default=default, metadata={"place": True})
+
+
 def config_hash(*parts: Any) -> str:
     """16 hexadecimal digits identifying JSON-able values (dataclasses allowed); dictionary order is ignored."""
     text = json.dumps([_traced(part) for part in parts], sort_keys=True, separators=(",", ":"))
@@ -83,13 +88,13 @@ def config_hash(*parts: Any) -> str:
 
 
 def _traced(value: Any) -> Any:
-    """What `config_hash` sees: plain values, less the fields that are at their `was`."""
+    """What `config_hash` sees: plain values, less the fields that are at their `was` and those that are a place."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: (field, getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {
             name: _traced(own)
             for name, (field, own) in fields.items()
-            if "was" not in field.metadata or own != field.metadata["was"]
+            if not field.metadata.get("place") and ("was" not in field.metadata or own != field.metadata["was"])
         }
     if isinstance(value, Mapping):
         return {key: _traced(item) for key, item in value.items()}

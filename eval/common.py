@@ -16,13 +16,14 @@ import torch
 
 from core.generator import AdapterGenerator
 from core.presets import PRESET_NAMES
-from train.run import Run, commit, get_preset, release_directory, usable_device, variant
+from train.run import Run, commit, preset_with_data, release_directory, usable_device, variant
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
     """The flags that all evaluation scripts have."""
     result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="dataset and sizes (default: emoji)")
+    result.add_argument("--data", type=Path, metavar="DIR", help="a built dataset, instead of the preset's own")
     result.add_argument("--weights", nargs="+", type=Path, help="release directories (default: those of --seeds)")
     result.add_argument(
         "--seeds", nargs="+", type=int, default=[0], help="training seeds whose releases are compared (default: 0)"
@@ -51,7 +52,7 @@ def open_release(arguments: argparse.ArgumentParser, args: argparse.Namespace) -
 
 
 def _open_release(args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]]:
-    preset, device = get_preset(args.preset), usable_device(args.device)
+    preset, device = preset_with_data(args.preset, args.data), usable_device(args.device)
     work = args.work or Path("runs") / preset.name
     directories = args.weights or _trained(preset.name, args.seeds, args.descriptors, work)
     generators = [AdapterGenerator.from_pretrained(directory, device=device) for directory in directories]

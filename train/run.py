@@ -6,6 +6,7 @@ import argparse
 import functools
 import hashlib
 import json
+import os
 import random
 import subprocess
 import time
@@ -22,6 +23,7 @@ from core.backbone import Backbone
 from core.checkpoint import load_state, save_state
 from core.config import config_hash, override
 from core.data import Dataset, open_dataset
+from core.data.meta_vqa import MetaVQAConfig
 from core.features import FeatureStore, build_task_set
 from core.presets import PRESET_NAMES, Preset, get_preset
 from core.tasks import TaskBatch, TaskSet
@@ -122,7 +124,7 @@ class Run:
 
     @functools.cached_property
     def store(self) -> FeatureStore:
-        return FeatureStore(self.work / "features", self.dataset, self.backbone)
+        return open_store(self)
 
     def task_set(self, *splits: str, prompted: bool = False) -> TaskSet:
         """Tasks of some splits with features, encoding what is not yet on disk."""
@@ -132,7 +134,7 @@ class Run:
             tasks,
             prompted=prompted,
             pooling=self.preset.question_pooling,
-            progress=lambda it: tqdm(it, desc="encoding images", unit="shard"),
+            progress=encoding_bar,
         )
 
     @functools.cached_property
@@ -175,6 +177,9 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
         description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     result.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="sizes and schedules (default: emoji)")
+    result.add_argument(
+        "--data", type=Path, metavar="DIR", help="a dataset built by train/make_data.py, instead of the preset's own"
+    )
     result.add_argument("--seed", type=int, default=0, help="seed of everything but the dataset (default: 0)")
     result.add_argument(
         "--descriptors", type=float, default=1.0, help="share of training tasks whose question is known (default: 1)"
@@ -210,13 +215,42 @@ def open_run(args: argparse.Namespace) -> Run:
     """The run that parsed flags describe; a ValueError for a bad setting, or a device that does not exist."""
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
-    preset = override(get_preset(args.preset), args.set)
-    changed = "" if preset == get_preset(args.preset) else f"-{config_hash(preset)[:8]}"
+    base = preset_with_data(args.preset, args.data)
+    preset = override(base, args.set)
+    changed = "" if preset == base else f"-{config_hash(preset)[:8]}"
     preset = replace(preset, descriptors=args.descriptors)
     suffix = variant(changed, args.descriptors)
     work = args.work or Path("runs") / preset.name
     default = release_directory(preset.name, args.seed, suffix, work)
     return Run(preset, args.seed, args.output or default, work, usable_device(args.device), suffix)
+
+
+def preset_with_data(name: str, directory: Path | None) -> Preset:
+    """The preset called `name`, its dataset replaced by the one built in `directory`; a ValueError if there is none.
+
+    It is named after both, so that its work files and releases lie apart from the preset's own. What a built dataset
+    holds is pinned, so that stages see when it was built anew.
+    """
+    preset = get_preset(name)
+    if directory is not None:
+        own = MetaVQAConfig.at(directory)
+        return replace(preset, name=f"{name}-{directory.resolve().name}", dataset=own)
+    if isinstance(preset.dataset, MetaVQAConfig):
+        return replace(preset, dataset=preset.dataset.pinned())
+    return preset
+
+
+def open_store(run: Run, workers: int | None = None) -> FeatureStore:
+    """The features of a run. `workers` processes read and prepare images (default: none on a CPU, which is busy with
+    encoding, and up to 8 beside a GPU)."""
+    if workers is None:
+        workers = min(8, os.cpu_count() or 1) if run.device.type == "cuda" else 0
+    return FeatureStore(run.work / "features", run.dataset, run.backbone, workers)
+
+
+def encoding_bar(total: int) -> tqdm:
+    """Progress of encoding, with images per second."""
+    return tqdm(total=total, desc="encoding images", unit=" images", mininterval=2)
 
 
 def usable_device(name: str) -> torch.device:

@@ -136,8 +136,9 @@ def train_setting(args: argparse.Namespace, row: str, setting: Sequence[str]) ->
     is."""
     flags = ["--preset", args.preset, "--seed", str(args.seed), "--device", args.device]
     flags += ["--descriptors", str(args.descriptors)]
-    if args.work:
-        flags += ["--work", str(args.work)]
+    for flag in ("data", "work"):
+        if getattr(args, flag):
+            flags += [f"--{flag}", str(getattr(args, flag))]
     if setting:
         flags += ["--set", *setting]
     if setting or args.descriptors < 1.0:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
+from PIL import Image
 
 from core.data.emoji_vqa import EmojiConfig, EmojiVQA
+from core.data.meta_vqa import MetaVQA, MetaVQAConfig
 from core.tasks import Task
 
-DatasetConfig = EmojiConfig  # a union, once there are several: the config's class says which dataset is meant
+DatasetConfig = EmojiConfig | MetaVQAConfig  # the config's class says which dataset is meant
 
 
 class Dataset(Protocol):
     """What training and evaluation need of a dataset.
 
     `identity` holds a "name" and everything else that labels and pixels depend on; `tasks` point into `num_images`
-    images.
+    images, which are loaded one by one, an OSError telling that one cannot be read. A dataset that makes its pixels at
+    the backbone's own size may have `load_arrays(indices) -> (B, H, W, 3) uint8` beside `load_image`.
     """
 
     tasks: list[Task]
@@ -26,9 +27,9 @@ class Dataset(Protocol):
     def identity(self) -> dict[str, object]: ...
     @property
     def num_images(self) -> int: ...
-    def load_arrays(self, indices: Sequence[int]) -> np.ndarray: ...
+    def load_image(self, index: int) -> Image.Image: ...
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:
     """The dataset that `config` describes."""
-    return EmojiVQA(config)
+    return MetaVQA(config) if isinstance(config, MetaVQAConfig) else EmojiVQA(config)
