@@ -1,169 +1,537 @@
-"""The demo: ask a question, get an adapter for it, classify pictures. Layout and event wiring only."""
+"""The demo: ask a question, get an adapter for it, see what it does. Layout and event wiring only."""
 
 from __future__ import annotations
 
+import importlib.util
 import os
-import re
-import tempfile
-import time
-from collections import deque
+import sys
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+try:  # the Hub's shared GPUs: a function under this decorator gets one while it runs
+    from spaces import GPU as on_gpu
+except ImportError:
+
+    def on_gpu(function):
+        """Without the optional `spaces` package a function runs where it is."""
+        return function
+
 
 import gradio as gr
 import torch
 
-from core.cards import CSS, error_card, result_cards
-from core.data.emoji_vqa import draw_scenes_for_question, example_questions
-from core.generator import Adapter, AdapterGenerator, check_answers, open_image
+from core.demo import about, results
+from core.demo.api import endpoints
+from core.demo.ask import MAX_PICTURES, add_to_score, check_question, read_answers
+from core.demo.cards import comparison_cards, error_card
+from core.demo.files import open_adapter, read_pictures
+from core.demo.guidance import sweep
+from core.demo.link import MAX_GAMMA, WRITE_JS, Shared, read_link
+from core.demo.refine import DRAWS, KS, k_shot_curve, label_pictures, refined, start
+from core.demo.similarity import read_questions
+from core.demo.studio import Studio
+from core.demo.views import (
+    EMPTY,
+    HEADER,
+    guidance_curves,
+    guidance_plane,
+    inference,
+    refine_cards,
+    refine_curve,
+    similarity_maps,
+)
+from core.generator import AdapterGenerator
 
-WEIGHTS = os.environ.get("HF_WEIGHTS", str(Path(__file__).parent / "weights" / "emoji"))
-METHOD_LABELS = {"HyperLDM": "hyperldm", "HyperCLIP guidance": "hyperclip", "Plain CLIP": "clip"}
-DRAWN, UPLOADED = "Draw scenes for this question", "My own pictures"
-INTRO = """# A question becomes a neural network
-Type a question. A diffusion model writes the **weights** of a small CLIP-Adapter for it, with no training data,
-and the adapter classifies pictures, beside plain CLIP. This model lives in a world of drawn scenes: up to four
-things on coloured badges, on a coloured background, in a frame."""
-CREDIT = """Method: *Meta-Learning via Classifier(-free) Diffusion Guidance* (Nava et al., TMLR 2023).
-Glyphs: [OpenMoji](https://openmoji.org), CC BY-SA 4.0. Code: Apache-2.0."""
-FIRST_QUESTION = "What colour is the badge behind the dog?"
+ROOT = Path(__file__).parent
+WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
+WORKERS, QUEUE, FILE_SIZE = 2, 64, "10mb"  # requests worked on at a time, waiting, and the size of an upload
+DRAWN, OWN = "Drawn scenes", "My own pictures"
+MODELS = {"concurrency_limit": WORKERS, "concurrency_id": "models"}  # one limit for all that computes
+THEME = gr.themes.Default(
+    primary_hue="indigo",
+    secondary_hue="indigo",
+    neutral_hue="slate",
+    radius_size="lg",
+    font=["Inter", "ui-sans-serif", "system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "Menlo", "monospace"],
+).set(
+    body_text_color_subdued="*neutral_500",  # readable: 4.7 to 1 on white, where the default has 2.6
+    block_info_text_color="*neutral_500",
+    block_label_text_color="*neutral_600",
+    block_title_text_color="*neutral_700",
+    button_large_text_size="*text_md",
+    button_large_padding="10px 14px",
+)
+LAUNCH = {"theme": THEME, "css_paths": ROOT / "core" / "demo" / "style.css", "max_file_size": FILE_SIZE}
 
 
-class Downloads:
-    """The latest adapters as files, named after their questions; older ones go, so that a Space's disk never fills."""
+class Question:
+    """A question with its candidate answers, filled in from the nearest known question when the question changes."""
 
-    def __init__(self, keep: int = 64) -> None:
-        self.directory = tempfile.TemporaryDirectory(prefix="adapters-")
-        self.paths: deque[Path] = deque()
-        self.keep, self.count = keep, 0
+    def __init__(self, studio: Studio, tab: str) -> None:
+        self._studio = studio
+        first = studio.first_question
+        self.filled_for = gr.State(first)
+        self.question = gr.Textbox(
+            first, label="Question", placeholder=first, elem_id=f"{tab}-question", max_length=300, lines=1
+        )
+        self.answers = gr.Textbox(
+            ", ".join(studio.suggest(first)),
+            label="Candidate answers, separated by commas",
+            info="Filled in from the nearest known question; edit as you like.",
+            elem_id=f"{tab}-answers",
+            lines=1,
+            max_lines=4,
+        )
+        self.filling = {
+            "fn": self._fill,
+            "inputs": [self.question, self.filled_for, self.answers],
+            "outputs": [self.answers, self.filled_for],
+            "api_visibility": "private",
+            "show_progress": "hidden",
+        }
+        self.question.change(**self.filling, trigger_mode="always_last")
 
-    def save(self, adapter: Adapter) -> Path:
-        """Write an adapter; returns its path."""
-        self.count += 1
-        slug = re.sub(r"[^a-z0-9]+", "-", adapter.provenance["question"].lower()).strip("-")[:60]
-        path = Path(self.directory.name) / str(self.count) / f"{slug or 'adapter'}.safetensors"
-        adapter.save(path)
-        self.paths.append(path)
-        while len(self.paths) > self.keep:
-            self.paths.popleft().unlink(missing_ok=True)
-        return path
-
-
-def build_demo(generator: AdapterGenerator) -> gr.Blocks:
-    """The Gradio app around loaded models."""
-    downloads = Downloads()
-    examples = [[questions[0]] for questions in example_questions(1, seed=2).values()]
-
-    def suggest(question: str, filled_for: str, answers: str) -> tuple[str, str]:
-        """Fill in the answers of the nearest known question when the question has changed."""
-        question = (question or "").strip()
+    def _fill(self, question: str, filled_for: str, answers: str) -> tuple[str, str]:
+        question = " ".join((question or "").split())
         if not question or question == filled_for:
             return answers, filled_for
-        return ", ".join(generator.suggest_answers(question)), question
+        return ", ".join(self._studio.suggest(question)), question
 
-    def ask(question, answers, source, count, files, method, name, gamma, steps, samples, seed):
-        """Generate an adapter for the question and classify images with it; returns HTML and the adapter's file."""
+    def follow(self, tab: gr.Tab, other: Question) -> None:
+        """Take over another tab's question when this tab is opened, if that question is a new one."""
+        taken = gr.State(self._studio.first_question)
+        tab.select(
+            lambda theirs, their_answers, taken, own, answers: (
+                (own, answers, own, taken) if theirs == taken else (theirs, their_answers, theirs.strip(), theirs)
+            ),
+            [other.question, other.answers, taken, self.question, self.answers],
+            [self.question, self.answers, self.filled_for, taken],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+
+
+class Pictures:
+    """Scenes drawn to order, where the release's world can be drawn, or a visitor's own pictures."""
+
+    def __init__(self, studio: Studio, tab: str, count: int, most: int = MAX_PICTURES) -> None:
+        drawn = studio.world.drawn
+        self.source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Pictures", visible=drawn)
+        self.count = gr.Slider(1, most, min(count, most), step=1, label="How many scenes", visible=drawn)
+        self.own = gr.Gallery(
+            label="Your pictures: add files, paste, or use the camera",
+            sources=["upload", "clipboard", "webcam"],
+            type="filepath",
+            file_types=["image"],
+            interactive=True,
+            columns=4,
+            height=210,
+            visible=not drawn,
+            elem_id=f"{tab}-pictures",
+        )
+        self.source.change(
+            lambda source: (gr.update(visible=source == DRAWN), gr.update(visible=source == OWN)),
+            self.source,
+            [self.count, self.own],
+            api_visibility="private",
+            show_progress="hidden",
+        )
+        self.inputs = [self.source, self.count, self.own]
+
+
+def paths_of(gallery: list[tuple[str, str | None]] | None) -> list[str]:
+    return [path for path, _ in gallery or []]
+
+
+def stops(button: gr.Button, *events) -> None:
+    """Let a button end the waiting for events; what is being computed runs to its next step."""
+    button.click(None, cancels=list(events), api_visibility="private")
+
+
+def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
+    default = Shared(studio.first_question, "", tuple(studio.methods), studio.gamma, 0)
+    families = list(studio.examples)
+
+    @on_gpu
+    def ask(question, answers, source, count, own, chosen, name, gamma, steps, samples, seed, score):
         try:
-            question, seed = (question or "").strip(), int(seed or 0)
-            if not question:
-                raise ValueError("please type a question")
-            candidates = check_answers([a for a in (answers or "").split(",") if a.strip()])
-            if source == DRAWN:
-                images, truths = zip(*draw_scenes_for_question(question, int(count), seed), strict=True)
-            else:
-                if not files:
-                    raise ValueError("please add at least one picture, or let scenes be drawn")
-                images = [open_image(file) for file in files]
-                truths = [None] * len(images)
-            begun = time.perf_counter()
-            adapter = generator.generate(
+            seed, drawn = int(seed or 0), source == DRAWN
+            question, candidates = check_question(question), read_answers(answers)
+            images, truths = studio.gather(question, drawn, int(count), paths_of(own), seed)
+            comparison = studio.compare(
                 question,
-                METHOD_LABELS[method],
-                generator=name.lower(),
+                candidates,
+                images,
+                truths,
+                chosen,
+                drawn=drawn,
+                name=name.lower(),
                 gamma=float(gamma),
                 steps=int(steps),
                 samples=int(samples),
                 seed=seed,
             )
-            generated = time.perf_counter()
-            adapted = adapter.probabilities(images, candidates)
-            plain = generator.generate(question, "clip").probabilities(images, candidates)
-            seconds = (generated - begun, time.perf_counter() - generated)
         except ValueError as error:
-            return error_card(str(error)), gr.update(value=None, interactive=False)
-        html = result_cards(images, truths, candidates, adapted, plain, method, seconds)
-        if adapter.w is None:
-            return html, gr.update(value=None, interactive=False)
-        return html, gr.update(value=str(downloads.save(adapter)), interactive=True)
+            return error_card(str(error)), score, gr.update(value=None, interactive=False)
+        score = add_to_score(score, comparison, seed)
+        made = next((adapter for adapter in comparison.adapters.values() if adapter.w is not None), None)
+        file = None if made is None else str(studio.downloads.save(made))
+        return comparison_cards(comparison, score), score, gr.update(value=file, interactive=file is not None)
 
+    def restore(request: gr.Request):
+        """The state that the page's address asks for."""
+        shared, complaints = read_link(dict(request.query_params), default)
+        for complaint in complaints:
+            gr.Warning(complaint)
+        answers = shared.answers or ", ".join(studio.suggest(shared.question))
+        return shared.question, answers, shared.question, list(shared.methods), shared.gamma, shared.seed
+
+    with gr.Row(elem_classes="qa-grid"):
+        with gr.Column(elem_classes="qa-words"):
+            words = Question(studio, "ask")
+            with gr.Row():
+                button = gr.Button("Generate", variant="primary", elem_id="ask", scale=3, min_width=90)
+                again = gr.Button("New scenes", visible=studio.world.drawn, scale=3, min_width=90)
+                stop = gr.Button("Stop", scale=1, min_width=60)
+        with gr.Column(elem_classes="qa-settings"):
+            pictures = Pictures(studio, "ask", count=6)
+            chosen = gr.CheckboxGroup(
+                [(label, method) for method, label in studio.methods.items()],
+                value=list(studio.methods),
+                label="Methods side by side",
+            )
+            gamma = gr.Slider(
+                0,
+                MAX_GAMMA,
+                studio.gamma,
+                step=0.05,
+                label="Guidance strength gamma of HyperLDM",
+                info="0 ignores the question, 1 is the conditional model, more exaggerates it",
+            )
+            with gr.Accordion("More", open=False):
+                name = gr.Radio(["HVAE", "HNet"], value="HVAE", label="Decoder of HyperLDM and HyperCLIP")
+                steps = gr.Slider(1, 100, studio.choice.get("steps", 50), step=1, label="Sampling steps")
+                samples = gr.Slider(1, 16, studio.choice.get("samples", 1), step=1, label="Samples to average")
+                seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes and noise")
+                reset = gr.Button("Start the score anew", size="sm")
+            download = gr.DownloadButton("Download the adapter", interactive=False, size="md")
+        with gr.Column(elem_classes="qa-result"):
+            result = gr.HTML(EMPTY.format("The answers will be here."), elem_id="result", min_height=200)
+            family = gr.Dropdown(families, value=families[0] if families else None, label="Examples by family")
+            samples_of = gr.Dataset(
+                components=[gr.Textbox(visible=False)],
+                samples=[[q] for q in studio.examples.get(families[0], [])] if families else [],
+                show_label=False,
+                elem_id="examples",
+            )
+
+    score = gr.State({})
+    inputs = [words.question, words.answers, *pictures.inputs, chosen, name, gamma, steps, samples, seed, score]
+    outputs = [result, score, download]
+    writing = {
+        "fn": None,
+        "inputs": [words.question, words.answers, chosen, gamma, seed],
+        "js": WRITE_JS,
+        "api_visibility": "private",
+    }
+    asking = {"fn": ask, "inputs": inputs, "outputs": outputs, **MODELS}
+    private = {"api_visibility": "private"}
+    clicked = button.click(**words.filling).then(**asking, api_name="ask", api_visibility="undocumented")
+    clicked.then(**writing)
+    submitted = words.question.submit(**words.filling).then(**asking, **private)
+    submitted.then(**writing)
+    renewed = again.click(lambda seed: int(seed or 0) + 1, seed, seed, **private).then(**asking, **private)
+    renewed.then(**writing)
+    picked = samples_of.click(lambda sample: sample[0], samples_of, words.question, **private)
+    picked = picked.then(**words.filling).then(**asking, **private)
+    picked.then(**writing)
+    stops(stop, clicked, submitted, renewed, picked)
+    family.change(
+        lambda family: gr.Dataset(samples=[[q] for q in studio.examples[family]]), family, samples_of, **private
+    )
+    reset.click(lambda: {}, None, score, **private)
+    restored = [words.question, words.answers, words.filled_for, chosen, gamma, seed]
+    demo.load(restore, None, restored, **private).then(**asking, **private)
+    return words
+
+
+def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
+    @on_gpu
+    def guide(question, answers, source, count, own, seed):
+        try:
+            seed = int(seed or 0)
+            question, candidates = check_question(question), read_answers(answers)
+            images, truths = studio.gather(question, source == DRAWN, int(count), paths_of(own), seed)
+            x = studio.generator.backbone.encode_images(images)
+            seen = []
+            for guided in sweep(studio.generator, studio.plane, question, candidates, x, truths, seed=seed):
+                seen.append(guided)
+                yield guidance_curves(seen, studio.gamma), gr.skip()
+            yield guidance_curves(seen, studio.gamma), guidance_plane(studio.plane, seen)
+        except ValueError as error:
+            yield error_card(str(error)), ""
+
+    gr.Markdown(
+        "One question, one set of pictures, the same noise, and the strength of guidance from 0 (the question is not "
+        "heard) over 1 (the conditional model) to 3 (exaggerated).",
+        elem_classes="qa-lead",
+    )
+    with gr.Row(elem_classes="qa-grid"):
+        with gr.Column(elem_classes="qa-words"):
+            words = Question(studio, "guidance")
+            words.follow(tab, asked)
+            with gr.Row():
+                button = gr.Button("Turn the strength up", variant="primary", elem_id="guide", scale=3)
+                stop = gr.Button("Stop", scale=1, min_width=60)
+        with gr.Column(elem_classes="qa-settings"):
+            pictures = Pictures(studio, "guidance", count=32)
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes and noise")
+        with gr.Column(elem_classes=["qa-result", "qa-charts"]):
+            curves = gr.HTML(EMPTY.format("Accuracy and confidence over gamma will be here."), elem_id="curves")
+            plane = gr.HTML(EMPTY.format("The way of the latent will be here."), elem_id="plane")
+    running = button.click(
+        guide,
+        [words.question, words.answers, *pictures.inputs, seed],
+        [curves, plane],
+        show_progress="minimal",
+        api_visibility="private",
+        **MODELS,
+    )
+    stops(stop, running)
+
+
+def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
+    generator, shown = studio.generator, 6
+
+    @on_gpu
+    def refine(question, answers, source, most, labelled, seed):
+        try:
+            seed, most = int(seed or 0), int(most)
+            question, candidates = check_question(question), read_answers(answers)
+            if source == DRAWN:  # two sets of scenes that have none in common
+                images, truths = studio.gather(question, True, MAX_PICTURES, None, seed)
+                examples = label_pictures(generator.backbone.encode_images(images), truths, candidates)
+                images, truths = studio.gather(question, True, MAX_PICTURES, None, seed + 1)
+                held_out = label_pictures(generator.backbone.encode_images(images), truths, candidates)
+                tested = f"{len(held_out)} scenes held out"
+            else:
+                images, truths = read_pictures([path for path, _ in labelled]), [label for _, label in labelled]
+                examples = label_pictures(generator.backbone.encode_images(images), truths, candidates)
+                held_out, tested = None, "a third of your pictures, held out each time"
+                most = min(most, len(examples) - -(-len(examples) // 3))
+            seen = []
+            for point in k_shot_curve(generator, question, candidates, examples, held_out, most, seed=seed):
+                seen.append(point)
+                yield refine_curve(seen, most, DRAWS, tested), gr.skip(), gr.skip()
+            k = seen[-1].k
+            first = next(iter(studio.few_shot))
+            used = examples[torch.arange(k)] if source == DRAWN else examples
+            adapters = {
+                "Generated, no examples": start(generator, question, candidates, first, seed=seed),
+                f"Generated, {len(used)} examples": refined(generator, question, candidates, used, first, seed=seed),
+            }
+            x = generator.backbone.encode_images(images[:shown])
+            cards = refine_cards(images[:shown], truths[:shown], candidates, adapters, x)
+            file = str(studio.downloads.save(list(adapters.values())[-1]))
+            yield refine_curve(seen, k, DRAWS, tested), cards, gr.update(value=file, interactive=True)
+        except ValueError as error:
+            yield error_card(str(error)), "", gr.update(value=None, interactive=False)
+
+    def label(own, answer, labelled):
+        answer = (answer or "").strip()
+        if not own or not answer:
+            gr.Warning("Choose pictures and say what the right answer is for all of them.")
+            return labelled, labelled, own
+        labelled = [*labelled, *((path, answer) for path in paths_of(own))]
+        return labelled, labelled, None
+
+    gr.Markdown(
+        "With a few labelled examples the generated adapter is refined by gradient descent on its latent. Watch it "
+        "against weights that start from the MNet-MAML initialisation and know only the examples.",
+        elem_classes="qa-lead",
+    )
+    drawn = studio.world.drawn
+    with gr.Row(elem_classes="qa-grid"):
+        with gr.Column(elem_classes="qa-words"):
+            words = Question(studio, "refine")
+            words.follow(tab, asked)
+            most = gr.Slider(0, KS[-1], KS[-1], step=1, label="Labelled examples, at most", elem_id="examples-count")
+            with gr.Row():
+                button = gr.Button("Refine", variant="primary", elem_id="refine", scale=3)
+                stop = gr.Button("Stop", scale=1, min_width=60)
+        with gr.Column(elem_classes="qa-settings"):
+            source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Examples", visible=drawn)
+            with gr.Group(visible=not drawn) as own_group:
+                own = gr.Gallery(
+                    label="Pictures with one right answer: add files, paste, or use the camera",
+                    sources=["upload", "clipboard", "webcam"],
+                    type="filepath",
+                    file_types=["image"],
+                    interactive=True,
+                    columns=4,
+                    height=210,
+                    elem_id="refine-pictures",
+                )
+                answer = gr.Textbox(label="Their right answer", elem_id="refine-answer")
+                add = gr.Button("Add as examples", size="sm")
+                gallery = gr.Gallery(label="Labelled examples", interactive=False, columns=4, height=180)
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes, noise and order")
+            download = gr.DownloadButton("Download the refined adapter", interactive=False, size="md")
+        with gr.Column(elem_classes="qa-result"):
+            curve = gr.HTML(EMPTY.format("Accuracy over the number of examples will be here."), elem_id="curve")
+            cards = gr.HTML(elem_id="refined")
+    labelled = gr.State([])
+    private = {"api_visibility": "private"}
+    source.change(lambda source: gr.update(visible=source == OWN), source, own_group, **private)
+    add.click(label, [own, answer, labelled], [labelled, gallery, own], **private)
+    running = button.click(
+        refine,
+        [words.question, words.answers, source, most, labelled, seed],
+        [curve, cards, download],
+        show_progress="minimal",
+        **private,
+        **MODELS,
+    )
+    stops(stop, running)
+
+
+def identify_tab(studio: Studio) -> None:
+    generator = studio.generator
+
+    @on_gpu
+    def identify(path):
+        try:
+            adapter = open_adapter(path, generator)
+            return inference(adapter, generator.infer_question(adapter, 8), generator)
+        except ValueError as error:
+            return error_card(str(error))
+
+    @on_gpu
+    def example(question):
+        return str(studio.downloads.save(generator.generate(question)))
+
+    gr.Markdown(
+        "HyperCLIP embeds weights beside questions, so it can say which question an adapter answers without running it "
+        "on a single picture. It finds the kind of question more often than the very one.",
+        elem_classes="qa-lead",
+    )
+    with gr.Row():
+        with gr.Column(scale=4, min_width=320):
+            file = gr.File(
+                label="Adapter file (.safetensors)",
+                file_count="single",
+                type="filepath",
+                elem_id="adapter-file",
+                height=140,
+            )
+            button = gr.Button("What is it for?", variant="primary", elem_id="identify")
+            made = gr.Button("Try an adapter made for a known question", size="sm", elem_id="identify-example")
+            known = gr.Dropdown(
+                [question["question"] for question in generator.known_questions[:40]], label="Known question"
+            )
+        with gr.Column(elem_classes="qa-result"):
+            result = gr.HTML(EMPTY.format("The most likely questions will be here."), elem_id="identified")
+    private = {"api_visibility": "private"}
+    button.click(identify, file, result, **private, **MODELS)
+    made.click(example, known, file, **private, **MODELS).then(identify, file, result, **private, **MODELS)
+
+
+def compare_tab(studio: Studio) -> None:
+    @on_gpu
+    def compare(text, seed):
+        try:
+            questions = read_questions(text)
+            return similarity_maps(questions, *studio.similarity(questions, int(seed or 0)))
+        except ValueError as error:
+            return error_card(str(error))
+
+    gr.Markdown(
+        "Questions that read alike may need very different adapters, and questions that read differently the same one.",
+        elem_classes="qa-lead",
+    )
+    first = [questions[0] for questions in studio.examples.values()][:6]
+    lines = [studio.first_question, *(question for question in first if question != studio.first_question)]
+    text = gr.Textbox("\n".join(lines), label="Questions, one a line (2 to 12)", lines=7, elem_id="questions")
+    with gr.Row():
+        button = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
+        seed = gr.Number(0, precision=0, minimum=0, label="Seed", scale=1, min_width=120)
+    result = gr.HTML(EMPTY.format("Two maps of similarities will be here."), elem_id="compared")
+    button.click(compare, [text, seed], result, api_visibility="private", **MODELS)
+
+
+def results_tab() -> None:
+    directory = ROOT / "eval" / "results"
+    for name, title, show in (
+        ("table1", "Table 1: from the question alone", results.table1),
+        ("links", "Link by link: where accuracy is lost", results.links),
+        ("figure5", "Figure 5: strength of guidance", results.figure5_panels),
+    ):
+        gr.Markdown(f"### {title}")
+        document = results.read(directory, name)
+        if document is None:
+            gr.Markdown(
+                f"`python eval/{name}.py --json eval/results/{name}.json` writes these results; they are not here."
+            )
+            continue
+        gr.HTML(show(document), elem_id=f"results-{name}")
+        gr.Markdown(results.source(document))
+
+
+def about_tab(studio: Studio) -> None:
+    gr.HTML(about.PICTURE)
+    gr.Markdown(about.text(studio.world, queue=QUEUE, pictures=MAX_PICTURES, size=FILE_SIZE), elem_classes="qa-about")
+    gr.Markdown("**For programs.** Every endpoint is listed under “Use via API” at the foot of the page.")
+    address = os.environ.get("SPACE_ID", "http://127.0.0.1:7860")
+    gr.Code(about.snippet(address, studio.first_question), language="python", label="Python", interactive=False)
+    gr.Code(about.citation(), language=None, label="How to cite (BibTeX)", interactive=False)
+
+
+def build_demo(generator: AdapterGenerator) -> gr.Blocks:
+    """The Gradio app around loaded models; launch it with the arguments of `LAUNCH`."""
+    studio = Studio(generator)
     with gr.Blocks(title="A question becomes a neural network", delete_cache=(3600, 3600)) as demo:
-        gr.Markdown(INTRO)
-        filled_for = gr.State(FIRST_QUESTION)
-        with gr.Row():
-            with gr.Column(scale=2, min_width=320):
-                question = gr.Textbox(
-                    FIRST_QUESTION, label="Question", placeholder="What animal is in the picture?", elem_id="question"
-                )
-                answers = gr.Textbox(
-                    ", ".join(generator.suggest_answers(FIRST_QUESTION)),
-                    label="Candidate answers, separated by commas",
-                    info="Filled in from the nearest known question; edit as you like.",
-                    elem_id="answers",
-                )
-                button = gr.Button("Generate the adapter", variant="primary", elem_id="ask")
-                source = gr.Radio([DRAWN, UPLOADED], value=DRAWN, label="Pictures")
-                count = gr.Slider(1, 12, 6, step=1, label="Scenes to draw")
-                files = gr.File(file_count="multiple", label="Pictures", visible=False, elem_id="pictures")
-                with gr.Row():
-                    method = gr.Radio(list(METHOD_LABELS), value="HyperLDM", label="Method")
-                    name = gr.Radio(["HVAE", "HNet"], value="HVAE", label="Weight generator")
-                default = generator.config.get("choices", {}).get("hvae_hyperldm", {})
-                gamma = gr.Slider(
-                    0,
-                    3,
-                    default.get("gamma", 1.5),
-                    step=0.05,
-                    label="Guidance strength gamma",
-                    info="0 ignores the question, 1 is the conditional model, more exaggerates it",
-                )
-                with gr.Accordion("More", open=False):
-                    steps = gr.Slider(1, 100, default.get("steps", 50), step=1, label="Steps")
-                    samples = gr.Slider(1, 16, default.get("samples", 1), step=1, label="Samples to average")
-                    seed = gr.Number(0, precision=0, label="Seed")
-                download = gr.DownloadButton("Download the adapter", interactive=False)
-                gr.Examples(examples, inputs=question, label="Questions by family", examples_per_page=8)
-            with gr.Column(scale=3, min_width=320):
-                result = gr.HTML(elem_id="result")
-        gr.Markdown(CREDIT)
-
-        inputs = [question, answers, source, count, files, method, name, gamma, steps, samples, seed]
-        outputs = [result, download]
-        source.change(
-            lambda s: (gr.update(visible=s == DRAWN), gr.update(visible=s == UPLOADED)),
-            source,
-            [count, files],
-            api_name=False,
-        )
-        filling = {
-            "fn": suggest,
-            "inputs": [question, filled_for, answers],
-            "outputs": [answers, filled_for],
-            "api_name": False,
-        }
-        question.change(**filling, trigger_mode="always_last", show_progress="hidden")
-        button.click(**filling).then(ask, inputs, outputs, api_name="ask")
-        question.submit(**filling).then(ask, inputs, outputs, api_name=False)
-        demo.load(ask, inputs, outputs, api_name=False)
+        gr.HTML(HEADER)
+        gr.Markdown(studio.world.summary, elem_classes="qa-world")
+        with gr.Tabs():
+            with gr.Tab("Ask", id="ask"):
+                asked = ask_tab(demo, studio)
+            if studio.plane is not None:
+                with gr.Tab("Guidance", id="guidance") as tab:
+                    guidance_tab(studio, tab, asked)
+            if studio.few_shot:
+                with gr.Tab("Refine", id="refine") as tab:
+                    refine_tab(studio, tab, asked)
+            if generator.has("hyperclip") and generator.known_questions:
+                with gr.Tab("What is this adapter for?", id="identify"):
+                    identify_tab(studio)
+            if studio.similarity is not None:
+                with gr.Tab("Compare", id="compare"):
+                    compare_tab(studio)
+            with gr.Tab("Results", id="results"):
+                results_tab()
+            with gr.Tab("About", id="about"):
+                about_tab(studio)
+        for name, function in endpoints(studio).items():
+            gr.api(on_gpu(function), api_name=name, **MODELS)
     return demo
 
 
+def mcp_wanted() -> bool:
+    """Whether MCP=1 asks for an MCP server; exits with a message if Gradio cannot serve one."""
+    if os.environ.get("MCP", "0") in ("", "0"):
+        return False
+    if importlib.util.find_spec("mcp") is None:
+        sys.exit("MCP=1 needs Gradio's extra: pip install 'gradio[mcp]'")
+    return True
+
+
 def main() -> None:
-    torch.set_num_threads(min(2, os.cpu_count() or 1))  # small models: more threads only wait for each other
-    generator = AdapterGenerator.from_pretrained(WEIGHTS, device="cuda" if torch.cuda.is_available() else "cpu")
-    generator.generate(FIRST_QUESTION)  # warm up: models are loaded once, here
-    demo = build_demo(generator)
-    demo.queue(max_size=64).launch(css=CSS, theme=gr.themes.Soft())
+    mcp = mcp_wanted()
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # small models: more threads wait for each other
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    demo = build_demo(AdapterGenerator.from_pretrained(WEIGHTS, device=device))
+    demo.queue(max_size=QUEUE).launch(mcp_server=mcp, **LAUNCH)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, get_args
@@ -35,6 +36,7 @@ class Backbone:
         self.model = model.eval().requires_grad_(False)
         self.transform = transform
         self.tokenizer = tokenizer
+        self._text_tower = threading.Lock()  # `encode_questions` hooks it, and a hook hears every thread
 
     @classmethod
     def load(cls, spec: str, device: torch.device | str = "cpu") -> Backbone:
@@ -117,7 +119,8 @@ class Backbone:
     def encode_texts(self, texts: Sequence[str], batch_size: int = 1024) -> Tensor:
         """Unit embeddings (B, D), float32, on the CPU; texts longer than the context are cut, as open_clip does."""
         chunks = [self.tokenizer(list(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)]
-        features = [self.model.encode_text(chunk.to(self.device)) for chunk in chunks]
+        with self._text_tower:
+            features = [self.model.encode_text(chunk.to(self.device)) for chunk in chunks]
         return F.normalize(torch.cat(features).float(), dim=-1).cpu()
 
     @torch.inference_mode()
@@ -136,13 +139,14 @@ class Backbone:
         if pooling == "eos":
             return self.encode_texts(questions, batch_size)
         states: list[Tensor] = []
-        hook = self.model.ln_final.register_forward_hook(lambda module, inputs, output: states.append(output))
-        try:
-            chunks = [self.tokenizer(list(questions[i : i + batch_size])) for i in range(0, len(questions), batch_size)]
-            for chunk in chunks:
-                self.model.encode_text(chunk.to(self.device))
-        finally:
-            hook.remove()
+        chunks = [self.tokenizer(list(questions[i : i + batch_size])) for i in range(0, len(questions), batch_size)]
+        with self._text_tower:
+            hook = self.model.ln_final.register_forward_hook(lambda module, inputs, output: states.append(output))
+            try:
+                for chunk in chunks:
+                    self.model.encode_text(chunk.to(self.device))
+            finally:
+                hook.remove()
         means = []
         for chunk, state in zip(chunks, states, strict=True):  # (B, L), (B, L, width)
             end = chunk.argmax(-1)  # CLIP's end-of-text token has the largest number; padding follows it

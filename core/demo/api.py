@@ -1,0 +1,168 @@
+"""The demo's endpoints for programs, typed and documented: what gradio_client and MCP clients see.
+
+Annotations are evaluated here (no `from __future__ import annotations`): Gradio reads return types from signatures.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from core.demo.ask import check_question
+from core.demo.files import open_adapter, read_pictures
+from core.demo.link import MAX_SEED
+from core.demo.studio import Studio
+from core.demo.world import draw
+
+
+def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
+    """Functions by name; each raises `gr.Error` with a clear message for a bad argument."""
+    generator = studio.generator
+
+    def suggest_answers(question: str) -> list[str]:
+        """Candidate answers for a question, from the known questions of nearest wording.
+
+        Args:
+            question: a question about pictures, in plain words
+        """
+        return generator.suggest_answers(check_question(question))
+
+    def generate(question: str, method: str = "hyperldm", gamma: float = studio.gamma, seed: int = 0) -> gr.FileData:
+        """Generate the weights of an adapter for a question, with no training data; returns a safetensors file.
+
+        Args:
+            question: a question about pictures, in plain words
+            method: hyperldm, hyperclip, cond_multitask or another method of the project that makes weights
+            gamma: strength of classifier-free guidance of hyperldm; 0 ignores the question, 1 is the conditional model
+            seed: of the noise
+        """
+        adapter = generator.generate(
+            check_question(question), method, gamma=_gamma(method, gamma), seed=_check_seed(seed)
+        )
+        path = studio.downloads.save(adapter)
+        return gr.FileData(path=str(path), orig_name=path.name)
+
+    def classify(
+        question: str,
+        answers: list[str],
+        pictures: list[gr.FileData],
+        method: str = "hyperldm",
+        gamma: float = studio.gamma,
+        seed: int = 0,
+    ) -> list[dict[str, Any]]:
+        """Answer a question about pictures with an adapter generated for it; one record per picture, with its answer,
+        the answer's probability and the probability of each candidate.
+
+        Args:
+            question: a question about pictures, in plain words
+            answers: at least two candidate answers
+            pictures: image files
+            method: hyperldm, hyperclip, cond_multitask, clip or another method of the project
+            gamma: strength of classifier-free guidance of hyperldm; 0 ignores the question, 1 is the conditional model
+            seed: of the noise
+        """
+        images = read_pictures([_path(picture) for picture in pictures])
+        comparison = studio.compare(
+            question,
+            answers,
+            images,
+            [None] * len(images),
+            [method],
+            drawn=False,
+            gamma=_gamma(method, gamma),
+            seed=_check_seed(seed),
+        )
+        probabilities = comparison.probabilities[method].tolist()
+        return [
+            {
+                "answer": comparison.answers[max(range(len(row)), key=row.__getitem__)],
+                "probability": max(row),
+                "probabilities": dict(zip(comparison.answers, row, strict=True)),
+                "unfamiliar": strange,
+            }
+            for row, strange in zip(probabilities, comparison.strange_images, strict=True)
+        ]
+
+    def try_on_scenes(
+        question: str, answers: list[str], count: int = 8, seed: int = 0, gamma: float = studio.gamma
+    ) -> dict[str, Any]:
+        """Draw scenes for a question and answer it by every method: the scenes' true answers (null where unknown), and
+        each method's answers and accuracy among scenes whose true answer is a candidate.
+
+        Args:
+            question: a question about drawn scenes
+            answers: at least two candidate answers
+            count: number of scenes, 1 to 64
+            seed: of the scenes and of the noise
+            gamma: strength of classifier-free guidance of hyperldm
+        """
+        images, truths = draw(studio.world, check_question(question), count, _check_seed(seed))
+        comparison = studio.compare(
+            question, answers, images, truths, list(studio.methods), drawn=True, gamma=gamma, seed=seed
+        )
+        fair = [i for i, truth in enumerate(truths) if truth in comparison.answers]
+        result: dict[str, Any] = {"truths": truths, "answers": {}, "accuracy": {}}
+        for method, table in comparison.probabilities.items():
+            result["answers"][method] = [comparison.answers[k] for k in table.argmax(-1).tolist()]
+            right = comparison.right(method)
+            result["accuracy"][method] = sum(bool(right[i]) for i in fair) / len(fair) if fair else None
+        return result
+
+    def infer_question(adapter: gr.FileData, count: int = 5) -> list[dict[str, Any]]:
+        """Say what an adapter is for: the known questions that its weights most likely answer, with probabilities.
+
+        Args:
+            adapter: a safetensors file that this project saved
+            count: number of questions
+        """
+        return generator.infer_question(open_adapter(_path(adapter), generator), count)
+
+    def compare_questions(questions: list[str], seed: int = 0) -> dict[str, list[list[float]]]:
+        """Cosine similarities between the adapters generated for questions, and between their embeddings.
+
+        Args:
+            questions: 2 to 12 questions
+            seed: of the noise
+        """
+        if not 2 <= len(questions) <= 12:
+            raise ValueError(f"{len(questions)} questions; allowed: 2 to 12")
+        adapters, embeddings = studio.similarity([check_question(q) for q in questions], _check_seed(seed))
+        return {"adapters": adapters.tolist(), "embeddings": embeddings.tolist()}
+
+    functions = [suggest_answers, generate, classify]
+    functions += [try_on_scenes] if studio.world.drawn else []
+    functions += [infer_question] if generator.has("hyperclip") else []
+    functions += [compare_questions] if studio.similarity else []
+    return {function.__name__: _polite(function) for function in functions}
+
+
+def _polite(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, telling clients what a ValueError says instead of hiding it."""
+
+    @functools.wraps(function)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from None
+
+    return wrapped
+
+
+def _path(file: Any) -> str:
+    """Where an uploaded file lies; endpoints get its description as a dictionary."""
+    path = file.get("path") if isinstance(file, dict) else None
+    if not isinstance(path, str):
+        raise ValueError("a file is expected; with gradio_client, wrap its path in handle_file(...)")
+    return path
+
+
+def _gamma(method: str, gamma: float) -> float | None:
+    return gamma if method == "hyperldm" else None
+
+
+def _check_seed(seed: int) -> int:
+    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed {seed!r}; allowed: whole numbers from 0 to {MAX_SEED}")
+    return seed

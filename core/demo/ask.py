@@ -1,0 +1,134 @@
+"""Ask: one question, several methods, the same pictures; and a score over a visit."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from core.demo.novelty import PictureNovelty, QuestionNovelty
+from core.generator import Adapter, AdapterGenerator, check_answers, check_images
+
+# Side by side, by what people read; the keys are `core.generator.METHODS`.
+LABELS = {
+    "hyperldm": "HyperLDM",
+    "hyperclip": "HyperCLIP guidance",
+    "cond_multitask": "Cond. Multitask",
+    "clip": "Plain CLIP",
+}
+MAX_PICTURES, MAX_QUESTION = 64, 300
+
+Score = dict[str, dict[tuple, bool]]  # by method: scene -> right?
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What several methods say about pictures. `truths` are None where unknown; probabilities (N, C) by method."""
+
+    question: str
+    answers: list[str]
+    images: list[Image.Image]
+    truths: list[str | None]
+    probabilities: dict[str, Tensor]
+    adapters: dict[str, Adapter]
+    seconds: tuple[float, float]  # to generate all adapters, to classify all pictures
+    strange_question: str = ""  # why the question is unlike what the models know
+    strange_images: tuple[bool, ...] = ()
+
+    def right(self, method: str) -> list[bool | None]:
+        """Picture by picture, whether the most probable answer is the true one; None where the truth is unknown."""
+        best = self.probabilities[method].argmax(-1).tolist()
+        return [None if truth is None else self.answers[k] == truth for k, truth in zip(best, self.truths, strict=True)]
+
+
+def available(generator: AdapterGenerator) -> dict[str, str]:
+    """The methods of `LABELS` that a release holds, with their labels."""
+    return {method: label for method, label in LABELS.items() if generator.has(method)}
+
+
+def check_question(question: str | None) -> str:
+    """The question without outer spaces; a ValueError that asks for one, or for a shorter one."""
+    question = " ".join((question or "").split())
+    if not question:
+        raise ValueError("please type a question")
+    if len(question) > MAX_QUESTION:
+        raise ValueError(f"the question has {len(question)} characters; {MAX_QUESTION} are allowed")
+    return question
+
+
+def read_answers(text: str | None) -> list[str]:
+    """Candidate answers from a comma-separated text; a ValueError for fewer than two or repeated ones."""
+    return check_answers([answer for answer in (text or "").replace("\n", ",").split(",") if answer.strip()])
+
+
+def compare(
+    generator: AdapterGenerator,
+    question: str,
+    answers: Sequence[str],
+    images: Sequence[Image.Image],
+    truths: Sequence[str | None],
+    methods: Sequence[str],
+    *,
+    name: str = "hvae",
+    gamma: float | None = None,
+    steps: int | None = None,
+    samples: int | None = None,
+    seed: int = 0,
+    questions: QuestionNovelty | None = None,
+    pictures: PictureNovelty | None = None,
+) -> Comparison:
+    """Generate an adapter by each of `methods` and classify the pictures with all of them.
+
+    Pictures and answers are embedded once for all methods. `name`, `gamma`, `steps` and `samples` are those of
+    `AdapterGenerator.generate`; `steps` and `samples` are HyperLDM's. `questions` and `pictures` say what is strange.
+
+    Raises:
+        ValueError: no method, no picture, too many, or a bad question or answer; the message says what to mend.
+    """
+    question, answers = check_question(question), check_answers(answers)
+    if not methods:
+        raise ValueError("please choose at least one method")
+    if len(check_images(images)) > MAX_PICTURES:
+        raise ValueError(f"{len(images)} pictures; {MAX_PICTURES} are allowed at once")
+    begun = time.perf_counter()
+    sampling = {"gamma": gamma, "steps": steps, "samples": samples}
+    adapters = {
+        method: generator.generate(
+            question, method, generator=name, seed=seed, **(sampling if method == "hyperldm" else {})
+        )
+        for method in methods
+    }
+    generated = time.perf_counter()
+    x, texts = generator.backbone.encode_images(images), generator.backbone.encode_texts(answers)
+    with torch.inference_mode():
+        probabilities = {method: adapter.probabilities_of(x, texts) for method, adapter in adapters.items()}
+    return Comparison(
+        question,
+        list(answers),
+        list(images),
+        list(truths),
+        probabilities,
+        adapters,
+        (generated - begun, time.perf_counter() - generated),
+        questions.reason(question) if questions else "",
+        tuple(pictures.are_strange(images)) if pictures else (False,) * len(images),
+    )
+
+
+def add_to_score(score: Score, comparison: Comparison, seed: int) -> Score:
+    """The score with a comparison's drawn scenes. A scene that is asked about again counts once, as last answered."""
+    result = {method: dict(scenes) for method, scenes in score.items()}
+    for method in comparison.probabilities:
+        for i, right in enumerate(comparison.right(method)):
+            if right is not None:
+                result.setdefault(method, {})[comparison.question, seed, i] = right
+    return result
+
+
+def totals(score: Score) -> dict[str, tuple[int, int]]:
+    """(right, asked) by method."""
+    return {method: (sum(scenes.values()), len(scenes)) for method, scenes in score.items()}

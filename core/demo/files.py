@@ -1,0 +1,66 @@
+"""What visitors send and fetch: pictures, adapter files."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from core.generator import Adapter, AdapterGenerator, open_image
+
+
+class Downloads:
+    """The latest adapters as files, named after their questions; older ones go, so that a server's disk never fills."""
+
+    def __init__(self, keep: int = 64) -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="adapters-")
+        self._paths: deque[Path] = deque()
+        self._keep, self._count, self._lock = keep, 0, threading.Lock()
+
+    def save(self, adapter: Adapter) -> Path:
+        """Write an adapter; returns its path."""
+        slug = re.sub(r"[^a-z0-9]+", "-", adapter.provenance["question"].lower()).strip("-")[:60]
+        with self._lock:
+            self._count += 1
+            path = Path(self._directory.name) / str(self._count) / f"{slug or 'adapter'}.safetensors"
+            adapter.save(path)
+            self._paths.append(path)
+            while len(self._paths) > self._keep:
+                self._paths.popleft().unlink(missing_ok=True)
+        return path
+
+
+def read_pictures(paths: Sequence[str | Path] | None) -> list[Image.Image]:
+    """The pictures in files; a ValueError that names the file, not its folder, if one is no picture or none came."""
+    if not paths:
+        raise ValueError("please add at least one picture")
+    images = []
+    for path in map(Path, paths):
+        try:
+            images.append(open_image(path))
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
+    return images
+
+
+def open_adapter(path: str | Path | None, generator: AdapterGenerator) -> Adapter:
+    """The adapter in a file; a ValueError that names the file, not its folder, if it is none or fits another model."""
+    if not path:
+        raise ValueError("please choose an adapter file (.safetensors), such as one downloaded from the Ask tab")
+    path = Path(path)
+    try:
+        adapter = Adapter.load(path, generator.backbone)
+        if adapter.config != generator.adapter:
+            raise ValueError(f"{path}: an adapter of another size than this release's")
+    except FileNotFoundError:
+        raise ValueError(f"{path.name}: no such file") from None
+    except ValueError as error:
+        raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
+    except (KeyError, TypeError):  # a header that says it is ours and is not
+        raise ValueError(f"{path.name}: its header is incomplete; not an adapter that this project saved") from None
+    return adapter

@@ -1,0 +1,90 @@
+"""Guidance: what the strength gamma does to one question's adapter, and the way of its latent through diffusion."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.adapter import LOGIT_SCALE, adapter_forward
+from core.checkpoint import load_model
+from core.generator import AdapterGenerator
+
+GAMMAS = tuple(i / 4 for i in range(13))  # 0 to 3
+PATHS = (0.0, 1.0, 2.0, 3.0)  # whose way through the plane is drawn
+
+
+@dataclass(frozen=True)
+class Guided:
+    """One strength of guidance. `accuracy` is None where no truth is known; `path` (steps + 1, 2) in the plane is one
+    sample's way from noise to its latent; `end` (2,) is the mean of all samples, which is decoded."""
+
+    gamma: float
+    accuracy: float | None
+    confidence: float  # mean probability of the chosen answer
+    path: Tensor
+    end: Tensor
+
+
+class LatentPlane:
+    """The plane of the two largest principal components of the training tasks' latents."""
+
+    def __init__(self, z: Tensor) -> None:
+        self._mean = z.mean(0)
+        _, size, directions = torch.linalg.svd(z - self._mean, full_matrices=False)
+        self._axes = directions[:2].mT  # (Z, 2)
+        self.share = float(size[:2].square().sum() / size.square().sum())  # of the variance
+        self.points = self(z)  # (T, 2)
+
+    def __call__(self, z: Tensor) -> Tensor:
+        """Coordinates (B, 2) of latents (B, Z)."""
+        return (z - self._mean) @ self._axes
+
+    @classmethod
+    def load(cls, generator: AdapterGenerator, name: str = "hvae") -> LatentPlane:
+        """From the table of latents that a release ships."""
+        _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
+        return cls(tensors["z"])
+
+
+def has_plane(generator: AdapterGenerator, name: str = "hvae") -> bool:
+    """Whether a release holds HyperLDM and the table of latents."""
+    return generator.has("hyperldm", name) and (generator.directory / f"latents_{name}.safetensors").is_file()
+
+
+@torch.no_grad()
+def sweep(
+    generator: AdapterGenerator,
+    plane: LatentPlane,
+    question: str,
+    answers: Sequence[str],
+    x: Tensor,
+    truths: Sequence[str | None],
+    *,
+    name: str = "hvae",
+    seed: int = 0,
+) -> Iterator[Guided]:
+    """For each of `GAMMAS` in turn, from the same noise, what the adapter says of pictures with embeddings x (N, D)."""
+    e = generator.embed_questions([question])
+    texts = generator.backbone.encode_texts(answers)
+    model, decode = generator.module(f"{name}_hyperldm"), generator.decoder(name)
+    known = [i for i, truth in enumerate(truths) if truth is not None]
+    for gamma in GAMMAS:
+        way: list[Tensor] = []
+        z = generator.latents(
+            e, generator=name, gamma=gamma, seed=seed, callback=lambda i, t, z_t, z0, way=way: way.append((z_t[:1], z0))
+        )
+        steps = [model.unstandardise(z_t) for z_t, _ in way] + [model.unstandardise(way[-1][1][:1])]
+        adapted = adapter_forward(decode(z).cpu(), x[None], generator.adapter)[0]
+        probability = (LOGIT_SCALE * adapted @ texts.mT).softmax(-1)
+        best = probability.max(-1)
+        right = [answers[int(best.indices[i])] == truths[i] for i in known]
+        yield Guided(
+            gamma,
+            sum(right) / len(right) if right else None,
+            float(best.values.mean()),
+            plane(torch.cat(steps).cpu()),
+            plane(z.cpu())[0],
+        )

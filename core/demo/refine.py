@@ -1,0 +1,153 @@
+"""Refine: how a generated adapter and the MAML initialisation improve with labelled examples (Table 4, by k)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from core.adapter import adapter_logits, task_accuracy
+from core.few_shot import few_shot_weights, has_few_shot
+from core.generator import Adapter, AdapterGenerator
+from core.tasks import TaskBatch
+
+# What is adapted: the latent that HyperLDM found for the question, and the weights that MAML starts from.
+ROWS = {"hvae_hyperldm": "HyperLDM, its latent adapted", "mnet_maml": "MNet-MAML, its weights adapted"}
+KS = (0, 1, 2, 5, 10, 20, 35, 50)
+DRAWS = 5  # orders in which the examples arrive
+MIN_OWN = 4  # labelled pictures of one's own: a third of them is held out
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Pictures as unit embeddings x (N, D) with the numbers of their answers (N,)."""
+
+    x: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, rows: Tensor | slice) -> Labelled:
+        return Labelled(self.x[rows], self.labels[rows])
+
+
+@dataclass(frozen=True)
+class KShot:
+    """Accuracy on held-out pictures after k examples: (mean, lowest, highest) over the orders, by row."""
+
+    k: int
+    accuracy: dict[str, tuple[float, float, float]]
+
+
+def rows(generator: AdapterGenerator) -> dict[str, str]:
+    """The rows of `ROWS` that a release can adapt, at rates that validation tasks chose."""
+    choices = generator.config.get("choices", {})
+    return {row: label for row, label in ROWS.items() if f"few_shot_{row}" in choices and has_few_shot(generator, row)}
+
+
+def label_pictures(x: Tensor, truths: Sequence[str | None], answers: Sequence[str]) -> Labelled:
+    """Pictures with embeddings x (N, D) whose true answer is among the candidates.
+
+    Raises:
+        ValueError: no such picture.
+    """
+    kept = [i for i, truth in enumerate(truths) if truth in answers]
+    if not kept:
+        raise ValueError("no picture has a known true answer among the candidates")
+    return Labelled(x[kept].clone(), torch.tensor([list(answers).index(truths[i]) for i in kept]))
+
+
+def k_shot_curve(
+    generator: AdapterGenerator,
+    question: str,
+    answers: Sequence[str],
+    examples: Labelled,
+    held_out: Labelled | None,
+    most: int,
+    *,
+    seed: int = 0,
+) -> Iterator[KShot]:
+    """For k of `KS` up to `most`, adapt on the first k examples and test; averaged over `DRAWS` orders of them.
+
+    Without `held_out`, each order holds out a third of the examples themselves.
+
+    Raises:
+        ValueError: fewer than `MIN_OWN` examples and nothing held out, or `most` out of range.
+    """
+    if held_out is None and len(examples) < MIN_OWN:
+        raise ValueError(f"{len(examples)} labelled pictures; at least {MIN_OWN} are needed, a third to test with")
+    rng = torch.Generator().manual_seed(seed)
+    orders = torch.stack([torch.randperm(len(examples), generator=rng) for _ in range(DRAWS)])  # (T, N)
+    tested = 0 if held_out is not None else -(-len(examples) // 3)
+    if held_out is None:
+        query = _batch(generator, question, answers, examples, orders[:, :tested])
+    else:
+        query = _batch(generator, question, answers, held_out, torch.arange(len(held_out)).expand(DRAWS, -1))
+    usable = len(examples) - tested
+    if not 0 <= most <= KS[-1]:
+        raise ValueError(f"{most} examples; allowed: 0 to {KS[-1]}")
+    most = min(most, usable)
+    for k in [k for k in KS if k < most] + [most]:
+        chosen = orders[:, tested : tested + max(k, 1)]
+        support = _batch(generator, question, answers, examples, chosen)
+        support = support.with_mask((torch.arange(chosen.shape[1]) < k).expand(DRAWS, -1))
+        accuracy = {}
+        for row in rows(generator):
+            w = _adapt(generator, support, row, seed)
+            with torch.no_grad():
+                scores = task_accuracy(adapter_logits(w, query.to(w.device), generator.adapter), query.to(w.device))
+            accuracy[row] = (float(scores.mean()), float(scores.min()), float(scores.max()))
+        yield KShot(k, accuracy)
+
+
+def refined(
+    generator: AdapterGenerator, question: str, answers: Sequence[str], examples: Labelled, row: str, *, seed: int = 0
+) -> Adapter:
+    """The adapter of a row after all `examples`."""
+    k = len(examples)
+    support = _batch(generator, question, answers, examples, torch.arange(max(k, 1))[None])
+    w = _adapt(generator, support, row, seed)[0]
+    provenance = {
+        "question": question,
+        "method": f"few_shot_{row}",
+        "examples": k,
+        "answers": list(answers),
+        "seed": seed,
+        "backbone_sha256": generator.backbone.identity["sha256"],
+        "preset": generator.config.get("preset"),
+    }
+    return Adapter(w.cpu(), generator.adapter, generator.backbone, provenance)
+
+
+def start(generator: AdapterGenerator, question: str, answers: Sequence[str], row: str, *, seed: int = 0) -> Adapter:
+    """The adapter of a row before any example."""
+    nothing = Labelled(torch.zeros(1, generator.adapter.dim), torch.zeros(1, dtype=torch.long))
+    support = _batch(generator, question, answers, nothing, torch.zeros(1, 1, dtype=torch.long))
+    support = support.with_mask(torch.zeros(1, 1, dtype=torch.bool))
+    w = _adapt(generator, support, row, seed)[0]
+    return Adapter(w.cpu(), generator.adapter, generator.backbone, {"question": question, "method": row})
+
+
+def _adapt(generator: AdapterGenerator, support: TaskBatch, row: str, seed: int) -> Tensor:
+    choice = generator.config["choices"][f"few_shot_{row}"]
+    steps = choice["steps"] if support.example_mask.any() else 0
+    return few_shot_weights(generator, support.to(generator.device), row, choice["lr"], steps, seed)
+
+
+def _batch(
+    generator: AdapterGenerator, question: str, answers: Sequence[str], examples: Labelled, chosen: Tensor
+) -> TaskBatch:
+    """One task for every row of `chosen` (T, N), all of the same question and answers."""
+    T = len(chosen)
+    texts = generator.backbone.encode_texts(answers).clone()  # out of inference mode: gradients run through them
+    return TaskBatch(
+        images=examples.x[chosen],
+        labels=examples.labels[chosen],
+        example_mask=torch.ones(chosen.shape, dtype=torch.bool),
+        answers=texts.expand(T, -1, -1),
+        answer_mask=torch.ones(T, len(answers), dtype=torch.bool),
+        question=generator.embed_questions([question]).clone().expand(T, -1),
+    )

@@ -1,0 +1,86 @@
+"""Everything that the demo loads once, at its start."""
+
+from __future__ import annotations
+
+from core.demo import ask, guidance, refine
+from core.demo.ask import Comparison
+from core.demo.files import Downloads, read_pictures
+from core.demo.guidance import LatentPlane
+from core.demo.novelty import PictureNovelty, QuestionNovelty
+from core.demo.similarity import Similarity
+from core.demo.world import World, describe, draw, examples
+from core.generator import AdapterGenerator
+
+_FIRST_QUESTIONS = ("What colour is the badge behind the dog?", "What animal is in the picture?")
+_SCENES = 150  # scenes whose look sets what a familiar picture is
+
+
+class Studio:
+    """A release with what is known about it: its world, example questions, what is strange to it, its latents."""
+
+    def __init__(self, generator: AdapterGenerator) -> None:
+        self.generator = generator
+        self.world: World = describe(generator)
+        self.examples = examples(generator, self.world)
+        self.downloads = Downloads()
+        self.methods = ask.available(generator)
+        self.questions = QuestionNovelty(generator) if len(generator.known_questions) > 5 else None
+        self.pictures = _familiar_pictures(generator, self.world)
+        self.plane = LatentPlane.load(generator) if guidance.has_plane(generator) else None
+        self.similarity = Similarity(generator) if generator.has("hyperldm") and generator.known_questions else None
+        self.few_shot = refine.rows(generator)
+        self.first_question = _FIRST_QUESTIONS[0 if self.world.drawn else 1]
+        self._warm()
+
+    @property
+    def gamma(self) -> float:
+        """The strength of guidance that validation tasks chose."""
+        return self.choice.get("gamma", 1.5)
+
+    @property
+    def choice(self) -> dict:
+        """HyperLDM's settings that validation tasks chose."""
+        return self.generator.config.get("choices", {}).get("hvae_hyperldm", {})
+
+    def suggest(self, question: str) -> list[str]:
+        """Candidate answers of the nearest known questions."""
+        return self.generator.suggest_answers(question)
+
+    def gather(self, question: str, drawn: bool, count: int, paths, seed: int) -> tuple[list, list]:
+        """(pictures, truths): scenes drawn for a question, or a visitor's own files, whose truths are None."""
+        if drawn:
+            return draw(self.world, question, count, seed)
+        images = read_pictures(paths)
+        return images, [None] * len(images)
+
+    def compare(self, question, answers, images, truths, methods, *, drawn: bool, **settings) -> Comparison:
+        """`ask.compare`, with this release's idea of what is strange; scenes that were `drawn` for it are not."""
+        return ask.compare(
+            self.generator,
+            question,
+            answers,
+            images,
+            truths,
+            methods,
+            questions=self.questions,
+            pictures=None if drawn else self.pictures,
+            **settings,
+        )
+
+    def _warm(self) -> None:
+        """Read every model from disk before the first visitor comes."""
+        for method in self.methods:
+            for name in ("hvae", "hnet"):
+                if self.generator.has(method, name):
+                    self.generator.generate(self.first_question, method, generator=name, steps=1, samples=1)
+        if self.generator.has("hyperclip") and self.generator.known_questions:
+            self.generator.infer_question(self.generator.generate(self.first_question, "cond_multitask"), 1)
+
+
+def _familiar_pictures(generator: AdapterGenerator, world: World) -> PictureNovelty | None:
+    """From scenes of known questions, where scenes can be drawn; a release ships no pictures."""
+    if not world.drawn:
+        return None
+    known = generator.known_questions
+    asked = [question["question"] for question in known[:: max(1, len(known) // _SCENES)]]
+    return PictureNovelty(generator.backbone, [draw(world, question, 1, seed=0)[0][0] for question in asked])
