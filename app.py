@@ -20,32 +20,19 @@ except ImportError:
 import gradio as gr
 import torch
 
-from core.demo import about, results
+from core.demo import about, pages, results
 from core.demo.api import endpoints
-from core.demo.ask import MAX_PICTURES, add_to_score, check_question, read_answers
-from core.demo.cards import comparison_cards, error_card
-from core.demo.files import open_adapter, read_pictures
-from core.demo.guidance import sweep
+from core.demo.ask import MAX_PICTURES
 from core.demo.link import MAX_GAMMA, WRITE_JS, Shared, read_link
-from core.demo.refine import DRAWS, KS, k_shot_curve, label_pictures, refined, start
-from core.demo.similarity import read_questions
+from core.demo.parts import DRAWN, OWN, PRIVATE, Pictures, Question, download_of, paths_of, stops, upload
+from core.demo.refine import KS
 from core.demo.studio import Studio
-from core.demo.views import (
-    EMPTY,
-    HEADER,
-    guidance_curves,
-    guidance_plane,
-    inference,
-    refine_cards,
-    refine_curve,
-    similarity_maps,
-)
+from core.demo.views import EMPTY, HEADER
 from core.generator import AdapterGenerator
 
 ROOT = Path(__file__).parent
 WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
-WORKERS, QUEUE, FILE_SIZE = 2, 64, "10mb"  # requests worked on at a time, waiting, and the size of an upload
-DRAWN, OWN = "Drawn scenes", "My own pictures"
+WORKERS, QUEUE, FILE_SIZE = 2, 64, "10 MB"  # requests worked on at a time, waiting, and the size of an upload
 MODELS = {"concurrency_limit": WORKERS, "concurrency_id": "models"}  # one limit for all that computes
 THEME = gr.themes.Default(
     primary_hue="indigo",
@@ -62,91 +49,11 @@ THEME = gr.themes.Default(
     button_large_text_size="*text_md",
     button_large_padding="10px 14px",
 )
-LAUNCH = {"theme": THEME, "css_paths": ROOT / "core" / "demo" / "style.css", "max_file_size": FILE_SIZE}
-
-
-class Question:
-    """A question with its candidate answers, filled in from the nearest known question when the question changes."""
-
-    def __init__(self, studio: Studio, tab: str) -> None:
-        self._studio = studio
-        first = studio.first_question
-        self.filled_for = gr.State(first)
-        self.question = gr.Textbox(
-            first, label="Question", placeholder=first, elem_id=f"{tab}-question", max_length=300, lines=1
-        )
-        self.answers = gr.Textbox(
-            ", ".join(studio.suggest(first)),
-            label="Candidate answers, separated by commas",
-            info="Filled in from the nearest known question; edit as you like.",
-            elem_id=f"{tab}-answers",
-            lines=1,
-            max_lines=4,
-        )
-        self.filling = {
-            "fn": self._fill,
-            "inputs": [self.question, self.filled_for, self.answers],
-            "outputs": [self.answers, self.filled_for],
-            "api_visibility": "private",
-            "show_progress": "hidden",
-        }
-        self.question.change(**self.filling, trigger_mode="always_last")
-
-    def _fill(self, question: str, filled_for: str, answers: str) -> tuple[str, str]:
-        question = " ".join((question or "").split())
-        if not question or question == filled_for:
-            return answers, filled_for
-        return ", ".join(self._studio.suggest(question)), question
-
-    def follow(self, tab: gr.Tab, other: Question) -> None:
-        """Take over another tab's question when this tab is opened, if that question is a new one."""
-        taken = gr.State(self._studio.first_question)
-        tab.select(
-            lambda theirs, their_answers, taken, own, answers: (
-                (own, answers, own, taken) if theirs == taken else (theirs, their_answers, theirs.strip(), theirs)
-            ),
-            [other.question, other.answers, taken, self.question, self.answers],
-            [self.question, self.answers, self.filled_for, taken],
-            api_visibility="private",
-            show_progress="hidden",
-        )
-
-
-class Pictures:
-    """Scenes drawn to order, where the release's world can be drawn, or a visitor's own pictures."""
-
-    def __init__(self, studio: Studio, tab: str, count: int, most: int = MAX_PICTURES) -> None:
-        drawn = studio.world.drawn
-        self.source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Pictures", visible=drawn)
-        self.count = gr.Slider(1, most, min(count, most), step=1, label="How many scenes", visible=drawn)
-        self.own = gr.Gallery(
-            label="Your pictures: add files, paste, or use the camera",
-            sources=["upload", "clipboard", "webcam"],
-            type="filepath",
-            file_types=["image"],
-            interactive=True,
-            columns=4,
-            height=210,
-            visible=not drawn,
-            elem_id=f"{tab}-pictures",
-        )
-        self.source.change(
-            lambda source: (gr.update(visible=source == DRAWN), gr.update(visible=source == OWN)),
-            self.source,
-            [self.count, self.own],
-            api_visibility="private",
-            show_progress="hidden",
-        )
-        self.inputs = [self.source, self.count, self.own]
-
-
-def paths_of(gallery: list[tuple[str, str | None]] | None) -> list[str]:
-    return [path for path, _ in gallery or []]
-
-
-def stops(button: gr.Button, *events) -> None:
-    """Let a button end the waiting for events; what is being computed runs to its next step."""
-    button.click(None, cancels=list(events), api_visibility="private")
+LAUNCH = {
+    "theme": THEME,
+    "css_paths": ROOT / "core" / "demo" / "style.css",
+    "max_file_size": FILE_SIZE.replace(" ", "").lower(),
+}
 
 
 def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
@@ -154,30 +61,23 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
     families = list(studio.examples)
 
     @on_gpu
-    def ask(question, answers, source, count, own, chosen, name, gamma, steps, samples, seed, score):
-        try:
-            seed, drawn = int(seed or 0), source == DRAWN
-            question, candidates = check_question(question), read_answers(answers)
-            images, truths = studio.gather(question, drawn, int(count), paths_of(own), seed)
-            comparison = studio.compare(
-                question,
-                candidates,
-                images,
-                truths,
-                chosen,
-                drawn=drawn,
-                name=name.lower(),
-                gamma=float(gamma),
-                steps=int(steps),
-                samples=int(samples),
-                seed=seed,
-            )
-        except ValueError as error:
-            return error_card(str(error)), score, gr.update(value=None, interactive=False)
-        score = add_to_score(score, comparison, seed)
-        made = next((adapter for adapter in comparison.adapters.values() if adapter.w is not None), None)
-        file = None if made is None else str(studio.downloads.save(made))
-        return comparison_cards(comparison, score), score, gr.update(value=file, interactive=file is not None)
+    def ask(question, answers, source, count, own, methods, name, gamma, steps, samples, seed, score):
+        html, score, file = pages.ask(
+            studio,
+            question,
+            answers,
+            source == DRAWN,
+            int(count),
+            paths_of(own),
+            methods,
+            name.lower(),
+            float(gamma),
+            int(steps),
+            int(samples),
+            int(seed or 0),
+            score,
+        )
+        return html, score, download_of(file)
 
     def restore(request: gr.Request):
         """The state that the page's address asks for."""
@@ -206,7 +106,7 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
                 MAX_GAMMA,
                 studio.gamma,
                 step=0.05,
-                label="Guidance strength gamma of HyperLDM",
+                label="Guidance strength gamma",
                 info="0 ignores the question, 1 is the conditional model, more exaggerates it",
             )
             with gr.Accordion("More", open=False):
@@ -233,44 +133,34 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
         "fn": None,
         "inputs": [words.question, words.answers, chosen, gamma, seed],
         "js": WRITE_JS,
-        "api_visibility": "private",
+        **PRIVATE,
     }
     asking = {"fn": ask, "inputs": inputs, "outputs": outputs, **MODELS}
-    private = {"api_visibility": "private"}
     clicked = button.click(**words.filling).then(**asking, api_name="ask", api_visibility="undocumented")
     clicked.then(**writing)
-    submitted = words.question.submit(**words.filling).then(**asking, **private)
+    submitted = words.question.submit(**words.filling).then(**asking, **PRIVATE)
     submitted.then(**writing)
-    renewed = again.click(lambda seed: int(seed or 0) + 1, seed, seed, **private).then(**asking, **private)
+    renewed = again.click(lambda seed: int(seed or 0) + 1, seed, seed, **PRIVATE).then(**asking, **PRIVATE)
     renewed.then(**writing)
-    picked = samples_of.click(lambda sample: sample[0], samples_of, words.question, **private)
-    picked = picked.then(**words.filling).then(**asking, **private)
+    picked = samples_of.click(lambda sample: sample[0], samples_of, words.question, **PRIVATE)
+    picked = picked.then(**words.filling).then(**asking, **PRIVATE)
     picked.then(**writing)
     stops(stop, clicked, submitted, renewed, picked)
     family.change(
-        lambda family: gr.Dataset(samples=[[q] for q in studio.examples[family]]), family, samples_of, **private
+        lambda family: gr.Dataset(samples=[[q] for q in studio.examples[family]]), family, samples_of, **PRIVATE
     )
-    reset.click(lambda: {}, None, score, **private)
+    reset.click(lambda: {}, None, score, **PRIVATE)
     restored = [words.question, words.answers, words.filled_for, chosen, gamma, seed]
-    demo.load(restore, None, restored, **private).then(**asking, **private)
+    demo.load(restore, None, restored, **PRIVATE).then(**asking, **PRIVATE)
     return words
 
 
 def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
     @on_gpu
     def guide(question, answers, source, count, own, seed):
-        try:
-            seed = int(seed or 0)
-            question, candidates = check_question(question), read_answers(answers)
-            images, truths = studio.gather(question, source == DRAWN, int(count), paths_of(own), seed)
-            x = studio.generator.backbone.encode_images(images)
-            seen = []
-            for guided in sweep(studio.generator, studio.plane, question, candidates, x, truths, seed=seed):
-                seen.append(guided)
-                yield guidance_curves(seen, studio.gamma), gr.skip()
-            yield guidance_curves(seen, studio.gamma), guidance_plane(studio.plane, seen)
-        except ValueError as error:
-            yield error_card(str(error)), ""
+        steps = pages.guide(studio, question, answers, source == DRAWN, int(count), paths_of(own), int(seed or 0))
+        for curves, plane in steps:
+            yield curves, gr.skip() if plane is None else plane
 
     gr.Markdown(
         "One question, one set of pictures, the same noise, and the strength of guidance from 0 (the question is not "
@@ -295,48 +185,18 @@ def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
         [words.question, words.answers, *pictures.inputs, seed],
         [curves, plane],
         show_progress="minimal",
-        api_visibility="private",
+        **PRIVATE,
         **MODELS,
     )
     stops(stop, running)
 
 
 def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
-    generator, shown = studio.generator, 6
-
     @on_gpu
     def refine(question, answers, source, most, labelled, seed):
-        try:
-            seed, most = int(seed or 0), int(most)
-            question, candidates = check_question(question), read_answers(answers)
-            if source == DRAWN:  # two sets of scenes that have none in common
-                images, truths = studio.gather(question, True, MAX_PICTURES, None, seed)
-                examples = label_pictures(generator.backbone.encode_images(images), truths, candidates)
-                images, truths = studio.gather(question, True, MAX_PICTURES, None, seed + 1)
-                held_out = label_pictures(generator.backbone.encode_images(images), truths, candidates)
-                tested = f"{len(held_out)} scenes held out"
-            else:
-                images, truths = read_pictures([path for path, _ in labelled]), [label for _, label in labelled]
-                examples = label_pictures(generator.backbone.encode_images(images), truths, candidates)
-                held_out, tested = None, "a third of your pictures, held out each time"
-                most = min(most, len(examples) - -(-len(examples) // 3))
-            seen = []
-            for point in k_shot_curve(generator, question, candidates, examples, held_out, most, seed=seed):
-                seen.append(point)
-                yield refine_curve(seen, most, DRAWS, tested), gr.skip(), gr.skip()
-            k = seen[-1].k
-            first = next(iter(studio.few_shot))
-            used = examples[torch.arange(k)] if source == DRAWN else examples
-            adapters = {
-                "Generated, no examples": start(generator, question, candidates, first, seed=seed),
-                f"Generated, {len(used)} examples": refined(generator, question, candidates, used, first, seed=seed),
-            }
-            x = generator.backbone.encode_images(images[:shown])
-            cards = refine_cards(images[:shown], truths[:shown], candidates, adapters, x)
-            file = str(studio.downloads.save(list(adapters.values())[-1]))
-            yield refine_curve(seen, k, DRAWS, tested), cards, gr.update(value=file, interactive=True)
-        except ValueError as error:
-            yield error_card(str(error)), "", gr.update(value=None, interactive=False)
+        steps = pages.refine(studio, question, answers, source == DRAWN, int(most), labelled, int(seed or 0))
+        for curve, cards, file in steps:
+            yield curve, gr.skip() if cards is None else cards, gr.skip() if file is None else download_of(file)
 
     def label(own, answer, labelled):
         answer = (answer or "").strip()
@@ -363,16 +223,7 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
         with gr.Column(elem_classes="qa-settings"):
             source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Examples", visible=drawn)
             with gr.Group(visible=not drawn) as own_group:
-                own = gr.Gallery(
-                    label="Pictures with one right answer: add files, paste, or use the camera",
-                    sources=["upload", "clipboard", "webcam"],
-                    type="filepath",
-                    file_types=["image"],
-                    interactive=True,
-                    columns=4,
-                    height=210,
-                    elem_id="refine-pictures",
-                )
+                own = upload("Pictures with one right answer", elem_id="refine-pictures")
                 answer = gr.Textbox(label="Their right answer", elem_id="refine-answer")
                 add = gr.Button("Add as examples", size="sm")
                 gallery = gr.Gallery(label="Labelled examples", interactive=False, columns=4, height=180)
@@ -382,42 +233,29 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
             curve = gr.HTML(EMPTY.format("Accuracy over the number of examples will be here."), elem_id="curve")
             cards = gr.HTML(elem_id="refined")
     labelled = gr.State([])
-    private = {"api_visibility": "private"}
-    source.change(lambda source: gr.update(visible=source == OWN), source, own_group, **private)
-    add.click(label, [own, answer, labelled], [labelled, gallery, own], **private)
+    source.change(lambda source: gr.update(visible=source == OWN), source, own_group, **PRIVATE)
+    add.click(label, [own, answer, labelled], [labelled, gallery, own], **PRIVATE)
     running = button.click(
         refine,
         [words.question, words.answers, source, most, labelled, seed],
         [curve, cards, download],
         show_progress="minimal",
-        **private,
+        **PRIVATE,
         **MODELS,
     )
     stops(stop, running)
 
 
 def identify_tab(studio: Studio) -> None:
-    generator = studio.generator
-
-    @on_gpu
-    def identify(path):
-        try:
-            adapter = open_adapter(path, generator)
-            return inference(adapter, generator.infer_question(adapter, 8), generator)
-        except ValueError as error:
-            return error_card(str(error))
-
-    @on_gpu
-    def example(question):
-        return str(studio.downloads.save(generator.generate(question)))
-
+    identify = on_gpu(lambda path: pages.identify(studio, path))
+    example = on_gpu(lambda question: pages.example_adapter(studio, question))
     gr.Markdown(
         "HyperCLIP embeds weights beside questions, so it can say which question an adapter answers without running it "
         "on a single picture. It finds the kind of question more often than the very one.",
         elem_classes="qa-lead",
     )
-    with gr.Row():
-        with gr.Column(scale=4, min_width=320):
+    with gr.Row(elem_classes="qa-grid"):
+        with gr.Column(elem_classes="qa-words"):
             file = gr.File(
                 label="Adapter file (.safetensors)",
                 file_count="single",
@@ -428,36 +266,27 @@ def identify_tab(studio: Studio) -> None:
             button = gr.Button("What is it for?", variant="primary", elem_id="identify")
             made = gr.Button("Try an adapter made for a known question", size="sm", elem_id="identify-example")
             known = gr.Dropdown(
-                [question["question"] for question in generator.known_questions[:40]], label="Known question"
+                [question["question"] for question in studio.generator.known_questions[:40]], label="Known question"
             )
         with gr.Column(elem_classes="qa-result"):
             result = gr.HTML(EMPTY.format("The most likely questions will be here."), elem_id="identified")
-    private = {"api_visibility": "private"}
-    button.click(identify, file, result, **private, **MODELS)
-    made.click(example, known, file, **private, **MODELS).then(identify, file, result, **private, **MODELS)
+    button.click(identify, file, result, **PRIVATE, **MODELS)
+    made.click(example, known, file, **PRIVATE, **MODELS).then(identify, file, result, **PRIVATE, **MODELS)
 
 
 def compare_tab(studio: Studio) -> None:
-    @on_gpu
-    def compare(text, seed):
-        try:
-            questions = read_questions(text)
-            return similarity_maps(questions, *studio.similarity(questions, int(seed or 0)))
-        except ValueError as error:
-            return error_card(str(error))
-
+    compare = on_gpu(lambda text, seed: pages.compare(studio, text, int(seed or 0)))
     gr.Markdown(
         "Questions that read alike may need very different adapters, and questions that read differently the same one.",
         elem_classes="qa-lead",
     )
-    first = [questions[0] for questions in studio.examples.values()][:6]
-    lines = [studio.first_question, *(question for question in first if question != studio.first_question)]
+    lines = studio.world.alike or [questions[0] for questions in studio.examples.values()][:8]
     text = gr.Textbox("\n".join(lines), label="Questions, one a line (2 to 12)", lines=7, elem_id="questions")
     with gr.Row():
         button = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
         seed = gr.Number(0, precision=0, minimum=0, label="Seed", scale=1, min_width=120)
     result = gr.HTML(EMPTY.format("Two maps of similarities will be here."), elem_id="compared")
-    button.click(compare, [text, seed], result, api_visibility="private", **MODELS)
+    button.click(compare, [text, seed], result, **PRIVATE, **MODELS)
 
 
 def results_tab() -> None:

@@ -6,6 +6,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -78,7 +79,7 @@ class Backbone:
         """The factor on cosines that the model was trained with."""
         return float(self.model.logit_scale.exp())
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, str]:
         """What features depend on: the model's name, a digest of its weights, and its transform."""
         digest = hashlib.sha256()

@@ -151,11 +151,11 @@ def _polite(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _path(file: Any) -> str:
-    """Where an uploaded file lies; endpoints get its description as a dictionary."""
-    path = file.get("path") if isinstance(file, dict) else None
-    if not isinstance(path, str):
+    """Where an uploaded file lies. Endpoints get its description as a dictionary; Gradio has checked that it lies among
+    the uploads only if the description says what it is."""
+    if not isinstance(file, dict) or (file.get("meta") or {}).get("_type") != "gradio.FileData":
         raise ValueError("a file is expected; with gradio_client, wrap its path in handle_file(...)")
-    return path
+    return file["path"]
 
 
 def _gamma(method: str, gamma: float) -> float | None:

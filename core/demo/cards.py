@@ -121,8 +121,8 @@ def _all_probabilities(rows: Sequence[Row], i: int, answers: Sequence[str]) -> s
         for k, answer in enumerate(answers)
     )
     return (
-        "<details><summary>all probabilities</summary>"
-        f'<div class="qa-scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div></details>'
+        '<details><summary>all probabilities</summary><div class="qa-scroll"><table>'
+        f"<thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div></details>"
     )
 
 

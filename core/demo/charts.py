@@ -132,8 +132,9 @@ def bars(items: Sequence[tuple[str, str, float]], css: str = "c0") -> str:
     return (
         '<ol class="qa-ranked">'
         + "".join(
-            f'<li><div class="bar {css}" style="--p:{100 * share / top:.1f}%"></div><span class="text">{escape(text)}</span>'
-            f'<span class="note">{escape(note)}</span><span class="pct">{100 * share:.1f}%</span></li>'
+            f'<li><div class="bar {css}" style="--p:{100 * share / top:.1f}%"></div>'
+            f'<span class="text">{escape(text)}</span><span class="note">{escape(note)}</span>'
+            f'<span class="pct">{100 * share:.1f}%</span></li>'
             for text, note, share in items
         )
         + "</ol>"
@@ -174,7 +175,9 @@ def _round_ticks(low: float, high: float) -> list[float]:
 
 def _figure(body: str, told: str, legend: Sequence[tuple[str, str]], title: str) -> str:
     keys = "".join(f'<span class="key {css}"><i></i>{escape(label)}</span>' for label, css in legend)
+    head = f"<h3>{escape(title)}</h3>" if title else ""
     return (
-        f'<figure class="qa-chart">{f"<h3>{escape(title)}</h3>" if title else ""}<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">{body}</svg>'
+        f'<figure class="qa-chart">{head}'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(told)}">{body}</svg>'
         f"<figcaption>{keys}</figcaption></figure>"
     )

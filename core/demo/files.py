@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
-import threading
-from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,19 +18,16 @@ class Downloads:
 
     def __init__(self, keep: int = 64) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="adapters-")
-        self._paths: deque[Path] = deque()
-        self._keep, self._count, self._lock = keep, 0, threading.Lock()
+        self._keep = keep
 
     def save(self, adapter: Adapter) -> Path:
-        """Write an adapter; returns its path."""
+        """Write an adapter; returns its path. State is on disk alone: forked workers share it."""
         slug = re.sub(r"[^a-z0-9]+", "-", adapter.provenance["question"].lower()).strip("-")[:60]
-        with self._lock:
-            self._count += 1
-            path = Path(self._directory.name) / str(self._count) / f"{slug or 'adapter'}.safetensors"
-            adapter.save(path)
-            self._paths.append(path)
-            while len(self._paths) > self._keep:
-                self._paths.popleft().unlink(missing_ok=True)
+        root = Path(self._directory.name)
+        path = Path(tempfile.mkdtemp(dir=root)) / f"{slug or 'adapter'}.safetensors"
+        adapter.save(path)
+        for old in sorted(root.iterdir(), key=lambda folder: folder.stat().st_mtime_ns)[: -self._keep]:
+            shutil.rmtree(old, ignore_errors=True)
         return path
 
 

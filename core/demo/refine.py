@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -60,6 +61,19 @@ def label_pictures(x: Tensor, truths: Sequence[str | None], answers: Sequence[st
     return Labelled(x[kept].clone(), torch.tensor([list(answers).index(truths[i]) for i in kept]))
 
 
+def usable(examples: Labelled, held_out: Labelled | None) -> int:
+    """How many examples can be adapted to: all, or two thirds of them if they must test each other.
+
+    Raises:
+        ValueError: fewer than `MIN_OWN` examples and nothing held out.
+    """
+    if held_out is not None:
+        return len(examples)
+    if len(examples) < MIN_OWN:
+        raise ValueError(f"{len(examples)} labelled pictures; at least {MIN_OWN} are needed, a third to test with")
+    return len(examples) - math.ceil(len(examples) / 3)
+
+
 def k_shot_curve(
     generator: AdapterGenerator,
     question: str,
@@ -75,21 +89,18 @@ def k_shot_curve(
     Without `held_out`, each order holds out a third of the examples themselves.
 
     Raises:
-        ValueError: fewer than `MIN_OWN` examples and nothing held out, or `most` out of range.
+        ValueError: too few examples, or `most` out of range.
     """
-    if held_out is None and len(examples) < MIN_OWN:
-        raise ValueError(f"{len(examples)} labelled pictures; at least {MIN_OWN} are needed, a third to test with")
+    room = usable(examples, held_out)
+    if not 0 <= most <= min(KS[-1], room):
+        raise ValueError(f"{most} examples; allowed: 0 to {min(KS[-1], room)}")
     rng = torch.Generator().manual_seed(seed)
     orders = torch.stack([torch.randperm(len(examples), generator=rng) for _ in range(DRAWS)])  # (T, N)
-    tested = 0 if held_out is not None else -(-len(examples) // 3)
+    tested = len(examples) - room
     if held_out is None:
         query = _batch(generator, question, answers, examples, orders[:, :tested])
     else:
         query = _batch(generator, question, answers, held_out, torch.arange(len(held_out)).expand(DRAWS, -1))
-    usable = len(examples) - tested
-    if not 0 <= most <= KS[-1]:
-        raise ValueError(f"{most} examples; allowed: 0 to {KS[-1]}")
-    most = min(most, usable)
     for k in [k for k in KS if k < most] + [most]:
         chosen = orders[:, tested : tested + max(k, 1)]
         support = _batch(generator, question, answers, examples, chosen)

@@ -37,10 +37,7 @@ def table1(document: dict[str, Any]) -> str:
     head = [*(f"{name} ({_count(by_label, tasks)})" for tasks, name in _TASKS.items())]
     body = "".join(
         f'<tr><th scope="row">{escape(label)}</th>'
-        + "".join(
-            f'<td class="barred {css}" style="--p:{value:.1f}%">{value:.1f}</td>' if value is not None else "<td></td>"
-            for value in values
-        )
+        + "".join("<td></td>" if value is None else _barred(value, css) for value in values)
         + f"<td>{versus}</td><td>{'' if paper is None else f'{100 * paper:.1f}'}</td></tr>"
         for label, css, values, versus, paper in rows
     )
@@ -93,6 +90,10 @@ def figure5_panels(document: dict[str, Any]) -> str:
 def source(document: dict[str, Any]) -> str:
     """How a result came to be, in Markdown."""
     return f"Made by `{document['command']}` at commit `{document['commit']}`."
+
+
+def _barred(value: float, css: str) -> str:
+    return f'<td class="barred {css}" style="--p:{value:.1f}%">{value:.1f}</td>'
 
 
 def _percent(record: dict[str, Any] | None) -> float | None:

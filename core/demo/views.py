@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,15 +14,10 @@ from torch import Tensor
 from core.demo.cards import Row, picture_cards
 from core.demo.charts import Line, bars, heatmap, line_chart, path_chart
 from core.demo.guidance import GAMMAS, PATHS, Guided, LatentPlane
-from core.demo.refine import KS, ROWS, KShot
+from core.demo.refine import DRAWS, KS, ROWS, KShot
 from core.generator import Adapter, AdapterGenerator
 
-HEADER = """<header class="qa-header"><svg viewBox="0 0 54 54" aria-hidden="true"><rect width="54" height="54" rx="14" fill="#4f46e5"/>
-<path d="M15 17h14a5 5 0 0 1 5 5v4a5 5 0 0 1-5 5h-7l-6 5v-5a5 5 0 0 1-4-5v-4a5 5 0 0 1 3-5z" fill="#fff"/>
-<g stroke="#c7d2fe" stroke-width="1.6"><path d="M37 17l8 9M37 36l8-10M37 17l0 19"/></g>
-<g fill="#fde68a"><circle cx="37" cy="17" r="3.4"/><circle cx="37" cy="36" r="3.4"/><circle cx="45" cy="26" r="3.4"/></g></svg>
-<div><h1>A question becomes a neural network</h1><p>Type a question. A diffusion model writes the weights of a small CLIP-Adapter
-for it, with no training data, and the adapter classifies pictures.</p></div></header>"""
+HEADER = (Path(__file__).parent / "header.html").read_text()
 EMPTY = '<div class="qa-empty">{}</div>'
 
 
@@ -30,8 +26,8 @@ def working(done: int, total: int, what: str) -> str:
     if done >= total:
         return ""
     return (
-        f'<p class="qa-hint" role="status"><progress value="{done}" max="{total}" aria-label="{escape(what)}"></progress> '
-        f"{escape(what)}</p>"
+        f'<p class="qa-hint" role="status"><progress value="{done}" max="{total}" aria-label="{escape(what)}">'
+        f"</progress> {escape(what)}</p>"
     )
 
 
@@ -59,15 +55,15 @@ def guidance_plane(plane: LatentPlane, seen: Sequence[Guided]) -> str:
     paths = [(f"gamma {gamma:g}", css, by_gamma[gamma].path) for gamma, css in zip(PATHS, classes, strict=True)]
     ends = torch.stack([guided.end for guided in seen])
     return path_chart(plane.points, paths, ends, "The way of the latent z_t") + (
-        f'<p class="qa-hint">From the same noise (open circle) to a latent. The plane holds {100 * plane.share:.0f}% of '
-        "the variance of the training latents; the dotted trail joins the means of all samples from gamma 0 to 3, which "
-        "become the adapters.</p>"
+        f'<p class="qa-hint">From the same noise (open circle) to a latent. The plane holds {100 * plane.share:.0f}% '
+        "of the variance of the training latents; the dotted trail joins the means of all samples from gamma 0 to 3, "
+        "which become the adapters.</p>"
     )
 
 
-def refine_curve(points: Sequence[KShot], total: int, orders: int, held_out: str) -> str:
+def refine_curve(points: Sequence[KShot], total: int, held_out: str) -> str:
     """Accuracy on held-out pictures over the number of examples, with the range over orders."""
-    rows = [row for row in ROWS if points and row in points[0].accuracy]
+    rows = [row for row in ROWS if row in points[0].accuracy]
     ks = [point.k for point in points]
     lines = [
         Line(
@@ -83,7 +79,9 @@ def refine_curve(points: Sequence[KShot], total: int, orders: int, held_out: str
     last = max([k for k in KS if k <= total] + [total, 1])
     ticks = [k for k in (0, 1, 2, 5, 10, 20, 30, 40, 50) if k <= last and (last <= 10 or k not in (1, 2, 5))]
     ticks = [*ticks, last] if ticks[-1] != last else ticks
-    chart = line_chart(lines, x_label="labelled examples", y_label="accuracy", x_ticks=ticks, title="Accuracy on pictures held out")
+    chart = line_chart(
+        lines, x_label="labelled examples", y_label="accuracy", x_ticks=ticks, title="Accuracy on pictures held out"
+    )
     done = bool(points) and points[-1].k >= total
     return (
         chart
@@ -92,7 +90,7 @@ def refine_curve(points: Sequence[KShot], total: int, orders: int, held_out: str
             if done
             else working(ks[-1] if ks else 0, total, f"adapting on more examples, {ks[-1] if ks else 0} so far")
         )
-        + f'<p class="qa-hint">Mean and range over {orders} orders of the examples, on {escape(held_out)}.</p>'
+        + f'<p class="qa-hint">Mean and range over {DRAWS} orders of the examples, on {escape(held_out)}.</p>'
     )
 
 
@@ -132,5 +130,5 @@ def inference(adapter: Adapter, found: Sequence[dict[str, Any]], generator: Adap
     ranked = bars([(item["question"], ", ".join(item["answers"][:6]), item["probability"]) for item in found])
     return (
         f'<p class="qa-hint">Among {len(generator.known_questions)} known questions, by the weights alone:</p>{ranked}'
-        f'<p class="qa-hint">For comparison, the file itself says that it was made for {escape(made)}.</p>'
+        f'<p class="qa-hint">For comparison, the file itself says that it was {escape(made)}.</p>'
     )

@@ -23,15 +23,26 @@ class World:
     summary: str
     credit: str
     bias: str
+    alike: tuple[str, ...] = ()  # questions worth comparing
 
 
 _DRAWN = World(
     True,
-    "This model lives in a **world of drawn scenes**: up to four things on coloured badges, in a frame. It has never seen "
-    "a photograph.",
+    "This model lives in a **world of drawn scenes**: up to four things on coloured badges, in a frame. It has never "
+    "seen a photograph.",
     "Glyphs and scenes: [OpenMoji](https://openmoji.org), CC BY-SA 4.0; the models were trained on them.",
     "Scenes follow arbitrary habits, drawn at random (which thing tends to have which colour, place and company). The "
     "models have learned to expect them, and nothing else about the world.",
+    (
+        "What colour is the badge behind the dog?",
+        "Which colour is behind the dog?",
+        "What colour is the badge behind the cat?",
+        "What colour is the background behind the dog?",
+        "Where is the dog?",
+        "In which corner is the cat?",
+        "How many things are in the picture with the dog?",
+        "What animal is there?",
+    ),
 )
 
 

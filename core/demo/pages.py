@@ -1,0 +1,144 @@
+"""What each tab answers to what a visitor sends: HTML, or a message in its place where something is amiss."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from core.demo import refine as few_shot
+from core.demo.ask import MAX_PICTURES, Score, add_to_score, check_question, read_answers
+from core.demo.cards import comparison_cards, error_card
+from core.demo.files import open_adapter, read_pictures
+from core.demo.guidance import sweep
+from core.demo.similarity import read_questions
+from core.demo.studio import Studio
+from core.demo.views import guidance_curves, guidance_plane, inference, refine_cards, refine_curve, similarity_maps
+
+_SHOWN = 6  # pictures judged before and after refinement
+_RANKED = 8  # questions that an adapter may be for
+
+
+def ask(
+    studio: Studio,
+    question: str,
+    answers: str,
+    drawn: bool,
+    count: int,
+    paths: Sequence[str],
+    methods: Sequence[str],
+    name: str,
+    gamma: float,
+    steps: int,
+    samples: int,
+    seed: int,
+    score: Score,
+) -> tuple[str, Score, str | None]:
+    """(cards, the visit's score, file of the first method's adapter) for a question about scenes or own pictures."""
+    try:
+        question, candidates = check_question(question), read_answers(answers)
+        images, truths = studio.gather(question, drawn, count, paths, seed)
+        comparison = studio.compare(
+            question,
+            candidates,
+            images,
+            truths,
+            methods,
+            drawn=drawn,
+            name=name,
+            gamma=gamma,
+            steps=steps,
+            samples=samples,
+            seed=seed,
+        )
+    except ValueError as error:
+        return error_card(str(error)), score, None
+    score = add_to_score(score, comparison, seed)
+    made = next((adapter for adapter in comparison.adapters.values() if adapter.w is not None), None)
+    return comparison_cards(comparison, score), score, None if made is None else str(studio.downloads.save(made))
+
+
+def guide(
+    studio: Studio, question: str, answers: str, drawn: bool, count: int, paths: Sequence[str], seed: int
+) -> Iterator[tuple[str, str | None]]:
+    """(curves so far, the plane at the end) while the strength of guidance rises."""
+    try:
+        question, candidates = check_question(question), read_answers(answers)
+        images, truths = studio.gather(question, drawn, count, paths, seed)
+        x = studio.generator.backbone.encode_images(images)
+        seen = []
+        for guided in sweep(studio.generator, studio.plane, question, candidates, x, truths, seed=seed):
+            seen.append(guided)
+            yield guidance_curves(seen, studio.gamma), None
+        yield guidance_curves(seen, studio.gamma), guidance_plane(studio.plane, seen)
+    except ValueError as error:
+        yield error_card(str(error)), ""
+
+
+def refine(
+    studio: Studio,
+    question: str,
+    answers: str,
+    drawn: bool,
+    most: int,
+    labelled: Sequence[tuple[str, str]],
+    seed: int,
+) -> Iterator[tuple[str, str | None, str | None]]:
+    """(curve so far, cards and the refined adapter's file at the end) while labelled examples come in: drawn scenes,
+    tested on others, or `labelled` files (path, answer), tested on a third of them."""
+    generator, encode = studio.generator, studio.generator.backbone.encode_images
+    try:
+        question, candidates = check_question(question), read_answers(answers)
+        if drawn:
+            images, truths = studio.gather(question, True, MAX_PICTURES, (), seed)
+            examples = few_shot.label_pictures(encode(images), truths, candidates)
+            images, truths = studio.gather(question, True, MAX_PICTURES, (), seed + 1)
+            held_out = few_shot.label_pictures(encode(images), truths, candidates)
+            tested = f"{len(held_out)} other scenes"
+        else:
+            images, truths = read_pictures([path for path, _ in labelled]), [answer for _, answer in labelled]
+            strange = sorted(set(truths) - set(candidates))
+            if strange:
+                raise ValueError(f"the right answer {strange[0]!r} is not among the candidate answers")
+            examples = few_shot.label_pictures(encode(images), truths, candidates)
+            held_out, tested = None, "a third of your pictures, another third for each order"
+        most = min(most, few_shot.usable(examples, held_out))
+        seen = []
+        for point in few_shot.k_shot_curve(generator, question, candidates, examples, held_out, most, seed=seed):
+            seen.append(point)
+            yield refine_curve(seen, most, tested), None, None
+        used = examples[torch.arange(most)] if drawn else examples
+        row = next(iter(studio.few_shot))
+        adapters = {
+            "Generated, no examples": few_shot.start(generator, question, candidates, row, seed=seed),
+            f"Generated, {len(used)} examples": few_shot.refined(generator, question, candidates, used, row, seed=seed),
+        }
+        fair = [i for i, truth in enumerate(truths) if truth in candidates][:_SHOWN]
+        shown = [images[i] for i in fair]
+        cards = refine_cards(shown, [truths[i] for i in fair], candidates, adapters, encode(shown))
+        yield refine_curve(seen, most, tested), cards, str(studio.downloads.save(list(adapters.values())[-1]))
+    except ValueError as error:
+        yield error_card(str(error)), "", ""
+
+
+def identify(studio: Studio, path: str | None) -> str:
+    """The questions that the adapter in a file is most likely for."""
+    try:
+        adapter = open_adapter(path, studio.generator)
+    except ValueError as error:
+        return error_card(str(error))
+    return inference(adapter, studio.generator.infer_question(adapter, _RANKED), studio.generator)
+
+
+def example_adapter(studio: Studio, question: str) -> str:
+    """The file of an adapter generated for a question."""
+    return str(studio.downloads.save(studio.generator.generate(check_question(question))))
+
+
+def compare(studio: Studio, text: str, seed: int) -> str:
+    """Maps of how alike the adapters and the embeddings of several questions are."""
+    try:
+        questions = read_questions(text)
+    except ValueError as error:
+        return error_card(str(error))
+    return similarity_maps(questions, *studio.similarity(questions, seed))

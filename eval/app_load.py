@@ -1,0 +1,238 @@
+"""The demo under use: many visitors at once, its accuracy through the API, and pictures of its pages.
+
+Without a flag, starts the demo in a process of its own and lets 20 visitors ask at once, each uploading 8 pictures to
+be classified by all methods; prints how long they waited, from the first upload to the answer. With --accuracy, asks 50
+random test questions about fresh scenes and compares with Table 1's evaluation of the same tasks. With --screenshots,
+visits the pages in an installed Chromium (needs playwright). The release directory or Hub repository is HF_WEIGHTS,
+as for app.py. Each takes about a minute on two CPU cores.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that `python eval/app_load.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+import socket
+import statistics
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import httpx
+from PIL import Image
+
+from core.data.emoji_vqa import draw_scenes_for_question
+from core.tasks import Task
+from eval import common
+from eval.rows import ROWS, accuracy
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
+
+
+@contextlib.contextmanager
+def served() -> Iterator[str]:
+    """The demo in a process of its own; yields its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        for _ in range(240):
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            if process.poll() is not None:
+                raise RuntimeError(f"app.py ended with {process.returncode}; see its messages above")
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def load(address: str, visitors: int, pictures: int) -> tuple[list[float], list[str]]:
+    """Waits in seconds of visitors that all ask at once, and what failed.
+
+    Visitors share the server's cores with it, so they speak plain HTTP, which costs less than a client library.
+    """
+    waits: list[float] = []
+    failures: list[str] = []
+    gate = threading.Barrier(visitors)
+    tasks = _test_tasks(visitors, seed=0)
+    files = [
+        [_png(image) for image, _ in draw_scenes_for_question(task.question, pictures, seed=number)]
+        for number, task in enumerate(tasks)
+    ]
+
+    def visit(number: int) -> None:
+        with httpx.Client(base_url=address, timeout=120) as browser:
+            browser.get("/")  # the page is open; the wait begins with the click
+            gate.wait()
+            begun = time.perf_counter()
+            try:
+                html = _ask(browser, tasks[number], files[number], seed=number)
+                if html.count("<article") != pictures:
+                    failures.append(f"visitor {number}: {html[:200]}")
+            except (httpx.HTTPError, ValueError) as error:
+                failures.append(f"visitor {number}: {type(error).__name__}: {error}")
+            waits.append(time.perf_counter() - begun)
+
+    threads = [threading.Thread(target=visit, args=(number,)) for number in range(visitors)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return waits, failures
+
+
+def _ask(browser: httpx.Client, task: Task, files: Sequence[bytes], seed: int) -> str:
+    """The Ask tab's answer about uploaded pictures, by all methods at the settings that the page begins with."""
+    upload = [("files", (f"{i}.png", data, "image/png")) for i, data in enumerate(files)]
+    paths = browser.post("/gradio_api/upload", files=upload).raise_for_status().json()
+    gallery = [{"image": {"path": path, "meta": {"_type": "gradio.FileData"}}, "caption": None} for path in paths]
+    methods = ["hyperldm", "hyperclip", "cond_multitask", "clip"]
+    data = [task.question, ", ".join(task.answers), "My own pictures", 1, gallery, methods, "HVAE", 1.25, 50, 8, seed]
+    event = browser.post("/gradio_api/call/ask", json={"data": data}).raise_for_status().json()["event_id"]
+    kind = ""
+    with browser.stream("GET", f"/gradio_api/call/ask/{event}") as lines:
+        for line in lines.iter_lines():
+            if line.startswith("event: "):
+                kind = line.removeprefix("event: ")
+            elif line.startswith("data: ") and kind == "complete":
+                return json.loads(line.removeprefix("data: "))[0]
+            elif line.startswith("data: ") and kind == "error":
+                raise ValueError(f"the server says {line}")
+    raise ValueError("the server ended without an answer")
+
+
+def _png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def ask_about_scenes(address: str, tasks: Sequence[Task], scenes: int) -> dict[str, float]:
+    """Mean accuracy over tasks, by method, on fresh scenes of each through the API."""
+    from gradio_client import Client
+
+    client = Client(address, verbose=False)
+    scores: dict[str, list[float]] = {}
+    for task in tasks:
+        right: dict[str, int] = {}
+        fair = 0
+        for seed in range(-(-scenes // 64)):
+            told = client.predict(task.question, list(task.answers), 64, seed, api_name="/try_on_scenes")
+            kept = [i for i, truth in enumerate(told["truths"]) if truth in task.answers]
+            fair += len(kept)
+            for method, answers in told["answers"].items():
+                right[method] = right.get(method, 0) + sum(answers[i] == told["truths"][i] for i in kept)
+        for method, count in right.items():
+            scores.setdefault(method, []).append(count / fair)
+    return {method: statistics.mean(values) for method, values in scores.items()}
+
+
+def compare_accuracy(address: str, questions: int, scenes: int, seed: int) -> bool:
+    """Print accuracies through the API beside Table 1's way on the same tasks; whether they agree within two points."""
+    arguments = common.parser("")
+    run, (generator,) = common.open_release(arguments, arguments.parse_args([]))
+    chosen = _test_tasks(questions, seed)
+    told = ask_about_scenes(address, chosen, scenes)
+    test = run.task_set("test")
+    rows = {task.question: i for i, task in enumerate(test.tasks)}
+    test = test.select([rows[task.question] for task in chosen])
+    support, query = test.batch(part="support"), test.batch(part="query")
+    everything = test.batch()
+    print(f"{questions} random test questions, {scenes} fresh scenes each through the API; accuracy in %")
+    print(f"{'method':<18} {'API':>6} {'table 1, query images':>22} {'support and query images':>25}")
+    names = {"hyperldm": "hvae_hyperldm", "hyperclip": "hvae_hyperclip"}
+    close = True
+    for method, value in told.items():
+        row = next(row for row in reversed(ROWS) if row.id == names.get(method, method))
+        on_query, on_all = (float(accuracy(row, generator, support, batch).mean()) for batch in (query, everything))
+        print(f"{method:<18} {100 * value:6.1f} {100 * on_query:22.1f} {100 * on_all:25.1f}")
+        if method == "hyperldm":
+            close = abs(value - on_all) <= 0.02
+    return close and told["hyperldm"] > told["clip"]
+
+
+def _test_tasks(count: int, seed: int) -> list[Task]:
+    from core.data.emoji_vqa import EmojiVQA
+
+    return random.Random(seed).sample([task for task in EmojiVQA().tasks if task.split == "test"], count)
+
+
+def screenshots(address: str, folder: Path) -> None:
+    """Pictures of the Ask, Guidance and Refine tabs, and of the Ask tab on a phone in the dark."""
+    from playwright.sync_api import sync_playwright
+
+    chromium = next(
+        (found for name in ("chromium", "chromium-browser", "google-chrome") if (found := shutil.which(name))), None
+    )
+    if chromium is None:
+        raise RuntimeError("no Chromium on this machine")
+    folder.mkdir(parents=True, exist_ok=True)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
+        for name, theme, size, tab, button, shown in (
+            ("app", "light", DESKTOP, None, None, ".qa-card"),
+            ("app_guidance", "light", DESKTOP, "Guidance", "#guide", "#plane svg"),
+            ("app_refine", "light", DESKTOP, "Refine", "#refine", "#refined .qa-card"),
+            ("app_phone", "dark", PHONE, None, None, ".qa-card"),
+        ):
+            page = browser.new_page(viewport=size)
+            page.goto(f"{address}/?__theme={theme}")
+            page.wait_for_selector(".qa-card", timeout=60_000)
+            if tab is not None:
+                page.get_by_role("tab", name=tab).click()
+                page.click(button)
+                page.wait_for_selector(shown, timeout=60_000)
+            page.wait_for_timeout(3000)  # ways through the plane are drawn slowly
+            page.screenshot(path=folder / f"{name}.png")
+            print(f"wrote {folder / name}.png")
+            page.close()
+        browser.close()
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--visitors", type=int, default=20, help="who ask at once (default: 20)")
+    parser.add_argument("--pictures", type=int, default=8, help="of each visitor (default: 8)")
+    parser.add_argument("--accuracy", action="store_true", help="compare accuracy through the API with Table 1")
+    parser.add_argument("--questions", type=int, default=50, help="of --accuracy (default: 50)")
+    parser.add_argument("--scenes", type=int, default=128, help="a question, in steps of 64 (default: 128)")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: 0)")
+    parser.add_argument("--screenshots", type=Path, metavar="DIR", help="write pictures of the pages here")
+    args = parser.parse_args(argv)
+    with served() as address:
+        if args.screenshots:
+            screenshots(address, args.screenshots)
+        elif args.accuracy:
+            if not compare_accuracy(address, args.questions, args.scenes, args.seed):
+                sys.exit("HyperLDM is not within two points of Table 1, or not above plain CLIP")
+        else:
+            waits, failures = load(address, args.visitors, args.pictures)
+            ordered = sorted(waits)
+            print(
+                f"{args.visitors} visitors at once, {args.pictures} pictures each, {os.cpu_count()} CPU cores: "
+                f"median wait {statistics.median(ordered):.2f} s, 95% {ordered[int(0.95 * (len(ordered) - 1))]:.2f} s, "
+                f"longest {ordered[-1]:.2f} s, {len(failures)} failed"
+            )
+            if failures:
+                sys.exit("\n".join(failures))
+
+
+if __name__ == "__main__":
+    main()
