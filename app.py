@@ -251,7 +251,8 @@ def identify_tab(studio: Studio) -> None:
     example = on_gpu(lambda question: pages.example_adapter(studio, question))
     gr.Markdown(
         "HyperCLIP embeds weights beside questions, so it can say which question an adapter answers without running it "
-        "on a single picture. It finds the kind of question more often than the very one.",
+        "on a single picture. It was trained on fine-tuned weights and reads those best; it finds the kind of question "
+        "more often than the very one.",
         elem_classes="qa-lead",
     )
     with gr.Row(elem_classes="qa-grid"):
@@ -264,7 +265,7 @@ def identify_tab(studio: Studio) -> None:
                 height=140,
             )
             button = gr.Button("What is it for?", variant="primary", elem_id="identify")
-            made = gr.Button("Try an adapter made for a known question", size="sm", elem_id="identify-example")
+            made = gr.Button("Try an adapter fine-tuned for a known question", size="sm", elem_id="identify-example")
             known = gr.Dropdown(
                 [question["question"] for question in studio.generator.known_questions[:40]], label="Known question"
             )

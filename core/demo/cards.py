@@ -28,7 +28,10 @@ class Row:
 
 def error_card(message: str) -> str:
     """A message that says what to mend, announced to screen readers."""
-    return f'<div class="qa-error" role="alert">{escape(message[:1].upper() + message[1:])}</div>'
+    word = message.split(" ")[0]
+    if word.isalpha():  # and no file's name
+        message = word.capitalize() + message[len(word) :]
+    return f'<div class="qa-error" role="alert">{escape(message)}</div>'
 
 
 def notice(message: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -15,7 +16,6 @@ from core.demo.similarity import read_questions
 from core.demo.studio import Studio
 from core.demo.views import guidance_curves, guidance_plane, inference, refine_cards, refine_curve, similarity_maps
 
-_SHOWN = 6  # pictures judged before and after refinement
 _RANKED = 8  # questions that an adapter may be for
 
 
@@ -108,15 +108,18 @@ def refine(
             seen.append(point)
             yield refine_curve(seen, most, tested), None, None
         used = examples[torch.arange(most)] if drawn else examples
-        row = next(iter(studio.few_shot))
+        fair = [i for i, truth in enumerate(truths) if truth in candidates]
+        adapt = functools.partial(few_shot.refined, generator, question, candidates, seed=seed)
+        row, other = studio.few_shot
+        refined = adapt(used, row)
         adapters = {
-            "Generated, no examples": few_shot.start(generator, question, candidates, row, seed=seed),
-            f"Generated, {len(used)} examples": few_shot.refined(generator, question, candidates, used, row, seed=seed),
+            "Generated, no examples": adapt(used[:0], row),
+            f"Generated, {len(used)} examples": refined,
+            f"MNet-MAML, {len(used)} examples": adapt(used, other),
         }
-        fair = [i for i, truth in enumerate(truths) if truth in candidates][:_SHOWN]
         shown = [images[i] for i in fair]
         cards = refine_cards(shown, [truths[i] for i in fair], candidates, adapters, encode(shown))
-        yield refine_curve(seen, most, tested), cards, str(studio.downloads.save(list(adapters.values())[-1]))
+        yield refine_curve(seen, most, tested), cards, str(studio.downloads.save(refined))
     except ValueError as error:
         yield error_card(str(error)), "", ""
 
@@ -127,12 +130,21 @@ def identify(studio: Studio, path: str | None) -> str:
         adapter = open_adapter(path, studio.generator)
     except ValueError as error:
         return error_card(str(error))
-    return inference(adapter, studio.generator.infer_question(adapter, _RANKED), studio.generator)
+    name = "hnet" if adapter.provenance.get("generator") == "hnet" else "hvae"  # each has an encoder of its own
+    found = studio.generator.infer_question(adapter, _RANKED, name)
+    return inference(adapter, found, studio.generator)
 
 
 def example_adapter(studio: Studio, question: str) -> str:
-    """The file of an adapter generated for a question."""
-    return str(studio.downloads.save(studio.generator.generate(check_question(question))))
+    """The file of an adapter for a known question: fine-tuned on drawn scenes where there are any, which is what
+    HyperCLIP was trained on, else generated."""
+    generator = studio.generator
+    if not (studio.world.drawn and studio.few_shot):
+        return str(studio.downloads.save(generator.generate(question)))
+    answers = studio.suggest(question)
+    images, truths = studio.gather(question, True, few_shot.KS[-1], (), seed=0)
+    examples = few_shot.label_pictures(generator.backbone.encode_images(images), truths, answers)
+    return str(studio.downloads.save(few_shot.refined(generator, question, answers, examples, "mnet_maml")))
 
 
 def compare(studio: Studio, text: str, seed: int) -> str:

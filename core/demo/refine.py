@@ -117,10 +117,12 @@ def k_shot_curve(
 def refined(
     generator: AdapterGenerator, question: str, answers: Sequence[str], examples: Labelled, row: str, *, seed: int = 0
 ) -> Adapter:
-    """The adapter of a row after all `examples`."""
+    """The adapter of a row after all `examples`; of none, what the row starts from."""
     k = len(examples)
-    support = _batch(generator, question, answers, examples, torch.arange(max(k, 1))[None])
-    w = _adapt(generator, support, row, seed)[0]
+    if k == 0:  # a batch has at least one place for an example, here an empty one
+        examples = Labelled(torch.zeros(1, generator.adapter.dim), torch.zeros(1, dtype=torch.long))
+    support = _batch(generator, question, answers, examples, torch.arange(len(examples))[None])
+    w = _adapt(generator, support.with_mask(torch.arange(len(examples))[None] < k), row, seed)[0]
     provenance = {
         "question": question,
         "method": f"few_shot_{row}",
@@ -131,15 +133,6 @@ def refined(
         "preset": generator.config.get("preset"),
     }
     return Adapter(w.cpu(), generator.adapter, generator.backbone, provenance)
-
-
-def start(generator: AdapterGenerator, question: str, answers: Sequence[str], row: str, *, seed: int = 0) -> Adapter:
-    """The adapter of a row before any example."""
-    nothing = Labelled(torch.zeros(1, generator.adapter.dim), torch.zeros(1, dtype=torch.long))
-    support = _batch(generator, question, answers, nothing, torch.zeros(1, 1, dtype=torch.long))
-    support = support.with_mask(torch.zeros(1, 1, dtype=torch.bool))
-    w = _adapt(generator, support, row, seed)[0]
-    return Adapter(w.cpu(), generator.adapter, generator.backbone, {"question": question, "method": row})
 
 
 def _adapt(generator: AdapterGenerator, support: TaskBatch, row: str, seed: int) -> Tensor:

@@ -28,7 +28,8 @@ class Studio:
         self.pictures = _familiar_pictures(generator, self.world)
         self.plane = LatentPlane.load(generator) if guidance.has_plane(generator) else None
         self.similarity = Similarity(generator) if generator.has("hyperldm") and generator.known_questions else None
-        self.few_shot = refine.rows(generator)
+        rows = refine.rows(generator)
+        self.few_shot = rows if len(rows) == len(refine.ROWS) else {}  # there is nothing to compare with one alone
         self.first_question = _FIRST_QUESTIONS[0 if self.world.drawn else 1]
         self._warm()
 

@@ -18,6 +18,7 @@ from core.demo.refine import DRAWS, KS, ROWS, KShot
 from core.generator import Adapter, AdapterGenerator
 
 HEADER = (Path(__file__).parent / "header.html").read_text()
+_SHOWN = 6  # pictures judged before and after refinement
 EMPTY = '<div class="qa-empty">{}</div>'
 
 
@@ -101,12 +102,18 @@ def refine_cards(
     adapters: dict[str, Adapter],
     x: Tensor,
 ) -> str:
-    """Held-out pictures with embeddings x (N, D), as judged by adapters before and after the examples."""
+    """Held-out pictures, with embeddings x (N, D), as adapters judge them; those on which they disagree come first."""
+    texts = next(iter(adapters.values())).backbone.encode_texts(answers)
     rows = []
-    for css, (label, adapter) in zip(("c3", "c0", "c4"), adapters.items(), strict=False):
+    for css, (label, adapter) in zip(("c3", "c0", "c4"), adapters.items(), strict=True):
         with torch.inference_mode():
-            rows.append(Row(label, css, adapter.probabilities_of(x, adapter.backbone.encode_texts(answers))))
-    return picture_cards(images, truths, answers, rows)
+            rows.append(Row(label, css, adapter.probabilities_of(x, texts)))
+    best = torch.stack([row.probabilities.argmax(-1) for row in rows])  # (3, N)
+    order = (best == best[0]).all(0).int().argsort(stable=True)[:_SHOWN].tolist()
+    rows = [Row(row.label, row.css, row.probabilities[order]) for row in rows]
+    images, truths = [images[i] for i in order], [truths[i] for i in order]
+    told = '<p class="qa-hint">Some of the pictures held out, those first on which the adapters disagree:</p>'
+    return told + picture_cards(images, truths, answers, rows)
 
 
 def similarity_maps(questions: Sequence[str], adapters: Tensor, embeddings: Tensor) -> str:
@@ -122,11 +129,8 @@ def similarity_maps(questions: Sequence[str], adapters: Tensor, embeddings: Tens
 def inference(adapter: Adapter, found: Sequence[dict[str, Any]], generator: AdapterGenerator) -> str:
     """The ranked questions of an adapter, beside what its file says of itself."""
     own = adapter.provenance.get("question")
-    made = (
-        f"“{own}”, by {adapter.provenance.get('method', 'an unknown method')}"
-        if own
-        else "nothing: it says no question"
-    )
+    method = adapter.provenance.get("method", "an unknown method")
+    made = f"made for “{own}” by {method}" if own else "made for no question"
     ranked = bars([(item["question"], ", ".join(item["answers"][:6]), item["probability"]) for item in found])
     return (
         f'<p class="qa-hint">Among {len(generator.known_questions)} known questions, by the weights alone:</p>{ranked}'

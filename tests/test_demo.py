@@ -1,0 +1,380 @@
+"""What the demo's tabs compute, on the shipped weights, without a browser."""
+
+import json
+import re
+
+import pytest
+import torch
+from PIL import Image
+
+from core.adapter import LOGIT_SCALE, adapter_forward
+from core.demo import about, ask, charts, guidance, pages, refine, results, views
+from core.demo.api import endpoints
+from core.demo.files import Downloads, open_adapter, read_pictures
+from core.demo.link import Shared, read_link
+from core.demo.novelty import PictureNovelty
+from core.demo.similarity import read_questions
+from core.demo.studio import Studio
+from core.demo.world import describe, draw
+from core.generator import METHODS, AdapterGenerator
+from tests.conftest import ROOT
+
+QUESTION = "What colour is the badge behind the dog?"
+ANSWERS = ["red", "blue", "green", "yellow", "white", "black"]
+
+
+@pytest.fixture(scope="module")
+def studio():
+    return Studio(AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji"))
+
+
+@pytest.fixture(scope="module")
+def other_world():
+    """The same weights, said to be of photographs."""
+    generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
+    generator.config = generator.config | {"dataset": "meta-vqa"}
+    return Studio(generator)
+
+
+# Ask
+
+
+def test_comparison_agrees_with_the_generator(studio):
+    images, truths = draw(studio.world, QUESTION, 5, seed=3)
+    c = studio.compare(QUESTION, ANSWERS, images, truths, list(studio.methods), drawn=True, gamma=1.5, seed=4)
+    for method in ask.LABELS:
+        gamma = 1.5 if method == "hyperldm" else None
+        alone = studio.generator.generate(QUESTION, method, gamma=gamma, seed=4).probabilities(images, ANSWERS)
+        torch.testing.assert_close(c.probabilities[method], alone, rtol=1e-4, atol=1e-4)
+        best = [ANSWERS[i] for i in alone.argmax(-1).tolist()]
+        assert c.right(method) == [a == truth for a, truth in zip(best, truths, strict=True)]
+
+
+def test_the_score_counts_a_scene_once_and_as_last_answered(studio):
+    images, truths = draw(studio.world, QUESTION, 3, seed=0)
+    compare = lambda truths, methods=("clip",): studio.compare(QUESTION, ANSWERS, images, truths, methods, drawn=True)
+    best = [ANSWERS[i] for i in compare(truths).probabilities["clip"].argmax(-1).tolist()]
+    right, wrong = compare(best), compare(["purple"] * 3)
+    first = ask.add_to_score({}, right, seed=0)
+    assert ask.totals(first) == {"clip": (3, 3)}
+    assert ask.totals(ask.add_to_score(first, right, seed=0)) == {"clip": (3, 3)}
+    assert ask.totals(ask.add_to_score(first, wrong, seed=0)) == {"clip": (0, 3)}
+    both = ask.add_to_score(first, wrong, seed=1)
+    assert ask.totals(both) == {"clip": (3, 6)} and ask.totals(first) == {"clip": (3, 3)}
+    assert ask.totals(ask.add_to_score(both, compare([None] * 3), seed=2)) == {"clip": (3, 6)}
+
+
+def test_cards_mark_right_and_wrong_and_quote_what_people_type(studio):
+    images, _ = draw(studio.world, QUESTION, 2, seed=0)
+    comparison = studio.compare("<b>Where?</b>", ["<em>x</em>", "y"], images, ["y", None], ["clip"], drawn=True)
+    html = pages.comparison_cards(comparison)
+    assert html.count("<article") == 2 and html.count('class="qa-truth"') == 1
+    assert "<em>" not in html and "<b>Where" not in html and "&lt;em&gt;" in html
+    assert html.count('aria-label="right"') + html.count('aria-label="wrong"') == 1
+
+
+def test_ask_is_deterministic(studio):
+    answer = lambda seed: _ask(studio, seed=seed)[0].split("<article")[1:-1]
+    assert answer(1) == answer(1) != answer(2)
+
+
+def _ask(studio, **changes):
+    values = dict(
+        question=QUESTION,
+        answers=", ".join(ANSWERS),
+        drawn=True,
+        count=3,
+        paths=[],
+        methods=["hyperldm", "clip"],
+        name="hvae",
+        gamma=1.25,
+        steps=10,
+        samples=1,
+        seed=0,
+        score={},
+    )
+    return pages.ask(studio, **(values | changes))
+
+
+@pytest.mark.parametrize(
+    "changes, word",
+    [
+        (dict(question="   "), "type a question"),
+        (dict(question="why " * 100), "300 are allowed"),
+        (dict(answers="red"), "two answers"),
+        (dict(answers="red, red"), "more than once"),
+        (dict(drawn=False), "at least one picture"),
+        (dict(methods=[]), "at least one method"),
+        (dict(count=65), "1 to 64"),
+    ],
+)
+def test_mistakes_get_a_message(studio, changes, word):
+    html, score, file = _ask(studio, **changes)
+    assert 'role="alert"' in html and word in html and score == {} and file is None
+
+
+# What is strange
+
+
+def test_unfamiliar_questions(studio):
+    tasks = [k["question"] for k in studio.generator.known_questions]
+    assert not any(studio.questions.reason(q) for q in tasks[::40])
+    new = [q for questions in studio.examples.values() for q in questions]
+    assert sum(bool(studio.questions.reason(q)) for q in new) <= 0.15 * len(new)
+    assert "“giraffe”" in studio.questions.reason("Where is the giraffe?")
+    for question in ("Is this person happy?", "Who won?", "What brand is the car?"):
+        assert studio.questions.reason(question), question
+
+
+def test_most_questions_about_photographs_are_unfamiliar(studio):
+    path = ROOT.parent / "shared" / "metavqa" / "prompt_meta.json"
+    if not path.is_file():
+        pytest.skip("needs the questions of Meta-VQA")
+    questions = list(json.loads(path.read_text()))[:200]
+    assert sum(bool(studio.questions.reason(q)) for q in questions) > 0.9 * len(questions)
+
+
+def test_unfamiliar_pictures(studio):
+    asked = [questions[0] for questions in studio.examples.values()]
+    scenes = [draw(studio.world, q, 1, seed=9)[0][0] for q in asked]
+    larger = [scene.resize((400, 400), Image.Resampling.NEAREST) for scene in scenes]
+    assert sum(studio.pictures.are_strange(scenes)) <= 0.1 * len(scenes)
+    assert sum(studio.pictures.are_strange(larger)) <= 0.2 * len(larger)
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (80, 80, 3), generator=g, dtype=torch.uint8).numpy()
+    smooth = torch.linspace(0, 255, 80).repeat(80, 1).to(torch.uint8).numpy()
+    odd = [Image.fromarray(noise), Image.fromarray(smooth).convert("RGB"), Image.new("RGB", (80, 80), "teal")]
+    assert all(studio.pictures.are_strange(odd))
+
+
+def test_photographs_are_unfamiliar(studio):
+    import gradio
+
+    folder = ROOT / next(iter(gradio.__path__)) / "media_assets" / "images"
+    photographs = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jp*g"))]
+    if not photographs:
+        pytest.skip("this version of Gradio brings no photographs")
+    assert all(studio.pictures.are_strange(photographs))
+
+
+def test_the_page_says_that_a_question_or_picture_is_unfamiliar(studio, tmp_path):
+    Image.effect_noise((200, 200), 90).save(tmp_path / "noise.png")
+    html, _, _ = _ask(studio, question="Where is the giraffe?", drawn=False, paths=[tmp_path / "noise.png"])
+    assert "“giraffe”" in html and 'class="qa-strange"' in html
+    assert "qa-notice" not in _ask(studio)[0]
+
+
+def test_distance_needs_no_scale(studio):
+    """The threshold is a quantile: about 2% of what was left out lies beyond it."""
+    scenes = [draw(studio.world, q["question"], 1, 5)[0][0] for q in studio.generator.known_questions[:90]]
+    novelty = PictureNovelty(studio.generator.backbone, scenes)
+    assert sum(novelty.are_strange(scenes[::3])) <= 3
+
+
+# Guidance
+
+
+def test_sweep_walks_from_the_same_noise_and_ends_where_the_generator_does(studio):
+    generator, plane = studio.generator, studio.plane
+    images, truths = draw(studio.world, QUESTION, 6, seed=0)
+    x = generator.backbone.encode_images(images)
+    seen = list(guidance.sweep(generator, plane, QUESTION, ANSWERS, x, truths, seed=7))
+    assert [guided.gamma for guided in seen] == list(guidance.GAMMAS)
+    for guided in seen:
+        torch.testing.assert_close(guided.path[0], seen[0].path[0])
+    one = next(guided for guided in seen if guided.gamma == 1.5)
+    z = generator.latents(generator.embed_questions([QUESTION]), gamma=1.5, seed=7)
+    torch.testing.assert_close(one.end, plane(z)[0], rtol=1e-4, atol=1e-4)
+    adapted = adapter_forward(generator.decoder("hvae")(z), x[None], generator.adapter)[0]
+    best = (LOGIT_SCALE * adapted @ generator.backbone.encode_texts(ANSWERS).mT).argmax(-1).tolist()
+    assert one.accuracy == pytest.approx(sum(ANSWERS[k] == t for k, t in zip(best, truths, strict=True)) / 6)
+    html = views.guidance_curves(seen, 1.25) + views.guidance_plane(plane, seen)
+    assert html.count("<svg") == 2 and html.count('class="line way') == len(guidance.PATHS) and "nan" not in html
+
+
+def test_one_sample_ends_its_path_at_its_latent(studio):
+    generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
+    choices = generator.config["choices"]
+    choices["hvae_hyperldm"] = choices["hvae_hyperldm"] | {"samples": 1}
+    x = torch.nn.functional.normalize(torch.randn(2, generator.adapter.dim), dim=-1)
+    first = next(guidance.sweep(generator, studio.plane, QUESTION, ANSWERS, x, [None, None]))
+    torch.testing.assert_close(first.path[-1], first.end, rtol=1e-3, atol=1e-3)
+    assert first.accuracy is None
+
+
+def test_latent_plane_finds_a_plane():
+    g = torch.Generator().manual_seed(0)
+    flat = torch.randn(50, 2, generator=g) @ torch.linalg.qr(torch.randn(7, 7, generator=g))[0][:2] + 3
+    plane = guidance.LatentPlane(flat)
+    assert plane.share == pytest.approx(1.0, abs=1e-5)
+    torch.testing.assert_close(torch.pdist(plane.points), torch.pdist(flat), rtol=1e-4, atol=1e-4)
+
+
+# Refine
+
+
+def test_examples_help_and_the_start_is_what_was_generated(studio):
+    generator, encode = studio.generator, studio.generator.backbone.encode_images
+    answers = studio.suggest(QUESTION)
+    sets = [
+        refine.label_pictures(encode(images), truths, answers)
+        for images, truths in (draw(studio.world, QUESTION, 64, seed) for seed in (1, 2))
+    ]
+    points = list(refine.k_shot_curve(generator, QUESTION, answers, *sets, 50))
+    assert [point.k for point in points] == list(refine.KS)
+    first, last = points[0].accuracy, points[-1].accuracy
+    assert first["hvae_hyperldm"][0] > first["mnet_maml"][0] + 0.1
+    assert last["mnet_maml"][0] > first["mnet_maml"][0] + 0.1 and last["hvae_hyperldm"][0] > first["hvae_hyperldm"][0]
+    start = refine.refined(generator, QUESTION, answers, sets[0][:0], "hvae_hyperldm")
+    torch.testing.assert_close(start.w, generator.generate(QUESTION).w, rtol=1e-3, atol=1e-3)
+    refined = refine.refined(generator, QUESTION, answers, sets[0][:20], "hvae_hyperldm")
+    own = (refined.probabilities_of(sets[0].x, generator.backbone.encode_texts(answers)).argmax(-1) == sets[0].labels)[
+        :20
+    ]
+    assert own.float().mean() > 0.8 and refined.provenance["examples"] == 20
+
+
+def test_own_examples_are_never_tested_on_themselves(studio):
+    """Random labels can be learned and not predicted: accuracy on what is held out stays near chance."""
+    g = torch.Generator().manual_seed(0)
+    images = [image for image, _ in (draw(studio.world, QUESTION, 1, s) for s in range(24)) for image in image]
+    x = studio.generator.backbone.encode_images(images)
+    noise = refine.Labelled(x.clone(), torch.randint(0, 4, (24,), generator=g))
+    *_, last = refine.k_shot_curve(studio.generator, QUESTION, ANSWERS[:4], noise, None, 16)
+    assert last.k == 16 and all(mean < 0.6 for mean, _, _ in last.accuracy.values())
+
+
+def test_refine_page_with_own_pictures(studio, tmp_path):
+    images, truths = draw(studio.world, QUESTION, 12, seed=0)
+    labelled = []
+    for i, (image, truth) in enumerate(zip(images, truths, strict=True)):
+        image.save(tmp_path / f"{i}.png")
+        labelled.append((str(tmp_path / f"{i}.png"), truth))
+    answers = ", ".join(sorted(set(truths)))
+    *_, (curve, cards, file) = pages.refine(studio, QUESTION, answers, False, 50, labelled, 0)
+    assert "<svg" in curve and "<article" in cards and open_adapter(file, studio.generator)
+    for bad, word in (
+        (labelled[:2], "at least 4"),
+        ([], "at least one picture"),
+        ([(labelled[0][0], "mauve")], "mauve"),
+    ):
+        ((message, _, _),) = pages.refine(studio, QUESTION, answers, False, 50, bad, 0)
+        assert 'role="alert"' in message and word in message
+
+
+def test_zero_examples(studio):
+    *_, (curve, _, _) = pages.refine(studio, QUESTION, ", ".join(ANSWERS), True, 0, [], 0)
+    assert 'role="alert"' not in curve and "nan" not in curve
+
+
+# What is this adapter for, Compare
+
+
+def test_the_kind_of_question_that_an_adapter_was_fine_tuned_for_is_found(studio):
+    """Among the first eight, where chance finds it one time in six."""
+    known = studio.generator.known_questions[::90]
+    paths = [pages.example_adapter(studio, k["question"]) for k in known]
+    found = [studio.generator.infer_question(open_adapter(path, studio.generator), 8) for path in paths]
+    right = sum(k["family"] in {item["family"] for item in items} for k, items in zip(known, found, strict=True))
+    assert right >= len(known) / 2
+    html = pages.identify(studio, paths[0])
+    assert html.count("<li>") == 8 and f"made for “{known[0]['question']}”" in html
+
+
+def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
+    from safetensors.torch import save_file
+
+    (tmp_path / "notes.txt").write_text("hello")
+    save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
+    save_file({"w": torch.zeros(3)}, tmp_path / "crafted.safetensors", metadata={"header": '{"kind": "adapter"}'})
+    assert 'role="alert"' in pages.identify(studio, None)
+    for name in ("notes.txt", "foreign.safetensors", "crafted.safetensors", "gone.safetensors"):
+        html = pages.identify(studio, str(tmp_path / name))
+        assert 'role="alert"' in html and name in html and str(tmp_path) not in html
+    html = pages.identify(studio, str(ROOT / "weights" / "emoji" / "hvae_hyperldm.safetensors"))
+    assert "expected a" in html
+    with pytest.raises(ValueError, match="no such file"):
+        read_pictures([tmp_path / "gone.png"])
+
+
+def test_similarity_of_adapters_sees_through_wording(studio):
+    questions = [QUESTION, "What colour is the badge behind the cat?", "Where is the dog?"]
+    adapters, embeddings = studio.similarity(questions)
+    for matrix in (adapters, embeddings):
+        torch.testing.assert_close(matrix, matrix.mT)
+        torch.testing.assert_close(matrix.diag(), torch.ones(3))
+    assert adapters[0, 1] > 0.6 > adapters[0, 2] + 0.2
+    html = pages.compare(studio, "\n".join(questions), 0)
+    assert html.count("<table") == 2 and html.count("<td ") == 18
+
+
+@pytest.mark.parametrize("text, word", [("", "2 to 12"), ("a?\na?", "more than once"), ("x\n" * 13, "2 to 12")])
+def test_bad_lists_of_questions(studio, text, word):
+    assert word in pages.compare(studio, text, 0)
+    with pytest.raises(ValueError, match=re.escape(word)):
+        read_questions(text)
+
+
+# Results, About, links, files, worlds
+
+
+def test_results_show_the_committed_numbers():
+    table = results.read(ROOT / "eval" / "results", "table1")
+    html = results.table1(table)
+    for record in table["results"]:
+        if record["tasks"] == "all" and record["descriptors"] == 1.0:
+            assert f">{100 * record['mean']:.1f}</td>" in html
+    assert "<svg" in results.figure5_panels(results.read(ROOT / "eval" / "results", "figure5"))
+    assert "plain CLIP" in results.links(results.read(ROOT / "eval" / "results", "links"))
+    assert results.read(ROOT / "eval" / "results", "nothing") is None
+
+
+def test_links():
+    default = Shared("Q?", "", ("hyperldm", "clip"), 1.25, 0)
+    state, complaints = read_link({}, default)
+    assert state == default and not complaints
+    query = {
+        "question": " Where  is it? ",
+        "answers": "a,b",
+        "method": "clip",
+        "gamma": "2",
+        "seed": "7",
+        "__theme": "dark",
+    }
+    assert read_link(query, default) == (Shared("Where is it?", "a, b", ("clip",), 2.0, 7), [])
+    bad = {"question": "", "answers": "a", "method": "magic", "gamma": "nan", "seed": "-1"}
+    state, complaints = read_link(bad, default)
+    assert state == default and len(complaints) == 5 and "magic" in complaints[2]
+
+
+def test_downloads_keep_the_latest_and_are_named_after_questions():
+    class Saved:
+        provenance = {"question": "Où est / le chat?"}
+
+        def save(self, path):
+            path.write_text("w")
+
+    downloads = Downloads(keep=2)
+    paths = [downloads.save(Saved()) for _ in range(3)]
+    assert [path.is_file() for path in paths] == [False, True, True] and paths[2].name == "o-est-le-chat.safetensors"
+
+
+def test_a_world_that_cannot_be_drawn(other_world):
+    assert not other_world.world.drawn and "meta-vqa" in other_world.world.summary
+    assert other_world.pictures is None and "no drawn scenes" in _ask(other_world)[0]
+    assert "try_on_scenes" not in endpoints(other_world)
+    assert "Pictures are not judged" in " ".join(
+        about.text(other_world.world, queue=1, pictures=1, size="1 MB").split()
+    )
+    assert describe(other_world.generator) == other_world.world and other_world.examples
+
+
+def test_labels_are_methods():
+    assert set(ask.LABELS) <= set(METHODS)
+
+
+def test_charts_scale_to_their_data():
+    html = charts.line_chart([charts.Line("a", [0, 1], [0, 100], "c0")], x_label="x", y_label="y", x_ticks=[0, 1])
+    xs = [float(v) for v in re.findall(r'cx="([\d.]+)"', html)]
+    ys = [float(v) for v in re.findall(r'cy="([\d.]+)"', html)]
+    assert xs[0] < xs[1] <= charts.WIDTH and ys[0] > ys[1] >= 0
