@@ -189,7 +189,7 @@ def screenshots(address: str, folder: Path) -> None:
         for name, theme, size, tab, button, shown in (
             ("app", "light", DESKTOP, None, None, ".qa-card"),
             ("app_guidance", "light", DESKTOP, "Guidance", "#guide", "#plane svg"),
-            ("app_refine", "light", DESKTOP, "Refine", "#refine", "#refined .qa-card"),
+            ("app_refine", "light", {"width": 1280, "height": 1180}, "Refine", "#refine", "#refined .qa-card"),
             ("app_phone", "dark", PHONE, None, None, ".qa-card"),
         ):
             page = browser.new_page(viewport=size)
@@ -200,6 +200,8 @@ def screenshots(address: str, folder: Path) -> None:
                 page.click(button)
                 page.wait_for_selector(shown, timeout=60_000)
             page.wait_for_timeout(3000)  # ways through the plane are drawn slowly
+            if size == PHONE:
+                page.evaluate("document.querySelector('#ask-question').scrollIntoView()")
             page.screenshot(path=folder / f"{name}.png")
             print(f"wrote {folder / name}.png")
             page.close()
