@@ -360,7 +360,11 @@ def main() -> None:
     mcp = mcp_wanted()
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # small models: more threads wait for each other
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    demo = build_demo(AdapterGenerator.from_pretrained(WEIGHTS, device=device))
+    try:
+        generator = AdapterGenerator.from_pretrained(WEIGHTS, device=device)
+    except ValueError as error:
+        sys.exit(f"HF_WEIGHTS={WEIGHTS}: {error}")
+    demo = build_demo(generator)
     demo.queue(max_size=QUEUE).launch(mcp_server=mcp, **LAUNCH)
 
 
