@@ -199,6 +199,10 @@ def test_five_commands(tmp_path, monkeypatch, capsys):
     table1.main([*run, "--json", "table1.json"])
     results = json.loads((tmp_path / "table1.json").read_text())["results"]
     assert {r["n_tasks"] for r in results} == {sum(task.split == "test" for task in tasks)}
+    card = (tmp_path / "runs/tiny-mine/seed-0/weights/README.md").read_text()
+    assert (
+        "`python train/run_all.py --preset tiny --data data/mine --seed 0`" in card and "questions: a dataset" in card
+    )
     generator = AdapterGenerator.from_pretrained("runs/tiny-mine/seed-0/weights")
     assert generator.config["dataset"] == "questions" and generator.config["preset"] == "tiny-mine"
     adapter = generator.generate(f"How big is the {things[0]}?", method="hyperldm")

@@ -18,9 +18,7 @@ import open_clip
 import torch
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from core.config import to_dict
 from core.generator import METHODS
-from core.presets import get_preset
 from core.release import CARD, RECORDS, read_config
 from train.run import Run, commit
 
@@ -272,20 +270,10 @@ def _row(name: str, record: dict[str, Any]) -> str:
 
 def _command(run: Run) -> str:
     """The command that makes this run again."""
-    words = ["python", "train/run_all.py", "--preset", run.preset.name, "--seed", str(run.seed)]
+    words = ["python", "train/run_all.py", *run.flags, "--seed", str(run.seed)]
     if run.preset.descriptors < 1.0:
         words += ["--descriptors", f"{run.preset.descriptors:g}"]
-    now, preset = _leaves(to_dict(run.preset)), _leaves(to_dict(get_preset(run.preset.name)))
-    changed = [f"{key}={value}" for key, value in now.items() if key != "descriptors" and preset.get(key) != value]
-    return shlex.join(words + (["--set", *changed] if changed else []))
-
-
-def _leaves(node: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    """`a.b.c` to JSON."""
-    result: dict[str, str] = {}
-    for key, value in node.items():
-        result |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: json.dumps(value)}
-    return result
+    return shlex.join(words)
 
 
 def _hardware(device: torch.device) -> str:

@@ -66,6 +66,7 @@ class Run:
     work: Path
     device: torch.device
     variant: str = ""  # what tells this run from the preset's own: changed settings, fewer descriptors
+    flags: tuple[str, ...] = ()  # what chose preset, dataset and settings, to say how a release was made
 
     @property
     def scratch(self) -> Path:
@@ -222,7 +223,10 @@ def open_run(args: argparse.Namespace) -> Run:
     suffix = variant(changed, args.descriptors)
     work = args.work or Path("runs") / preset.name
     default = release_directory(preset.name, args.seed, suffix, work)
-    return Run(preset, args.seed, args.output or default, work, usable_device(args.device), suffix)
+    flags = ["--preset", args.preset]
+    flags += ["--data", str(args.data)] if args.data else []
+    flags += ["--set", *args.set] if args.set else []
+    return Run(preset, args.seed, args.output or default, work, usable_device(args.device), suffix, tuple(flags))
 
 
 def preset_with_data(name: str, directory: Path | None) -> Preset:
