@@ -22,6 +22,8 @@ from core.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
 
 FORMAT_VERSION = 1
 MAX_BYTES = 10 * 1024 * 1024 - 4096  # what the Hub and git take without large-file storage
+SMALL = 8 * MAX_BYTES  # a model up to this size may be shipped in git; larger ones are split for file systems' sake
+LARGE_BYTES = 2 * 1024**3
 
 
 def save_model(
@@ -31,18 +33,22 @@ def save_model(
     kind: str,
     config: dict[str, Any],
     metadata: Mapping[str, Any] | None = None,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
 ) -> list[Path]:
     """Write `path` (`name.safetensors`), half precision for matrices and float32 for vectors (statistics, biases).
 
-    More than `max_bytes` go to numbered parts, `name-00001-of-00002.safetensors`, each with the same metadata;
-    `load_model` of `path` finds them. A matrix that does not fit is split by rows.
+    More than `max_bytes` (default: 10 MiB for models of up to 80 MiB, 2 GiB for larger ones) go to numbered parts,
+    `name-00001-of-00002.safetensors`, each with the same metadata; `load_model` of `path` finds them. A matrix that
+    does not fit is split by rows.
 
     Returns:
         The files written. A crash leaves the old file or the new one, never half of one.
     """
     path = Path(path)
     stored = {name: _on_disk(tensor) for name, tensor in tensors.items()}
+    if max_bytes is None:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
+        max_bytes = MAX_BYTES if size <= SMALL else LARGE_BYTES
     parts = _split(stored, max_bytes)
     header = {
         "kind": kind,

@@ -53,11 +53,10 @@ class HVAE(nn.Module):
         self.register_buffer("w_mean", torch.zeros(num_params))
         self.register_buffer("w_std", torch.ones(num_params))
 
-    def set_statistics(self, w: Tensor) -> None:
-        """Take mean and s.d. of adapted weights w (samples, P). A coordinate that never moved keeps a floor of 1% of
-        the typical s.d., so that it is not blown up."""
-        std = w.std(0)
-        self.w_mean.copy_(w.mean(0))
+    def set_statistics(self, mean: Tensor, std: Tensor) -> None:
+        """Take mean and s.d. (P,) of adapted weights. A coordinate that never moved keeps a floor of 1% of the typical
+        s.d., so that it is not blown up."""
+        self.w_mean.copy_(mean)
         self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
 
     def encode(self, w: Tensor) -> tuple[Tensor, Tensor]:

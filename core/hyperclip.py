@@ -45,10 +45,9 @@ class HyperCLIP(nn.Module):
         self.register_buffer("w_std", torch.ones(num_params))
         self.condition = Whitening(dim, config.whitening, config.cond_noise)
 
-    def set_statistics(self, w: Tensor, e: Tensor) -> None:
-        """Statistics of adapted weights w (samples, P) and of training questions e (tasks, D)."""
-        std = w.std(0)
-        self.w_mean.copy_(w.mean(0))
+    def set_statistics(self, mean: Tensor, std: Tensor, e: Tensor) -> None:
+        """Mean and s.d. (P,) of adapted weights, and training questions e (tasks, D)."""
+        self.w_mean.copy_(mean)
         self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
         self.condition.fit(e)
 

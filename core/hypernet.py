@@ -51,9 +51,14 @@ class HyperNet(nn.Module):
             self.out.weight.normal_(0, adapter.init_std / math.sqrt(config.hidden), generator=generator)
             self.out.bias.copy_(init_adapter(adapter, generator))
 
-    def decode(self, z: Tensor) -> Tensor:
-        """What `condition` put out, z (T, input_dim), to w (T, P)."""
-        return self.out(torch.relu(self.hidden(z)))
+    def decode(self, z: Tensor, some: slice | None = None) -> Tensor:
+        """What `condition` put out, z (T, input_dim), to w (T, P), or to some coordinates of it."""
+        hidden = torch.relu(self.hidden(z))
+        return (
+            self.out(hidden)
+            if some is None
+            else nn.functional.linear(hidden, self.out.weight[some], self.out.bias[some])
+        )
 
     def forward(self, z: Tensor) -> Tensor:
         return self.decode(self.condition(z))

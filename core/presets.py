@@ -8,6 +8,7 @@ from core.adapter import AdapterConfig
 from core.backbone import Pooling
 from core.data import DatasetConfig
 from core.data.emoji_vqa import EmojiConfig
+from core.data.simulated import SimulatedConfig
 from core.emoji_tower import TinyCLIPConfig
 from core.hvae import HVAEConfig
 from core.hyperclip import HyperCLIPConfig
@@ -167,8 +168,50 @@ _EMOJI = Preset(
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
 )
 
+
+def _epochs(epochs: int, batch: int) -> int:
+    """Steps of as many passes over the 870 training tasks of Meta-VQA: the paper counts epochs (Appendix A.7.1), and
+    what it trained on included the 87 tasks that serve for validation here."""
+    return round(epochs * 870 / batch)
+
+
+_METAVQA_SIM = Preset(
+    name="metavqa_sim",
+    backbone="simulated",  # the dataset brings its features
+    dataset=SimulatedConfig(),
+    adapter=AdapterConfig(),  # P = 394,240
+    cond_hnet=HyperNetConfig(input_dim=768),
+    film=FilmConfig(input_dim=768),
+    # Table 3. A task shows all its examples, up to 256: 94% of tasks have fewer, the largest has 1,776.
+    multitask={
+        "uncond_multitask": MultitaskConfig(steps=_epochs(300, 32), lr=1e-4, examples=256),
+        "cond_multitask": MultitaskConfig(steps=_epochs(60, 32), lr=1e-4, examples=256),
+        "cond_multitask_film": MultitaskConfig(steps=_epochs(300, 32), lr=1e-4, examples=256),
+    },
+    maml={
+        "mnet_maml": MamlConfig(steps=_epochs(500, 32), lr=3e-5, inner_lr=0.01, examples=256),
+        "mnet_fomaml": MamlConfig(steps=_epochs(500, 32), lr=3e-5, inner_lr=0.01, examples=256, first_order=True),
+        "hnet_maml": MamlConfig(steps=_epochs(100, 32), lr=3e-5, inner_lr=0.1, examples=256),
+        "cond_hnet_maml": MamlConfig(steps=_epochs(200, 32), lr=1e-5, inner_lr=0.1, examples=256),
+    },
+    # Appendix A.7.1
+    adaptations={"hvae": AdaptationConfig(lr=0.01), "hnet": AdaptationConfig(lr=0.1)},
+    hvae=HVAEConfig(),
+    hvae_training=HVAETraining(steps=_epochs(2000, 32), lr=1e-4, batch=32),
+    # Appendix A.7.2
+    hyperclip_training=HyperCLIPTraining(steps=_epochs(600, 64), weight_decay=0.0),
+    guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
+    # Appendix A.7.3, whose "128 epochs" must mean the batch
+    hyperldm=HyperLDMConfig(),
+    diffusion=DiffusionTraining(steps=_epochs(1000, 128), lr=2.5e-4, batch=128, weight_decay=0.0),
+    sampling=SamplingConfig(sampler="ddpm", steps=350, samples=(1,)),
+    few_shot_lrs=(0.01, 0.03, 0.1, 0.3, 1.0),
+)
+
 _PRESETS: dict[str, Preset] = {
     "emoji": _EMOJI,
+    # the paper's sizes and schedules on simulated features, for timing and memory
+    "metavqa_sim": _METAVQA_SIM,
     # every stage of `emoji` in about a minute; the numbers it reaches mean nothing
     "tiny": replace(
         _EMOJI,
@@ -196,6 +239,21 @@ def get_preset(name: str) -> Preset:
     if name not in _PRESETS:
         raise ValueError(f"preset {name!r}; allowed: {', '.join(_PRESETS)}")
     return _PRESETS[name]
+
+
+def shortened(preset: Preset, share: float) -> Preset:
+    """The preset with that share of every stage's training steps, at least one; what it reaches means nothing."""
+    if not 0.0 < share <= 1.0:
+        raise ValueError(f"share {share} of the steps; allowed: more than 0, up to 1")
+    cut = lambda config: replace(config, steps=max(1, round(share * config.steps)))
+    return replace(
+        preset,
+        multitask={row: cut(config) for row, config in preset.multitask.items()},
+        maml={row: cut(config) for row, config in preset.maml.items()},
+        hvae_training=cut(preset.hvae_training),
+        hyperclip_training=cut(preset.hyperclip_training),
+        diffusion=cut(preset.diffusion),
+    )
 
 
 PRESET_NAMES = tuple(_PRESETS)

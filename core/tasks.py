@@ -130,13 +130,64 @@ class TaskBatch:
 
         Halves the work of the inner loop after `split_support_query`, whose two parts share one padding.
         """
-        n = int(self.example_mask.sum(1).max())
-        order = torch.argsort(self.example_mask.int(), dim=1, descending=True, stable=True)[:, :n]  # (T, n)
+        order = _used_first(self.example_mask)  # (T, n)
         return dataclasses.replace(
             self,
             images=self.images.gather(1, order[..., None].expand(-1, -1, self.images.shape[-1])),
             labels=self.labels.gather(1, order),
             example_mask=self.example_mask.gather(1, order),
+        )
+
+
+@dataclass(frozen=True)
+class TaskTable:
+    """Many tasks at the cost of one feature table: what a `TaskBatch` holds, by row number.
+
+    Padded, every task takes the room of the largest: 4 GB for Meta-VQA's training tasks, whose table is 80 MB. Index it
+    by task; `trimmed`, and so `split_support_query` and `subsample`, gather only what they keep.
+
+    Shapes: image_features (images, D) and answer_features (rows, D), float16 or float32; image_rows, labels and
+    example_mask (T, N); answer_rows and answer_mask (T, C); question (T, D).
+    """
+
+    image_features: Tensor
+    answer_features: Tensor
+    image_rows: Tensor
+    labels: Tensor
+    example_mask: Tensor
+    answer_rows: Tensor
+    answer_mask: Tensor
+    question: Tensor
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def to(self, device: torch.device | str) -> TaskTable:
+        return TaskTable(*(getattr(self, f.name).to(device) for f in dataclasses.fields(self)))
+
+    def __getitem__(self, rows: Tensor | slice) -> TaskTable:
+        """The tasks at `rows` (a long tensor or a slice), sharing the feature tables."""
+        names = [f.name for f in dataclasses.fields(self) if not f.name.endswith("features")]
+        return dataclasses.replace(self, **{name: getattr(self, name)[rows] for name in names})
+
+    def with_mask(self, example_mask: Tensor) -> TaskTable:
+        """The same tasks, seeing only the examples of `example_mask` (T, N)."""
+        return dataclasses.replace(self, example_mask=example_mask & self.example_mask)
+
+    def trimmed(self) -> TaskBatch:
+        """The tasks with their features, padded to the most examples that one of them uses. Answers are padded to the
+        next multiple of 32 (or to all), so that a few sizes recur."""
+        order = _used_first(self.example_mask)  # (T, n)
+        mask = self.example_mask.gather(1, order)
+        C = min(self.answer_mask.shape[1], 32 * -(-int(self.answer_mask.sum(1).max()) // 32))
+        answer_mask = self.answer_mask[:, :C]
+        return TaskBatch(
+            images=self.image_features[self.image_rows.gather(1, order)].float() * mask[..., None],
+            labels=self.labels.gather(1, order),
+            example_mask=mask,
+            answers=self.answer_features[self.answer_rows[:, :C]].float() * answer_mask[..., None],
+            answer_mask=answer_mask,
+            question=self.question,
         )
 
 
@@ -184,25 +235,39 @@ class TaskSet:
 
     def batch(self, indices: Sequence[int] | None = None, part: Part = "all") -> TaskBatch:
         """Pad and stack the tasks at `indices` (default: all), float32."""
+        table = self.table(indices, part)
+        return TaskBatch(
+            images=table.image_features[table.image_rows].float() * table.example_mask[..., None],  # (T, N, D)
+            labels=table.labels,
+            example_mask=table.example_mask,
+            answers=table.answer_features[table.answer_rows].float() * table.answer_mask[..., None],  # (T, C, D)
+            answer_mask=table.answer_mask,
+            question=table.question,
+        )
+
+    def table(self, indices: Sequence[int] | None = None, part: Part = "all") -> TaskTable:
+        """The tasks at `indices` (default: all), by row number: see `TaskTable`."""
         rows = list(range(len(self.tasks))) if indices is None else [int(i) for i in indices]
         if not rows:
-            raise ValueError("TaskSet.batch: no tasks selected")
+            raise ValueError("TaskSet: no tasks selected")
         examples = [self.tasks[i].examples(part) for i in rows]
-        image_index, example_mask = _pad([images for images, _ in examples])  # (T, N)
+        image_rows, example_mask = _pad([images for images, _ in examples])  # (T, N)
         labels, _ = _pad([labels for _, labels in examples])
-        answer_index, answer_mask = _pad([self.answer_rows[i] for i in rows])  # (T, C)
-        return TaskBatch(
-            images=self.image_features[image_index].float() * example_mask[..., None],  # (T, N, D)
+        answer_rows, answer_mask = _pad([self.answer_rows[i] for i in rows])  # (T, C)
+        return TaskTable(
+            image_features=self.image_features,
+            answer_features=self.answer_features,
+            image_rows=image_rows,
             labels=labels,
             example_mask=example_mask,
-            answers=self.answer_features[answer_index].float() * answer_mask[..., None],  # (T, C, D)
+            answer_rows=answer_rows,
             answer_mask=answer_mask,
             question=self.question_features[rows].float(),  # (T, D)
         )
 
 
 def split_support_query(
-    batch: TaskBatch, *, support_fraction: float = 2 / 3, generator: torch.Generator
+    batch: TaskBatch | TaskTable, *, support_fraction: float = 2 / 3, generator: torch.Generator
 ) -> tuple[TaskBatch, TaskBatch]:
     """Draw disjoint random support and query sets from every task's examples (Appendix A.6).
 
@@ -221,12 +286,18 @@ def split_support_query(
     return batch.with_mask(in_support).trimmed(), batch.with_mask(~in_support).trimmed()
 
 
-def subsample(batch: TaskBatch, examples: int, generator: torch.Generator) -> TaskBatch:
+def subsample(batch: TaskBatch | TaskTable, examples: int, generator: torch.Generator) -> TaskBatch:
     """At most `examples` random examples of every task, so that one large task does not pad all the others."""
     mask = batch.example_mask
     noise = torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)
     rank = noise.masked_fill(~mask, 2.0).argsort(dim=1).argsort(dim=1)  # (T, N), padding ranks last
     return batch.with_mask(rank < examples).trimmed()
+
+
+def _used_first(mask: Tensor) -> Tensor:
+    """Positions (T, n) of the examples in use, in order, then others; n is the most that a task uses."""
+    n = int(mask.sum(1).max())
+    return torch.argsort(mask.int(), dim=1, descending=True, stable=True)[:, :n]
 
 
 def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

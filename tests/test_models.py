@@ -63,7 +63,7 @@ def test_hvae_learns_a_low_dimensional_family(reconstruction):
     w = 3 + torch.randn(64, 2) @ torch.randn(2, 40)
     w[:, 0] = 7.0  # a coordinate that never moves
     model = HVAE(HVAEConfig(latent=4, hidden=(64,), kl_weight=0.01, reconstruction=reconstruction), 40)
-    model.set_statistics(w)
+    model.set_statistics(w.mean(0), w.std(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(600):
         terms, _ = model.losses(w, torch.randn(64, 4))
@@ -92,7 +92,7 @@ def trained_hyperclip():
     torch.manual_seed(0)
     e = torch.nn.functional.normalize(torch.randn(12, 16), dim=-1)
     model = HyperCLIP(HyperCLIPConfig(hidden=32), num_params=16, dim=16)
-    model.set_statistics(e, e)
+    model.set_statistics(e.mean(0), e.std(0), e)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(150):
         loss = hyperclip_loss(model(e + 0.02 * torch.randn_like(e)), model.embed_questions(e), model.logit_scale)

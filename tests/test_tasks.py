@@ -61,3 +61,27 @@ def test_impossible_tasks_are_refused(arguments):
     good = dict(question="q?", answers=("a", "b"), support=((0,), (0,)), query=((1,), (1,)), split="train")
     with pytest.raises(ValueError, match="q\\?"):
         Task(**{**good, **arguments})
+
+
+def test_a_table_of_rows_gives_the_same_batches_as_padding_everything():
+    """Long and short tasks, an answer shared: what is drawn from the table is what is drawn from batches."""
+    tasks = (
+        Task("q1?", ("a", "b"), (tuple(range(40)), (0, 1) * 20), ((40,), (1,)), "train"),
+        Task("q2?", ("a", "c", "b"), ((3, 5), (2, 0)), ((4,), (1,)), "train"),
+        Task("q3?", tuple(f"x{i}" for i in range(70)), ((7, 8, 9), (0, 69, 5)), ((10,), (2,)), "train"),
+    )
+    g = torch.Generator().manual_seed(0)
+    unit = lambda *shape: torch.nn.functional.normalize(torch.randn(*shape, generator=g), dim=-1)
+    data = TaskSet(tasks, unit(41, 8).half(), unit(73, 8), unit(3, 8), ((0, 1), (0, 2, 1), tuple(range(3, 73))))
+    batch, table = data.batch(), data.table()
+    rows = torch.tensor([1, 0])
+    draw = lambda source: subsample(source[rows], 4, torch.Generator().manual_seed(1))
+    fractions = lambda source: split_support_query(source[rows], generator=torch.Generator().manual_seed(1))
+    for one, two in ((draw(batch), draw(table)), *zip(fractions(batch), fractions(table), strict=True)):
+        C = two.answers.shape[1]
+        assert C == 32 and not one.answer_mask[:, C:].any()  # 70 answers pad nobody else
+        assert torch.equal(one.images * one.example_mask[..., None], two.images)  # what is not used is padding
+        for name in ("labels", "example_mask", "question"):
+            assert torch.equal(getattr(one, name), getattr(two, name))
+        assert torch.equal(one.answers[:, :C], two.answers)
+    assert table.trimmed().answers.shape == (3, 70, 8)

@@ -14,6 +14,7 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import hashlib
+from collections.abc import Sequence
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -24,10 +25,12 @@ from core.adapt import adapt
 from core.adapter import adapter_logits, task_accuracy, task_loss
 from core.checkpoint import load_adapter, load_module
 from core.config import config_hash
+from core.hypernet import HyperNet
 from core.tasks import split_support_query
 from train.run import Run, open_run, parser
 
 GENERATORS = ("hvae", "hnet")
+_VALUES_AT_ONCE = 2**27  # float32 values of adaptations held at a time for statistics: 512 MB
 
 
 def start_and_decoder(run: Run, generator: str):
@@ -49,11 +52,59 @@ def draw_path(run: Run, generator: str, draw: int) -> Path:
     return run.scratch / "adaptations" / f"{generator}-{key}" / f"draw-{draw:03d}.safetensors"
 
 
-def load_adaptations(run: Run, generator: str) -> Tensor:
-    """All draws, (draws, T, K) float32; row t belongs to training task t."""
+class Adaptations:
+    """The adapted parameters of all training tasks, some draws of each, in half precision.
+
+    They take draws x T x K x 2 bytes: at the paper's size 783 x 394,240 x 2, 0.6 GB a draw. On a CPU they stay on disk,
+    mapped, and only rows that are asked for are read and become float32; a GPU holds them if they fit in half of what
+    it has free.
+    """
+
+    def __init__(self, draws: Sequence[Tensor], device: torch.device, hnet: HyperNet | None = None) -> None:
+        """`draws` of (T, K), row t for training task t. With `hnet`, rows are its latents and weights come out."""
+        if device.type == "cuda":
+            size = sum(draw.numel() * draw.element_size() for draw in draws)
+            draws = [draw.to(device) for draw in draws] if 2 * size < torch.cuda.mem_get_info(device)[0] else draws
+        self.draws, self.device, self.hnet = list(draws), device, hnet
+        self.num_params = hnet.adapter.num_params if hnet else draws[0].shape[1]
+
+    def __len__(self) -> int:
+        return len(self.draws)
+
+    def __call__(self, draw: Tensor, task: Tensor) -> Tensor:
+        """Parameters (B, K), float32, on the device: row b is draw `draw[b]` of training task `task[b]`."""
+        rows = torch.empty(len(task), self.draws[0].shape[1], dtype=torch.float16, device=self.draws[0].device)
+        draw, task = draw.to(rows.device), task.to(rows.device)
+        for i in draw.unique().tolist():
+            rows[draw == i] = self.draws[i][task[draw == i]]
+        rows = rows.to(self.device).float()
+        return self.hnet.decode(rows) if self.hnet else rows
+
+    def tasks(self, draw: int, task: Tensor) -> Tensor:
+        """One draw of the tasks `task` (B,): (B, K)."""
+        return self(torch.full_like(task, draw), task)
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation (P,) over all draws and tasks, some coordinates at a time."""
+        samples = len(self) * len(self.draws[0])
+        at_once = max(16, _VALUES_AT_ONCE // samples // 16 * 16)
+        parts = []
+        for first in range(0, self.num_params, at_once):
+            some = slice(first, first + at_once)
+            if self.hnet:
+                values = torch.cat([self.hnet.decode(draw.to(self.device).float(), some) for draw in self.draws])
+            else:
+                values = torch.cat([draw[:, some].to(self.device).float() for draw in self.draws])
+            parts.append((values.mean(0), values.std(0)))
+        mean, std = zip(*parts, strict=True)
+        return torch.cat(mean), torch.cat(std)
+
+
+def load_adaptations(run: Run, generator: str) -> list[Tensor]:
+    """All draws, (T, K) float16 each, mapped from disk; row t belongs to training task t."""
     draws = run.preset.adaptations[generator].draws
     folder = draw_path(run, generator, 0).parent
-    return torch.stack([load_file(folder / f"draw-{d:03d}.safetensors")["adapted"].float() for d in range(draws)])
+    return [load_file(folder / f"draw-{d:03d}.safetensors")["adapted"] for d in range(draws)]
 
 
 def run(run: Run, generator: str) -> dict[str, float]:

@@ -13,6 +13,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that the script runs from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import functools
 
 import torch
 from torch.nn import functional as F
@@ -22,7 +23,7 @@ from core.adapter import adapter_logits, task_loss
 from core.checkpoint import load_adapter, save_module
 from core.hvae import HVAE
 from core.tasks import subsample
-from train.adaptations import load_adaptations
+from train.adaptations import Adaptations, load_adaptations
 from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
 
@@ -30,11 +31,11 @@ from train.run import Run, open_run, parser
 def run(run: Run) -> dict[str, float]:
     """Train the HVAE; returns losses and the accuracy of decoded weights."""
     config, training, adapter = run.preset.hvae, run.preset.hvae_training, run.preset.adapter
-    w = load_adaptations(run, "hvae").to(run.device)  # (draws, T, P)
-    draws, T, P = w.shape
+    w = Adaptations(load_adaptations(run, "hvae"), run.device)
+    T = len(run.train_batch)
     torch.manual_seed(run.generator("hvae", "init").initial_seed())
-    model = HVAE(config, P).to(run.device)
-    model.set_statistics(w.flatten(0, 1))
+    model = HVAE(config, w.num_params).to(run.device)
+    model.set_statistics(*w.moments())
     optimizer = adam(model.parameters(), training.lr)
     schedule = cosine_decay(optimizer, training.steps)
     terms: dict[str, torch.Tensor] = {}
@@ -42,7 +43,7 @@ def run(run: Run) -> dict[str, float]:
         "hvae", training.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}
     ):
         rows = torch.randint(T, (training.batch,), generator=generator)
-        sample = w[torch.randint(draws, (training.batch,), generator=generator), rows]
+        sample = w(torch.randint(len(w), (training.batch,), generator=generator), rows)
         noise = torch.randn(training.batch, config.latent, generator=generator).to(run.device)
         terms, decoded = model.losses(sample, noise)
         if config.behaviour_weight:
@@ -67,10 +68,9 @@ def run(run: Run) -> dict[str, float]:
 
     model.eval()
     metrics = {name: float(term.detach().mean()) for name, term in terms.items()}
-    with torch.no_grad():
-        sample = w[0]
-        metrics["train_adapted"] = run.accuracy(sample, run.train_batch)
-        metrics["train_decoded"] = run.accuracy(model.decode(model.encode(sample)[0]), run.train_batch)
+    first = functools.partial(w.tasks, 0)
+    metrics["train_adapted"] = run.accuracy(first, run.train_batch)
+    metrics["train_decoded"] = run.accuracy(lambda rows: model.decode(model.encode(first(rows))[0]), run.train_batch)
     start, _, _ = load_adapter(run.output / "mnet_maml.safetensors")
     support, query = run.val_support, run.val_query
     adapted = adapt(

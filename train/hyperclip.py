@@ -19,7 +19,7 @@ import torch
 from core.checkpoint import save_module
 from core.hyperclip import HyperCLIP, hyperclip_loss
 from core.metrics import ranks
-from train.adaptations import GENERATORS, load_adaptations
+from train.adaptations import GENERATORS, Adaptations, load_adaptations
 from train.latents import load_generator, training_latents
 from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
@@ -29,18 +29,17 @@ def run(run: Run, generator: str) -> dict[str, float]:
     """Train on the weights of one generator's adaptations; returns loss and top-1 of matching within training tasks."""
     training, stage = run.preset.hyperclip_training, f"hyperclip_{generator}"
     config = run.preset.hyperclip
-    _, decode = load_generator(run, generator)
+    module, decode = load_generator(run, generator)
     latents = training_latents(run, generator)  # (draws, T, Z)
     spread = latents.flatten(0, 1).std(0)
     if config.decoded or generator == "hnet":
-        with torch.no_grad():
-            adapted = torch.stack([decode(draw) for draw in latents])
+        adapted = Adaptations(latents.unbind(), run.device, module)
     else:
-        adapted = load_adaptations(run, generator).to(run.device)
+        adapted = Adaptations(load_adaptations(run, generator), run.device)
     rows, question = run.described, run.train_batch.question
     torch.manual_seed(run.generator(stage, "init").initial_seed())
-    model = HyperCLIP(config, adapted.shape[-1], run.preset.adapter.dim).to(run.device)
-    model.set_statistics(adapted.flatten(0, 1), question[rows])
+    model = HyperCLIP(config, run.preset.adapter.num_params, run.preset.adapter.dim).to(run.device)
+    model.set_statistics(*adapted.moments(), question[rows])
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     schedule = cosine_decay(optimizer, training.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
@@ -49,12 +48,13 @@ def run(run: Run, generator: str) -> dict[str, float]:
             torch.randperm(len(rows), generator=rng)[: training.batch]
         ]  # a task at most once: no false negatives
         draw = torch.randint(len(adapted), (len(chosen),), generator=rng)
-        w = adapted[draw, chosen]
         if config.decoded:
             amount = torch.rand(len(chosen), 1, generator=rng)
             noise = (amount * torch.randn(len(chosen), len(spread), generator=rng)).to(run.device)
             with torch.no_grad():
                 w = decode(latents[draw, chosen] + spread * noise)
+        else:
+            w = adapted(draw, chosen)
         loss = hyperclip_loss(model(w), model.embed_questions(question[chosen]), model.logit_scale)
         optimizer.zero_grad()
         loss.backward()
@@ -62,7 +62,7 @@ def run(run: Run, generator: str) -> dict[str, float]:
         schedule.step()
     model.eval()
     with torch.no_grad():
-        cosine = model(adapted[0][rows]) @ model.embed_questions(question[rows]).mT
+        cosine = model(adapted.tasks(0, rows)) @ model.embed_questions(question[rows]).mT
     rank = ranks(cosine, torch.arange(len(rows), device=run.device)).float()
     metrics = {"loss": float(loss.detach()), "train_top1": float((rank == 1).float().mean())}
     save_module(run.output / f"{stage}.safetensors", model, {"row": stage, "seed": run.seed, **metrics})

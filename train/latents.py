@@ -23,6 +23,8 @@ from core.hvae import HVAE
 from train.adaptations import GENERATORS, load_adaptations
 from train.run import Run, open_run, parser
 
+_VALUES_AT_ONCE = 2**26  # float32 values of adaptations encoded at a time: 256 MB
+
 
 def load_generator(run: Run, generator: str) -> tuple[torch.nn.Module, Callable[[Tensor], Tensor]]:
     """(module, decode (T, Z) -> w (T, P)) of "hvae" or "hnet"."""
@@ -33,11 +35,13 @@ def load_generator(run: Run, generator: str) -> tuple[torch.nn.Module, Callable[
 @torch.no_grad()
 def training_latents(run: Run, generator: str) -> Tensor:
     """Latents of all adaptations, (draws, T, Z): encoded means for the HVAE, adapted z for the HNet."""
-    adapted = load_adaptations(run, generator).to(run.device)
+    draws = load_adaptations(run, generator)
     if generator == "hnet":
-        return adapted
+        return torch.stack([draw.to(run.device).float() for draw in draws])
     hvae, _ = load_generator(run, "hvae")
-    return torch.stack([hvae.encode(draw)[0] for draw in adapted])
+    at_once = max(1, _VALUES_AT_ONCE // hvae.num_params)  # tasks
+    encode = lambda draw: torch.cat([hvae.encode(w.to(run.device).float())[0] for w in draw.split(at_once)])
+    return torch.stack([encode(draw) for draw in draws])
 
 
 def run(run: Run, generator: str) -> dict[str, float]:
@@ -45,7 +49,7 @@ def run(run: Run, generator: str) -> dict[str, float]:
     z = training_latents(run, generator).mean(0)  # (T, Z)
     _, decode = load_generator(run, generator)
     with torch.no_grad():
-        accuracy = run.accuracy(decode(z), run.train_batch)
+        accuracy = run.accuracy(lambda rows: decode(z[rows]), run.train_batch)
     save_model(run.output / f"latents_{generator}.safetensors", {"z": z.cpu()}, kind="latents", config={})
     return {"train_decoded": accuracy}
 

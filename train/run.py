@@ -10,7 +10,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,13 +22,16 @@ from core.adapter import adapter_logits, task_accuracy
 from core.backbone import Backbone
 from core.checkpoint import load_state, save_state
 from core.config import config_hash, override
-from core.data import Dataset, open_dataset
+from core.data import BringsEncoder, Dataset, open_dataset
 from core.data.meta_vqa import MetaVQAConfig
-from core.features import FeatureStore, build_task_set
-from core.presets import PRESET_NAMES, Preset, get_preset
-from core.tasks import TaskBatch, TaskSet
+from core.features import Encoder, FeatureStore, build_task_set
+from core.presets import PRESET_NAMES, Preset, get_preset, shortened
+from core.tasks import TaskBatch, TaskSet, TaskTable
 
 _STATE_SECONDS = 20.0
+_VALUES_AT_ONCE = 2**26  # of image features, in an evaluation: 256 MB, and a few times that for what comes of them
+
+Weights = torch.Tensor | Callable[[torch.Tensor], torch.Tensor]  # w (T, P), or what makes the rows that are asked for
 
 
 class Stateful(Protocol):
@@ -88,9 +91,10 @@ class Run:
     def steps(self, stage: str, total: int, state: Mapping[str, Stateful]) -> Iterator[tuple[int, torch.Generator]]:
         """Count a stage's steps, each with a generator of its own, and survive being killed.
 
-        `state` (model, optimizer, EMA ...) is saved every 20 seconds and restored at the start. The global random
-        state is reset each step too, for dropout. So a killed and resumed stage ends exactly where it would have.
-        Nothing is saved after the last step: callers report the last step's loss, so a resumed stage must take it.
+        `state` (model, optimizer, EMA ...) is saved every 20 seconds, a large one less often, and restored at the
+        start. The global random state is reset each step too, for dropout. So a killed and resumed stage ends exactly
+        where it would have. Nothing is saved after the last step: callers report the last step's loss, so a resumed
+        stage must take it.
         """
         path = self.state_path(stage)
         key = config_hash(self.preset, self.seed, total)  # a state of other settings is no state of this run
@@ -101,14 +105,16 @@ class Run:
                 for name, item in state.items():
                     item.load_state_dict(saved["state"][name])
                 start = saved["step"]
-        saved_at = time.monotonic()
+        save_at = time.monotonic() + _STATE_SECONDS
         for step in tqdm(range(start, total), desc=stage, initial=start, total=total, mininterval=2, leave=False):
             generator = self.generator(stage, step)
             torch.manual_seed(generator.initial_seed())
             yield step, generator
-            if step + 1 < total and time.monotonic() - saved_at > _STATE_SECONDS:
+            if step + 1 < total and time.monotonic() >= save_at:
+                begun = time.monotonic()
                 save_state(path, {"step": step + 1, "key": key, "state": {n: i.state_dict() for n, i in state.items()}})
-                saved_at = time.monotonic()
+                now = time.monotonic()
+                save_at = now + max(_STATE_SECONDS, 20 * (now - begun))  # gigabytes are not written all the time
 
     def state_path(self, stage: str) -> Path:
         return self.scratch / f"state{self.variant}" / f"{stage}.pt"
@@ -120,7 +126,10 @@ class Run:
         return open_dataset(self.preset.dataset)
 
     @functools.cached_property
-    def backbone(self) -> Backbone:
+    def backbone(self) -> Encoder:
+        """The frozen CLIP, or what stands for it where a dataset brings features."""
+        if isinstance(self.dataset, BringsEncoder):
+            return self.dataset.encoder()
         return Backbone.load(self.preset.backbone, self.device)
 
     @functools.cached_property
@@ -147,9 +156,9 @@ class Run:
         return self.task_set("val")
 
     @functools.cached_property
-    def train_batch(self) -> TaskBatch:
-        """All training tasks, padded once; index it by task."""
-        return self.train.batch().to(self.device)
+    def train_batch(self) -> TaskTable:
+        """All training tasks, on the device; index it by task."""
+        return self.train.table().to(self.device)
 
     @functools.cached_property
     def val_support(self) -> TaskBatch:
@@ -166,10 +175,17 @@ class Run:
         random.Random(f"{self.seed}/descriptors").shuffle(order)
         return torch.tensor(sorted(order[: max(2, round(self.preset.descriptors * len(order)))]))
 
-    def accuracy(self, w: torch.Tensor | None, batch: TaskBatch) -> float:
-        """Mean over tasks of per-task accuracy of weights w (T, P), or of plain CLIP."""
-        with torch.no_grad():
-            return float(task_accuracy(adapter_logits(w, batch, self.preset.adapter), batch).mean())
+    @torch.no_grad()
+    def accuracy(self, w: Weights | None, batch: TaskBatch | TaskTable) -> float:
+        """Mean over tasks of per-task accuracy of weights w (T, P), or of plain CLIP. So many tasks at once as fit."""
+        T, N = batch.labels.shape
+        result = []
+        at_once = max(1, _VALUES_AT_ONCE // (N * self.preset.adapter.dim))
+        for rows in torch.arange(T, device=batch.labels.device).split(at_once):
+            tasks = batch[rows].trimmed()
+            chosen = w if w is None else w(rows) if callable(w) else w[rows]
+            result.append(task_accuracy(adapter_logits(chosen, tasks, self.preset.adapter), tasks))
+        return float(torch.cat(result).mean())
 
 
 def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -191,6 +207,13 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="change settings of the preset, as named in core/presets.py: --set hvae_training.steps=300",
+    )
+    result.add_argument(
+        "--steps-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="make only this share of every stage's training steps, to try a run out (default: 1)",
     )
     result.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     result.add_argument(
@@ -217,7 +240,7 @@ def open_run(args: argparse.Namespace) -> Run:
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
     base = preset_with_data(args.preset, args.data)
-    preset = override(base, args.set)
+    preset = override(shortened(base, args.steps_share), args.set)
     changed = "" if preset == base else f"-{config_hash(preset)[:8]}"
     preset = replace(preset, descriptors=args.descriptors)
     suffix = variant(changed, args.descriptors)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
 from core.data.emoji_vqa import EmojiConfig, EmojiVQA
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
+from core.data.simulated import SimulatedConfig, SimulatedVQA
+from core.features import Encoder
 from core.tasks import Task
 
-DatasetConfig = EmojiConfig | MetaVQAConfig  # the config's class says which dataset is meant
+DatasetConfig = EmojiConfig | MetaVQAConfig | SimulatedConfig  # the config's class says which dataset is meant
 
 
 class Dataset(Protocol):
@@ -30,6 +32,14 @@ class Dataset(Protocol):
     def load_image(self, index: int) -> Image.Image: ...
 
 
+@runtime_checkable
+class BringsEncoder(Protocol):
+    """A dataset whose "images" are features already: it has an encoder of its own for them and for its texts."""
+
+    def encoder(self) -> Encoder: ...
+
+
 def open_dataset(config: DatasetConfig) -> Dataset:
     """The dataset that `config` describes."""
-    return MetaVQA(config) if isinstance(config, MetaVQAConfig) else EmojiVQA(config)
+    made = {EmojiConfig: EmojiVQA, MetaVQAConfig: MetaVQA, SimulatedConfig: SimulatedVQA}
+    return made[type(config)](config)
