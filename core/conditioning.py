@@ -44,7 +44,8 @@ class Whitening(nn.Module):
         self.matrix.copy_(matrix / (centred @ matrix).square().mean().sqrt())
 
     def forward(self, e: Tensor) -> Tensor:
-        x = (e - self.mean) @ self.matrix
+        with torch.autocast(e.device.type, enabled=False):  # it makes much of small differences
+            x = (e - self.mean) @ self.matrix
         return x + self.noise * torch.randn_like(x) if self.training and self.noise else x
 
     def inverse(self, x: Tensor) -> Tensor:

@@ -64,9 +64,13 @@ class HVAE(nn.Module):
         mu, log_var = self.encoder((w - self.w_mean) / self.w_std).chunk(2, dim=-1)
         return mu, log_var.clamp(-10, 5)
 
-    def decode(self, z: Tensor) -> Tensor:
-        """h(z, theta) = w: (B, Z) to (B, P)."""
-        return self.w_mean + self.w_std * self.decoder(z)
+    def decode(self, z: Tensor, some: slice | None = None) -> Tensor:
+        """h(z, theta) = w: (B, Z) to (B, P), or to some coordinates of it."""
+        if some is None:
+            return self.w_mean + self.w_std * self.decoder(z)
+        last = self.decoder[-1]
+        out = nn.functional.linear(self.decoder[:-1](z), last.weight[some], last.bias[some])
+        return self.w_mean[some] + self.w_std[some] * out
 
     def losses(self, w: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Per-sample terms (B,) and decoded weights (B, P), for weights w (B, P) and standard normal noise (B, Z)."""

@@ -35,7 +35,7 @@ class HyperNet(nn.Module):
         self, config: HyperNetConfig, adapter: AdapterConfig, generator: torch.Generator | None = None
     ) -> None:
         super().__init__()
-        self.config, self.adapter = config, adapter
+        self.config, self.adapter, self.num_params = config, adapter, adapter.num_params
         self.hidden = nn.Linear(config.input_dim, config.hidden)
         self.out = nn.Linear(config.hidden, adapter.num_params)
         self.condition = (

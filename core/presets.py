@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from core.adapter import AdapterConfig
 from core.backbone import Pooling
+from core.config import added
 from core.data import DatasetConfig
 from core.data.emoji_vqa import EmojiConfig
 from core.data.simulated import SimulatedConfig
@@ -41,6 +42,8 @@ class MamlConfig:
     examples: int = 96
     support_fraction: float = 2 / 3
     clip: float = 10.0
+    # The same descent in fewer coordinates (core/subspace.py), but for rounding; for rows that adapt adapter weights.
+    subspace: bool = added(False, was=False)
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class AdaptationConfig:
     lr: float = 0.1
     support_fraction: float = 0.8
     tasks: int = 64  # adapted at once
+    subspace: bool = added(False, was=False)  # see `MamlConfig`
 
 
 @dataclass(frozen=True)
@@ -189,13 +193,15 @@ _METAVQA_SIM = Preset(
         "cond_multitask_film": MultitaskConfig(steps=_epochs(300, 32), lr=1e-4, examples=256),
     },
     maml={
-        "mnet_maml": MamlConfig(steps=_epochs(500, 32), lr=3e-5, inner_lr=0.01, examples=256),
-        "mnet_fomaml": MamlConfig(steps=_epochs(500, 32), lr=3e-5, inner_lr=0.01, examples=256, first_order=True),
+        "mnet_maml": MamlConfig(steps=_epochs(500, 32), lr=3e-5, inner_lr=0.01, examples=256, subspace=True),
+        "mnet_fomaml": MamlConfig(
+            steps=_epochs(500, 32), lr=3e-5, inner_lr=0.01, examples=256, first_order=True, subspace=True
+        ),
         "hnet_maml": MamlConfig(steps=_epochs(100, 32), lr=3e-5, inner_lr=0.1, examples=256),
         "cond_hnet_maml": MamlConfig(steps=_epochs(200, 32), lr=1e-5, inner_lr=0.1, examples=256),
     },
     # Appendix A.7.1
-    adaptations={"hvae": AdaptationConfig(lr=0.01), "hnet": AdaptationConfig(lr=0.1)},
+    adaptations={"hvae": AdaptationConfig(lr=0.01, subspace=True), "hnet": AdaptationConfig(lr=0.1)},
     hvae=HVAEConfig(),
     hvae_training=HVAETraining(steps=_epochs(2000, 32), lr=1e-4, batch=32),
     # Appendix A.7.2

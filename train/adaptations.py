@@ -25,7 +25,9 @@ from core.adapt import adapt
 from core.adapter import adapter_logits, task_accuracy, task_loss
 from core.checkpoint import load_adapter, load_module
 from core.config import config_hash
+from core.hvae import HVAE
 from core.hypernet import HyperNet
+from core.subspace import adapt_adapters
 from core.tasks import split_support_query
 from train.run import Run, open_run, parser
 
@@ -53,50 +55,51 @@ def draw_path(run: Run, generator: str, draw: int) -> Path:
 
 
 class Adaptations:
-    """The adapted parameters of all training tasks, some draws of each, in half precision.
+    """Adapted weights of all training tasks, some draws of each, as a generative model samples them.
 
-    They take draws x T x K x 2 bytes: at the paper's size 783 x 394,240 x 2, 0.6 GB a draw. On a CPU they stay on disk,
-    mapped, and only rows that are asked for are read and become float32; a GPU holds them if they fit in half of what
-    it has free.
+    At the paper's size they take draws x T x P x 2 bytes = 783 x 394,240 x 2, 0.6 GB a draw, in half precision. On a CPU
+    they stay on disk, mapped, and only rows that are asked for are read and become float32; a GPU holds them if they
+    fit in half of what it has free.
     """
 
-    def __init__(self, draws: Sequence[Tensor], device: torch.device, hnet: HyperNet | None = None) -> None:
-        """`draws` of (T, K), row t for training task t. With `hnet`, rows are its latents and weights come out."""
+    def __init__(self, draws: Sequence[Tensor], device: torch.device, generator: HVAE | HyperNet | None = None) -> None:
+        """`draws` of (T, P), row t for training task t; or of latents (T, Z), which `generator` decodes to weights."""
         if device.type == "cuda":
             size = sum(draw.numel() * draw.element_size() for draw in draws)
             draws = [draw.to(device) for draw in draws] if 2 * size < torch.cuda.mem_get_info(device)[0] else draws
-        self.draws, self.device, self.hnet = list(draws), device, hnet
-        self.num_params = hnet.adapter.num_params if hnet else draws[0].shape[1]
+        self.draws, self.device, self.generator = list(draws), device, generator
 
     def __len__(self) -> int:
         return len(self.draws)
 
+    @torch.no_grad()
     def __call__(self, draw: Tensor, task: Tensor) -> Tensor:
-        """Parameters (B, K), float32, on the device: row b is draw `draw[b]` of training task `task[b]`."""
-        rows = torch.empty(len(task), self.draws[0].shape[1], dtype=torch.float16, device=self.draws[0].device)
+        """Weights (B, P), float32, on the device: row b is draw `draw[b]` of training task `task[b]`."""
+        rows = self.draws[0].new_empty(len(task), self.draws[0].shape[1])
         draw, task = draw.to(rows.device), task.to(rows.device)
         for i in draw.unique().tolist():
             rows[draw == i] = self.draws[i][task[draw == i]]
         rows = rows.to(self.device).float()
-        return self.hnet.decode(rows) if self.hnet else rows
+        return self.generator.decode(rows) if self.generator else rows
 
     def tasks(self, draw: int, task: Tensor) -> Tensor:
-        """One draw of the tasks `task` (B,): (B, K)."""
+        """One draw of the tasks `task` (B,): (B, P)."""
         return self(torch.full_like(task, draw), task)
 
+    @torch.no_grad()
     def moments(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (P,) over all draws and tasks, some coordinates at a time."""
-        samples = len(self) * len(self.draws[0])
-        at_once = max(16, _VALUES_AT_ONCE // samples // 16 * 16)
-        parts = []
-        for first in range(0, self.num_params, at_once):
+        size = self.generator.num_params if self.generator else self.draws[0].shape[1]
+        at_once = max(16, _VALUES_AT_ONCE // (len(self) * len(self.draws[0])) // 16 * 16)
+        mean, std = [], []
+        for first in range(0, size, at_once):
             some = slice(first, first + at_once)
-            if self.hnet:
-                values = torch.cat([self.hnet.decode(draw.to(self.device).float(), some) for draw in self.draws])
+            if self.generator:
+                values = torch.cat([self.generator.decode(z.to(self.device).float(), some) for z in self.draws])
             else:
                 values = torch.cat([draw[:, some].to(self.device).float() for draw in self.draws])
-            parts.append((values.mean(0), values.std(0)))
-        mean, std = zip(*parts, strict=True)
+            mean.append(values.mean(0))
+            std.append(values.std(0))
         return torch.cat(mean), torch.cat(std)
 
 
@@ -107,42 +110,51 @@ def load_adaptations(run: Run, generator: str) -> list[Tensor]:
     return [load_file(folder / f"draw-{d:03d}.safetensors")["adapted"] for d in range(draws)]
 
 
+def _adapt_all(run: Run, generator: str, draw: int, path: Path) -> None:
+    """One draw: adapt every training task on a fresh support set, judge it on the rest, and write all to `path`."""
+    config, adapter = run.preset.adaptations[generator], run.preset.adapter
+    start, decode = start_and_decoder(run, generator)
+    saved: dict[str, list[Tensor]] = {"adapted": [], "before": [], "after": []}
+    rng = run.generator("adaptations", generator, draw)
+    # Tasks of like size together: one large task would pad all the others to its number of examples.
+    order = run.train_batch.example_mask.sum(1).argsort()
+    for rows in order.split(config.tasks):
+        tasks = run.train_batch[rows]
+        support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
+        begin = start.expand(len(tasks), -1)
+        if config.subspace:
+            adapted = adapt_adapters(start, support, adapter, steps=config.steps, lr=config.lr)
+        else:
+            loss = lambda z, s=support: task_loss(adapter_logits(decode(z), s, adapter), s)
+            adapted = adapt(begin, loss, steps=config.steps, lr=config.lr)
+        with torch.no_grad():
+            for name, z in (("before", begin), ("after", adapted)):
+                saved[name].append(task_accuracy(adapter_logits(decode(z), query, adapter), query).cpu())
+        saved["adapted"].append(adapted.half().cpu())
+    back = order.argsort().cpu()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: torch.cat(parts)[back].contiguous() for name, parts in saved.items()}, path.with_suffix(".tmp"))
+    path.with_suffix(".tmp").replace(path)
+
+
 def run(run: Run, generator: str) -> dict[str, float]:
     """Adapt all training tasks `draws` times; returns query accuracy on them before and after.
 
-    Raises:
+    Several processes part the draws. Raises:
         RuntimeError: adaptation made held-out examples worse, so nothing should be learned from it.
+        ValueError: `subspace` for latents.
     """
-    config, adapter = run.preset.adaptations[generator], run.preset.adapter
-    start, decode = start_and_decoder(run, generator)
+    if run.preset.adaptations[generator].subspace and generator != "hvae":
+        raise ValueError(f"adaptations.{generator}.subspace: only adapter weights themselves have it")
+    config = run.preset.adaptations[generator]
     folder = draw_path(run, generator, 0).parent
-    before, after = [], []
-    for draw in tqdm(range(config.draws), desc=f"adaptations {generator}", leave=False):
-        path = folder / f"draw-{draw:03d}.safetensors"
-        if path.is_file():
-            saved = load_file(path)
-        else:
-            saved = {"adapted": [], "before": [], "after": []}
-            rng = run.generator("adaptations", generator, draw)
-            # Tasks of like size together: one large task would pad all the others to its number of examples.
-            order = run.train_batch.example_mask.sum(1).argsort()
-            for rows in order.split(config.tasks):
-                tasks = run.train_batch[rows]
-                support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
-                begin = start.expand(len(tasks), -1)
-                loss = lambda z, s=support: task_loss(adapter_logits(decode(z), s, adapter), s)
-                adapted = adapt(begin, loss, steps=config.steps, lr=config.lr)
-                with torch.no_grad():
-                    for name, z in (("before", begin), ("after", adapted)):
-                        saved[name].append(task_accuracy(adapter_logits(decode(z), query, adapter), query).cpu())
-                saved["adapted"].append(adapted.half().cpu())
-            back = order.argsort().cpu()
-            saved = {name: torch.cat(parts)[back].contiguous() for name, parts in saved.items()}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(saved, path.with_suffix(".tmp"))
-            path.with_suffix(".tmp").replace(path)
-        before.append(float(saved["before"].mean()))
-        after.append(float(saved["after"].mean()))
+    paths = [folder / f"draw-{draw:03d}.safetensors" for draw in range(config.draws)]
+    quiet = not run.processes.is_main
+    for draw in tqdm(range(config.draws), desc=f"adaptations {generator}", leave=False, disable=quiet):
+        if draw % run.processes.count == run.processes.rank and not paths[draw].is_file():
+            _adapt_all(run, generator, draw, paths[draw])
+    run.processes.wait()
+    before, after = ([float(load_file(path)[name].mean()) for path in paths] for name in ("before", "after"))
     metrics = {"query_before": sum(before) / len(before), "query_after": sum(after) / len(after)}
     if metrics["query_after"] <= metrics["query_before"] and config.steps >= 50:
         raise RuntimeError(

@@ -34,7 +34,7 @@ def run(run: Run) -> dict[str, float]:
     w = Adaptations(load_adaptations(run, "hvae"), run.device)
     T = len(run.train_batch)
     torch.manual_seed(run.generator("hvae", "init").initial_seed())
-    model = HVAE(config, w.num_params).to(run.device)
+    model = HVAE(config, adapter.num_params).to(run.device)
     model.set_statistics(*w.moments())
     optimizer = adam(model.parameters(), training.lr)
     schedule = cosine_decay(optimizer, training.steps)
@@ -43,11 +43,14 @@ def run(run: Run) -> dict[str, float]:
         "hvae", training.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}
     ):
         rows = torch.randint(T, (training.batch,), generator=generator)
-        sample = w(torch.randint(len(w), (training.batch,), generator=generator), rows)
-        noise = torch.randn(training.batch, config.latent, generator=generator).to(run.device)
-        terms, decoded = model.losses(sample, noise)
+        draw = torch.randint(len(w), (training.batch,), generator=generator)
+        noise = torch.randn(training.batch, config.latent, generator=generator)
+        mine = run.processes.share(training.batch)
+        sample = w(draw[mine], rows[mine])
+        with run.autocast():
+            terms, decoded = model.losses(sample, noise[mine].to(run.device))
         if config.behaviour_weight:
-            tasks = subsample(run.train_batch[rows], training.examples, generator)
+            tasks = subsample(run.train_batch[rows], training.examples, generator)[mine]
             logits = adapter_logits(decoded, tasks, adapter)
             if config.behaviour == "labels":
                 behaviour = task_loss(logits, tasks)
@@ -61,6 +64,7 @@ def run(run: Run) -> dict[str, float]:
         loss = sum(term.mean() for term in terms.values())
         optimizer.zero_grad()
         loss.backward()
+        run.processes.average(model)
         for part in (model.encoder, model.decoder):
             torch.nn.utils.clip_grad_norm_(part.parameters(), training.clip)
         optimizer.step()

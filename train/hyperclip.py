@@ -55,7 +55,9 @@ def run(run: Run, generator: str) -> dict[str, float]:
                 w = decode(latents[draw, chosen] + spread * noise)
         else:
             w = adapted(draw, chosen)
-        loss = hyperclip_loss(model(w), model.embed_questions(question[chosen]), model.logit_scale)
+        with run.autocast():
+            embedded, asked = model(w), model.embed_questions(question[chosen])
+        loss = hyperclip_loss(embedded.float(), asked.float(), model.logit_scale)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -43,7 +43,7 @@ def run(run: Run, generator: str) -> dict[str, float]:
     model.set_statistics(latents.flatten(0, 1), question[described])
     schedule = model.schedule
     if training.infer_descriptors and not described.all():
-        question = infer_descriptors(question, described, task_features(run.train_batch, latents.mean(0)))
+        question = infer_descriptors(question, described, task_features(run.train_batch.trimmed(), latents.mean(0)))
         described[:] = True
     module, decode = load_generator(run, generator)
     module.eval().requires_grad_(False)
@@ -60,17 +60,21 @@ def run(run: Run, generator: str) -> dict[str, float]:
         e = drop_condition(question[rows] * described[rows, None], training.drop_condition, rng)
         t = torch.randint(schedule.num_steps, (training.batch,), generator=rng).to(run.device)
         eps = torch.randn(training.batch, Z, generator=rng).to(run.device)
+        mine = run.processes.share(training.batch)
+        rows, z0, e, t, eps = rows[mine], z0[mine], e[mine], t[mine], eps[mine]
         z_t = q_sample(z0, t, eps, schedule)
-        out = model.predict(z_t, t, e)
+        with run.autocast():
+            out = model.predict(z_t, t, e).float()
         loss = (out - model.target(z0, t, eps)).square().mean()  # Eq. 9
         if training.behaviour_weight:
-            some = slice(training.behaviour_tasks)
+            some = slice(training.behaviour_tasks // run.processes.count)
             tasks = subsample(run.train_batch[rows[some]], training.behaviour_examples, rng)
             w = decode(model.unstandardise(model.to_z0(out[some], z_t[some], t[some])))
             behaviour = task_loss(adapter_logits(w, tasks, run.preset.adapter), tasks).mean()
             loss = loss + training.behaviour_weight * behaviour
         optimizer.zero_grad()
         loss.backward()
+        run.processes.average(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         rate.step()

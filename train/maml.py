@@ -19,6 +19,7 @@ from core.adapt import adapt, maml_loss
 from core.adapter import adapter_logits, init_adapter, task_loss
 from core.checkpoint import save_adapter, save_module
 from core.hypernet import HyperNet
+from core.subspace import maml_adapter_loss
 from core.tasks import TaskBatch, split_support_query, subsample
 from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
@@ -30,6 +31,8 @@ def run(run: Run, row: str) -> dict[str, float]:
     """Meta-train one row; returns its accuracy on validation tasks, before and after 50 steps on their support sets."""
     config, adapter = run.preset.maml[row], run.preset.adapter
     batch = run.train_batch
+    if config.subspace and row not in ("mnet_maml", "mnet_fomaml"):
+        raise ValueError(f"maml.{row}.subspace: only rows that adapt adapter weights themselves have it")
     generator = run.generator(row, "init")
     torch.manual_seed(generator.initial_seed())
     rows = torch.arange(len(batch))
@@ -66,16 +69,16 @@ def run(run: Run, row: str) -> dict[str, float]:
         tasks = subsample(batch[chosen], config.examples, generator)
         support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=generator)
         inner_steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=generator).to(run.device)
-        loss = maml_loss(
-            start(tasks),
-            loss_on(support),
-            loss_on(query),
-            steps=inner_steps,
-            lr=config.inner_lr,
-            first_order=config.first_order,
-        ).mean()
+        mine = run.processes.share(config.tasks)
+        support, query = support[mine], query[mine]
+        inner = {"steps": inner_steps[mine], "lr": config.inner_lr, "first_order": config.first_order}
+        if config.subspace:
+            loss = maml_adapter_loss(model["w"], support, query, adapter, **inner).mean()
+        else:
+            loss = maml_loss(start(tasks[mine]), loss_on(support), loss_on(query), **inner).mean()
         optimizer.zero_grad()
         loss.backward()
+        run.processes.average(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)  # before the step, so that it has an effect
         optimizer.step()
         schedule.step()

@@ -49,10 +49,11 @@ def run(run: Run, row: str) -> dict[str, float]:
     schedule = cosine_decay(optimizer, config.steps)
     for _, generator in run.steps(row, config.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}):
         chosen = rows[torch.randint(len(rows), (config.tasks,), generator=generator)]
-        tasks = subsample(batch[chosen], config.examples, generator)
+        tasks = subsample(batch[chosen], config.examples, generator)[run.processes.share(config.tasks)]
         loss = task_loss(adapter_logits(weights(tasks.question), tasks, adapter), tasks).mean()
         optimizer.zero_grad()
         loss.backward()
+        run.processes.average(model)
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         schedule.step()

@@ -11,7 +11,7 @@ import random
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from core.data.meta_vqa import MetaVQAConfig
 from core.features import Encoder, FeatureStore, build_task_set
 from core.presets import PRESET_NAMES, Preset, get_preset, shortened
 from core.tasks import TaskBatch, TaskSet, TaskTable
+from train.processes import Processes
 
 _STATE_SECONDS = 20.0
 _VALUES_AT_ONCE = 2**26  # of image features, in an evaluation: 256 MB, and a few times that for what comes of them
@@ -70,6 +71,7 @@ class Run:
     device: torch.device
     variant: str = ""  # what tells this run from the preset's own: changed settings, fewer descriptors
     flags: tuple[str, ...] = ()  # what chose preset, dataset and settings, to say how a release was made
+    processes: Processes = field(default_factory=Processes)
 
     @property
     def scratch(self) -> Path:
@@ -106,11 +108,14 @@ class Run:
                     item.load_state_dict(saved["state"][name])
                 start = saved["step"]
         save_at = time.monotonic() + _STATE_SECONDS
-        for step in tqdm(range(start, total), desc=stage, initial=start, total=total, mininterval=2, leave=False):
+        quiet = not self.processes.is_main
+        for step in tqdm(
+            range(start, total), stage, initial=start, total=total, mininterval=2, leave=False, disable=quiet
+        ):
             generator = self.generator(stage, step)
-            torch.manual_seed(generator.initial_seed())
+            torch.manual_seed(generator.initial_seed() + self.processes.rank)  # dropout and noise are each one's own
             yield step, generator
-            if step + 1 < total and time.monotonic() >= save_at:
+            if self.processes.is_main and step + 1 < total and time.monotonic() >= save_at:
                 begun = time.monotonic()
                 save_state(path, {"step": step + 1, "key": key, "state": {n: i.state_dict() for n, i in state.items()}})
                 now = time.monotonic()
@@ -118,6 +123,10 @@ class Run:
 
     def state_path(self, stage: str) -> Path:
         return self.scratch / f"state{self.variant}" / f"{stage}.pt"
+
+    def autocast(self) -> torch.autocast:
+        """Mixed precision for large networks: bfloat16 on a GPU, none on a CPU. Losses and statistics stay float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -235,8 +244,9 @@ def variant(changed: str, descriptors: float) -> str:
     return changed + (f"-{100 * descriptors:g}" if descriptors < 1.0 else "")
 
 
-def open_run(args: argparse.Namespace) -> Run:
-    """The run that parsed flags describe; a ValueError for a bad setting, or a device that does not exist."""
+def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Run:
+    """The run that parsed flags describe; a ValueError for a bad setting, or a device that does not exist. `processes`
+    are those of another run in this process, if there was one."""
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
     base = preset_with_data(args.preset, args.data)
@@ -248,8 +258,14 @@ def open_run(args: argparse.Namespace) -> Run:
     default = release_directory(preset.name, args.seed, suffix, work)
     flags = ["--preset", args.preset]
     flags += ["--data", str(args.data)] if args.data else []
+    flags += ["--steps-share", str(args.steps_share)] if args.steps_share != 1.0 else []
     flags += ["--set", *args.set] if args.set else []
-    return Run(preset, args.seed, args.output or default, work, usable_device(args.device), suffix, tuple(flags))
+    processes = processes or Processes(usable_device(args.device))
+    if processes.device.type == "cuda":
+        torch.set_float32_matmul_precision("high")  # TF32
+    return Run(
+        preset, args.seed, args.output or default, work, processes.device, suffix, tuple(flags), processes=processes
+    )
 
 
 def preset_with_data(name: str, directory: Path | None) -> Preset:

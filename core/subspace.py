@@ -1,0 +1,255 @@
+"""The inner loop on adapter weights in the few coordinates that a task can see: exact, and several times faster.
+
+Full-batch gradient descent from shared weights `w` moves the first layer only within the span of a task's N images,
+and the second only within the span of its images, its C answers and the H columns (and the bias) that it starts with:
+whatever else a weight matrix holds is never read and never changed. So a task of 58 images and 9 answers needs not
+D = 768 coordinates but about 58 and K = 58 + 9 + 257. In an orthonormal basis gradient descent is the same descent, and
+the sums over D that it takes shrink to K; the first layer needs no weights at all, only the Gram matrix of the images,
+`h_t = h_0 - lr (X X^T / D + 1) sum_s dh_s`. The gradients of `core.adapter` are written out: the loop has no graph
+unless MAML differentiates through it. What `core.adapt.adapt` does with these losses, this does too, but for rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.adapter import LOGIT_SCALE, AdapterConfig, pack, unpack
+from core.tasks import TaskBatch
+
+_CACHE = {"cpu": 4 * 2**20, "cuda": 2**30}  # bytes of tasks descended on together: the processor's cache, or plenty
+
+
+def adapt_adapters(
+    start: Tensor,
+    batch: TaskBatch,
+    config: AdapterConfig,
+    *,
+    steps: int | Tensor,
+    lr: float,
+    scale: float = LOGIT_SCALE,
+) -> Tensor:
+    """Adapter weights (T, P) after gradient descent from `start` (P,) on the mean loss of every task's examples.
+
+    Args:
+        steps: for all tasks, or (T,) for each.
+        lr: the inner learning rate eta.
+    """
+    _check(start, config, steps, lr)
+    result = start.new_empty(len(batch), config.num_params)
+    with torch.no_grad():
+        begin = _Start.of(start, config)
+        for rows in _groups(batch, config):
+            problem = _Problem.of(begin, batch[rows].trimmed(), None, scale)
+            moved, W = problem.descend(steps[rows] if isinstance(steps, Tensor) else steps, lr)
+            result[rows] = problem.lift(moved, W, lr)
+    return result
+
+
+def maml_adapter_loss(
+    start: Tensor,
+    support: TaskBatch,
+    query: TaskBatch,
+    config: AdapterConfig,
+    *,
+    steps: int | Tensor,
+    lr: float,
+    first_order: bool = False,
+    scale: float = LOGIT_SCALE,
+) -> Tensor:
+    """`core.adapt.maml_loss` of adapter weights: query loss (T,) after `adapt_adapters`, differentiable to `start`.
+
+    The basis holds the query images too. What a weight matrix holds outside of it changes the query loss to second
+    order at most, so the gradient within the basis is the whole gradient.
+    """
+    _check(start, config, steps, lr)
+    begin = _Start.of(start, config)
+    parts = []
+    for rows in _groups(support, config):
+        problem = _Problem.of(begin, support[rows].trimmed(), query[rows].trimmed(), scale)
+        own = steps[rows] if isinstance(steps, Tensor) else steps
+        if first_order:
+            with torch.no_grad():
+                moved, W = problem.descend(own, lr)
+            W = problem.W + (W - problem.W).detach()
+        else:
+            moved, W = problem.descend(own, lr)
+        parts.append((rows, problem.query_loss(moved, W, lr)))
+    order = torch.cat([rows for rows, _ in parts])
+    return torch.cat([loss for _, loss in parts])[order.argsort()]
+
+
+def _check(start: Tensor, config: AdapterConfig, steps: int | Tensor, lr: float) -> None:
+    if start.shape != (config.num_params,):
+        raise ValueError(f"start has shape {tuple(start.shape)}, one adapter of this size is ({config.num_params},)")
+    if int(torch.as_tensor(steps).min()) < 0 or lr < 0:
+        raise ValueError(f"steps {steps} and lr {lr} must not be negative")
+
+
+def _groups(batch: TaskBatch, config: AdapterConfig) -> Iterator[Tensor]:
+    """Rows of tasks of like size, so that none is padded much, and few enough to stay in the processor's cache."""
+    order = batch.example_mask.sum(1).argsort(descending=True)
+    sizes = batch.example_mask.sum(1)[order].tolist()
+    budget = _CACHE.get(batch.images.device.type, _CACHE["cpu"])
+    first = 0
+    while first < len(sizes):
+        N = sizes[first]
+        K = min(config.dim, N + batch.answers.shape[1] + config.hidden + 1)
+        at_once = max(1, budget // (4 * (3 * N * K + 2 * K * config.hidden + 4 * N * config.hidden + N * N)))
+        last = first + 1
+        while last < min(len(sizes), first + at_once) and sizes[last] >= 0.8 * N:
+            last += 1
+        yield order[first:last]
+        first = last
+
+
+@dataclass(frozen=True)
+class _Start:
+    """What all tasks share: the weights they start from; the second layer as `W2`, (D, H'), which is W2 / sqrt(H) and
+    the bias as a last column, for a hidden unit that is always on; an orthonormal basis Q (D, H') of its columns."""
+
+    config: AdapterConfig
+    parts: dict[str, Tensor]
+    W2: Tensor
+    Q: Tensor
+    R: Tensor  # Q^T W2
+
+    @classmethod
+    def of(cls, w: Tensor, config: AdapterConfig) -> _Start:
+        parts = unpack(w, config)
+        W2 = parts["W2"] / math.sqrt(config.hidden)
+        if config.bias:
+            W2 = torch.cat([W2, parts["b2"][:, None]], 1)
+        Q, _ = torch.linalg.qr(W2.detach())
+        return cls(config, parts, W2, Q, Q.mT @ W2)
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """Some tasks in coordinates of their own.
+
+    Shapes: images (T, N, K), answers (T, C, K), W (T, K, H'), h0 (T, N, H), gram (T, N, N); the same of the query
+    images, if there are any: query_images (T, Nq, K), query_h0 (T, Nq, H), query_gram (T, Nq, N). `basis` is what
+    `lift` needs, None where the coordinates are the usual ones.
+    """
+
+    begin: _Start
+    support: TaskBatch
+    query: TaskBatch | None
+    scale: float
+    images: Tensor
+    answers: Tensor
+    W: Tensor
+    h0: Tensor
+    gram: Tensor
+    query_images: Tensor
+    query_h0: Tensor
+    query_gram: Tensor
+    basis: tuple[Tensor, Tensor, Tensor] | None
+
+    @classmethod
+    def of(cls, begin: _Start, support: TaskBatch, query: TaskBatch | None, scale: float) -> _Problem:
+        config, parts, Q = begin.config, begin.parts, begin.Q
+        D, N = config.dim, support.images.shape[1]
+        x = (support.images if query is None else torch.cat([support.images, query.images], 1)) * math.sqrt(D)
+        h0 = x @ parts["W1"].mT / math.sqrt(D)
+        if config.bias:
+            h0 = h0 + parts["b1"]
+        Z = torch.cat([x, support.answers], 1)  # (T, M, D)
+        exact = Z.double()
+        gram = exact @ exact.mT  # (T, M, M)
+        if Z.shape[1] + Q.shape[1] < D:
+            ZQ = Z @ Q  # (T, M, H')
+            # The rest of Z, orthogonal to Q, has the coordinates L, where L L^T is its Gram matrix.
+            rest = gram - ZQ.double() @ ZQ.double().mT
+            rest.diagonal(dim1=1, dim2=2).add_(1e-9 * D)  # equal images, and padding
+            L = torch.linalg.cholesky(rest)
+            coordinates = torch.cat([ZQ, L.float()], -1)  # (T, M, K)
+            # What W2 holds in these directions is 0, but its gradient is not.
+            outside = torch.linalg.solve_triangular(L.float(), Z @ begin.W2 - ZQ @ begin.R, upper=False)
+            W = torch.cat([begin.R.expand(len(Z), -1, -1), outside], 1)  # (T, K, H')
+            basis = (ZQ, Z, L)
+        else:
+            coordinates, W, basis = Z, begin.W2.expand(len(Z), -1, -1), None
+        M = x.shape[1]
+        gram = (gram[:, :M, :N] / D + float(config.bias)).float()
+        return cls(
+            begin,
+            support,
+            query,
+            scale,
+            images=coordinates[:, :N],
+            answers=coordinates[:, M:],
+            W=W,
+            h0=h0[:, :N],
+            gram=gram[:, :N],
+            query_images=coordinates[:, N:M],
+            query_h0=h0[:, N:],
+            query_gram=gram[:, N:],
+            basis=basis,
+        )
+
+    def descend(self, steps: int | Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        """Gradient descent: sum of the gradients of hidden units (T, N, H), and W (T, K, H')."""
+        mask = self.support.example_mask
+        weight = (self.scale * mask / mask.sum(1, keepdim=True).clamp(min=1))[:, None]  # (T, 1, N)
+        right = F.one_hot(self.support.labels, self.answers.shape[1]).mT * weight  # (T, C, N)
+        closed = torch.zeros_like(self.answers[..., :1]).masked_fill(~self.support.answer_mask[..., None], -torch.inf)
+        H = self.begin.config.hidden
+        rate = torch.full((self.W.shape[-1],), lr / H, device=self.W.device)
+        rate[H:] = lr
+        moved, W = torch.zeros_like(self.h0), self.W
+        for step in range(int(steps.max()) if isinstance(steps, Tensor) else steps):
+            if isinstance(steps, Tensor):
+                active = (step < steps)[:, None, None]
+                weight, right = weight * active, right * active
+            h = torch.baddbmm(self.h0, self.gram, moved, alpha=-lr)
+            a = self._on(h.relu())  # (T, N, H')
+            u = torch.baddbmm(self.images, a, W.mT)  # (T, N, K), the adapter's output before normalisation
+            inverse = 1 / (torch.linalg.vector_norm(u, dim=-1) + 1e-12)[:, None]  # (T, 1, N); padding may be 0
+            dot = self.answers @ u.mT  # (T, C, N)
+            share = torch.addcmul(closed, dot, self.scale * inverse).softmax(1)
+            g = torch.addcmul(-right, share, weight) * inverse  # (T, C, N)
+            radial = (g * dot).sum(1) * inverse[:, 0].square()  # (T, N)
+            du = torch.baddbmm(radial[..., None] * u, g.mT, self.answers, beta=-1)  # (T, N, K)
+            moved = moved + (du @ W[..., :H]) * a[..., :H].sign()
+            W = torch.baddbmm(W, du.mT, a * rate, alpha=-1)
+        return moved, W
+
+    def _on(self, a: Tensor) -> Tensor:
+        """Hidden units with the bias's, which is always on."""
+        return torch.cat([a, torch.ones_like(a[..., :1])], -1) if self.begin.config.bias else a
+
+    def query_loss(self, moved: Tensor, W: Tensor, lr: float) -> Tensor:
+        """Loss (T,) of adapted weights on the query examples."""
+        h = torch.baddbmm(self.query_h0, self.query_gram, moved, alpha=-lr)
+        u = torch.baddbmm(self.query_images, self._on(h.relu()), W.mT)
+        inverse = 1 / (torch.linalg.vector_norm(u, dim=-1) + 1e-12)[:, None]
+        logits = self.scale * (self.answers @ u.mT) * inverse  # (T, C, Nq)
+        logits = logits.masked_fill(~self.support.answer_mask[..., None], -torch.inf)
+        each = F.cross_entropy(logits, self.query.labels, reduction="none")  # (T, Nq)
+        mask = self.query.example_mask
+        return (each * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+    def lift(self, moved: Tensor, W: Tensor, lr: float) -> Tensor:
+        """Weights w (T, P) in all coordinates again."""
+        H = self.begin.config.hidden
+        parts = self.begin.parts
+        change = W - self.W  # (T, K, H')
+        if self.basis is not None:
+            Q, (ZQ, Z, L) = self.begin.Q, self.basis
+            inside, rest = change.split([Q.shape[1], L.shape[1]], 1)
+            rest = torch.linalg.solve_triangular(L.mT, rest.double(), upper=True).float()  # (T, M, H')
+            change = Q @ (inside - ZQ.mT @ rest) + Z.mT @ rest  # (T, D, H')
+        w = {
+            "W1": parts["W1"] - lr * (moved.mT @ self.support.images),
+            "b1": parts["b1"] - lr * moved.sum(1) if self.begin.config.bias else None,
+            "W2": parts["W2"] + change[..., :H] * math.sqrt(H),
+            "b2": parts["b2"] + change[..., H] if self.begin.config.bias else None,
+        }
+        return pack(w, self.begin.config)
