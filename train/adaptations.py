@@ -14,6 +14,7 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import hashlib
+import time
 from collections.abc import Sequence
 
 import torch
@@ -57,9 +58,9 @@ def draw_path(run: Run, generator: str, draw: int) -> Path:
 class Adaptations:
     """Adapted weights of all training tasks, some draws of each, as a generative model samples them.
 
-    At the paper's size they take draws x T x P x 2 bytes = 783 x 394,240 x 2, 0.6 GB a draw, in half precision. On a CPU
-    they stay on disk, mapped, and only rows that are asked for are read and become float32; a GPU holds them if they
-    fit in half of what it has free.
+    In half precision a draw takes T x P x 2 bytes, at the paper's size 783 x 394,240 x 2 = 0.6 GB. On a CPU draws stay
+    on disk, mapped, and only rows that are asked for are read and become float32; a GPU holds them if they fit in half
+    of what it has free.
     """
 
     def __init__(self, draws: Sequence[Tensor], device: torch.device, generator: HVAE | HyperNet | None = None) -> None:
@@ -149,11 +150,13 @@ def run(run: Run, generator: str) -> dict[str, float]:
     config = run.preset.adaptations[generator]
     folder = draw_path(run, generator, 0).parent
     paths = [folder / f"draw-{draw:03d}.safetensors" for draw in range(config.draws)]
-    quiet = not run.processes.is_main
+    quiet, began = not run.processes.is_main, time.monotonic()
+    missing = sum(not path.is_file() for path in paths)
     for draw in tqdm(range(config.draws), desc=f"adaptations {generator}", leave=False, disable=quiet):
         if draw % run.processes.count == run.processes.rank and not paths[draw].is_file():
             _adapt_all(run, generator, draw, paths[draw])
     run.processes.wait()
+    run.loops[f"adaptations_{generator}"] = (missing, time.monotonic() - began)
     before, after = ([float(load_file(path)[name].mean()) for path in paths] for name in ("before", "after"))
     metrics = {"query_before": sum(before) / len(before), "query_after": sum(after) / len(after)}
     if metrics["query_after"] <= metrics["query_before"] and config.steps >= 50:

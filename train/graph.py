@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 import train.adaptations
 import train.backbone
 import train.choose
@@ -33,6 +35,7 @@ class Stage:
 
     `format` is raised when a change of code changes what the stage makes. `release` stages write to the release
     directory and are what a run is for; the others make work files, needed only while something downstream must run.
+    `shared` stages are worked on by all processes of a run, the others by the main one while the rest wait.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Stage:
     release: bool = True
     seeded: bool = True
     format: int = 1
+    shared: bool = False
 
 
 def _backbone(run: Run) -> dict[str, float]:
@@ -106,6 +110,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 lambda p, row=row: [p.adapter, p.multitask[row], p.cond_hnet, p.film, *_questions(p, row)],
                 _file(row),
                 format=_TRAINED,
+                shared=True,
             )
         )
     for row in preset.maml:
@@ -124,6 +129,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 ],
                 _file(row),
                 format=_TRAINED,
+                shared=True,
             )
         )
     hyper = []
@@ -137,6 +143,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 lambda p, name=name: [p.adaptations[name]],
                 lambda run, name=name, last=config.draws - 1: [train.adaptations.draw_path(run, name, last)],
                 release=False,
+                shared=True,
             )
         )
         if name == "hvae":
@@ -148,6 +155,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                     lambda p: [p.hvae, p.hvae_training],
                     _file("hvae"),
                     format=_TRAINED,
+                    shared=True,
                 )
             )
         needs = ("hvae",) if name == "hvae" else ("adaptations_hnet",)
@@ -178,6 +186,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 lambda p: [p.hyperldm, p.diffusion, *_questions(p)],
                 _file(f"{name}_hyperldm"),
                 format=_TRAINED,
+                shared=True,
             )
         )
         hyper += [f"hyperclip_{name}", f"{name}_hyperldm"]
@@ -192,6 +201,33 @@ def build(preset: Preset) -> dict[str, Stage]:
         )
     )
     return {stage.name: stage for stage in stages}
+
+
+def stages_of(rows: Iterable[str], stages: dict[str, Stage]) -> list[str]:
+    """The stages that rows of the result tables need, in order; with those of all rows, the choices too.
+
+    Raises:
+        ValueError: an unknown row.
+    """
+    own = {name: (name,) for name in stages if name.startswith(("uncond_", "cond_", "mnet_")) or name == "hnet_maml"}
+    baselines = tuple(own)
+    own |= {"clip": ("features",), "clip_prompted": ("features",), "few_shot_ceiling": baselines}
+    for name in train.adaptations.GENERATORS:
+        own |= {
+            f"{name}_hyperclip": (f"hyperclip_{name}",),
+            f"{name}_hyperldm": (f"{name}_hyperldm", f"latents_{name}"),
+        }
+    wanted: set[str] = set()
+    for row in rows:
+        if row not in own:
+            raise ValueError(f"row {row!r}; allowed: {', '.join(own)}")
+        wanted |= {stage for stage in own[row] if stage in stages}
+    for name in reversed(stages):  # every stage comes after what it needs
+        if name == "choose" and wanted >= {n for n in stages["choose"].needs if stages[n].release}:
+            wanted.add(name)
+        if name in wanted:
+            wanted |= set(stages[name].needs)
+    return [name for name in stages if name in wanted]
 
 
 def identities(run: Run, stages: dict[str, Stage]) -> dict[str, str]:
@@ -226,12 +262,14 @@ class Records:
     def put(self, name: str, record: dict[str, Any] | None) -> None:
         """Record a stage atomically, or forget it with None."""
         path = self._path(self.stages[name])
-        everything = json.loads(path.read_text()) if path.is_file() else {}
-        if record is None:
-            everything.pop(name, None)
-        else:
-            everything[name] = record
-        write_json(path, everything)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.run.work / "stages.lock"):  # runs of other rows write to the same file
+            everything = json.loads(path.read_text()) if path.is_file() else {}
+            if record is None:
+                everything.pop(name, None)
+            else:
+                everything[name] = record
+            write_json(path, everything)
 
     def inherit(self, other: Path, identity: dict[str, str]) -> list[str]:
         """Copy what another release directory holds already: finished stages of the same identity. Returns their

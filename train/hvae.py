@@ -71,7 +71,7 @@ def run(run: Run) -> dict[str, float]:
         schedule.step()
 
     model.eval()
-    metrics = {name: float(term.detach().mean()) for name, term in terms.items()}
+    metrics = {name: run.processes.mean(term.mean()) for name, term in terms.items()}
     first = functools.partial(w.tasks, 0)
     metrics["train_adapted"] = run.accuracy(first, run.train_batch)
     metrics["train_decoded"] = run.accuracy(lambda rows: model.decode(model.encode(first(rows))[0]), run.train_batch)
@@ -86,7 +86,8 @@ def run(run: Run) -> dict[str, float]:
     with torch.no_grad():
         metrics["val_adapted"] = run.accuracy(adapted, query)
         metrics["val_accuracy"] = run.accuracy(model.decode(model.encode(adapted)[0]), query)
-    save_module(run.output / "hvae.safetensors", model, {"row": "hvae", "seed": run.seed, **metrics})
+    if run.processes.is_main:
+        save_module(run.output / "hvae.safetensors", model, {"row": "hvae", "seed": run.seed, **metrics})
     return metrics
 
 

@@ -79,7 +79,7 @@ def run(run: Run, generator: str) -> dict[str, float]:
         optimizer.step()
         rate.step()
         ema.update(model)
-        running.update(float(loss.detach()))
+        running.update(run.processes.mean(loss))
 
     query = run.val_query
     noise = torch.randn(len(query), Z, generator=run.generator(stage, "val")).to(run.device)
@@ -88,6 +88,8 @@ def run(run: Run, generator: str) -> dict[str, float]:
         z = sampler(classifier_free(ema.model, query.question, 1.0), noise, schedule, steps=run.preset.sampling.steps)
         accuracy = run.accuracy(decode(ema.model.unstandardise(z)), query)
     metrics = {"loss": running.value, "val_accuracy": accuracy}
+    if not run.processes.is_main:
+        return metrics
     save_module(
         run.output / f"{stage}.safetensors",
         ema.model,

@@ -91,8 +91,10 @@ def run(run: Run, row: str) -> dict[str, float]:
     after = adapt(before, loss_on(support), steps=run.preset.few_shot_steps, lr=config.inner_lr)
     with torch.no_grad():
         few_shot = run.accuracy(decode(after), query)
-    metrics = {"loss": float(loss.detach()), "val_accuracy": zero_shot, "val_few_shot": few_shot}
+    metrics = {"loss": run.processes.mean(loss), "val_accuracy": zero_shot, "val_few_shot": few_shot}
     path = run.output / f"{row}.safetensors"
+    if not run.processes.is_main:
+        return metrics
     if isinstance(model, HyperNet):
         save_module(path, model, {"row": row, "seed": run.seed, "inner_lr": config.inner_lr, **metrics})
     else:

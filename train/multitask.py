@@ -61,8 +61,10 @@ def run(run: Run, row: str) -> dict[str, float]:
     model.eval()
     with torch.no_grad():
         accuracy = run.accuracy(weights(run.val_query.question), run.val_query)
-    metrics = {"loss": float(loss.detach()), "val_accuracy": accuracy}
+    metrics = {"loss": run.processes.mean(loss), "val_accuracy": accuracy}
     path = run.output / f"{row}.safetensors"
+    if not run.processes.is_main:
+        return metrics
     if row == "uncond_multitask":
         save_adapter(path, model["w"].detach(), adapter, {"row": row, "seed": run.seed, **metrics})
     else:

@@ -47,6 +47,11 @@ class Processes:
                 if parameter.grad is not None:
                     parameter.grad = self._accelerator.reduce(parameter.grad, "mean")
 
+    def mean(self, value: torch.Tensor) -> float:
+        """The mean of a number over processes."""
+        value = value.detach()
+        return float(value if self._accelerator is None else self._accelerator.reduce(value, "mean"))
+
     def wait(self) -> None:
         """Until all processes are here."""
         if self._accelerator is not None:

@@ -72,6 +72,7 @@ class Run:
     variant: str = ""  # what tells this run from the preset's own: changed settings, fewer descriptors
     flags: tuple[str, ...] = ()  # what chose preset, dataset and settings, to say how a release was made
     processes: Processes = field(default_factory=Processes)
+    loops: dict[str, tuple[int, float]] = field(default_factory=dict)  # by stage: steps made here, and their seconds
 
     @property
     def scratch(self) -> Path:
@@ -107,19 +108,19 @@ class Run:
                 for name, item in state.items():
                     item.load_state_dict(saved["state"][name])
                 start = saved["step"]
-        save_at = time.monotonic() + _STATE_SECONDS
-        quiet = not self.processes.is_main
-        for step in tqdm(
-            range(start, total), stage, initial=start, total=total, mininterval=2, leave=False, disable=quiet
-        ):
+        began = time.monotonic()
+        save_at = began + _STATE_SECONDS
+        bar = {"initial": start, "total": total, "disable": not self.processes.is_main}
+        for step in tqdm(range(start, total), stage, mininterval=2, leave=False, **bar):
             generator = self.generator(stage, step)
             torch.manual_seed(generator.initial_seed() + self.processes.rank)  # dropout and noise are each one's own
             yield step, generator
             if self.processes.is_main and step + 1 < total and time.monotonic() >= save_at:
-                begun = time.monotonic()
+                saving = time.monotonic()
                 save_state(path, {"step": step + 1, "key": key, "state": {n: i.state_dict() for n, i in state.items()}})
                 now = time.monotonic()
-                save_at = now + max(_STATE_SECONDS, 20 * (now - begun))  # gigabytes are not written all the time
+                save_at = now + max(_STATE_SECONDS, 20 * (now - saving))  # gigabytes are not written all the time
+        self.loops[stage] = (total - start, time.monotonic() - began)
 
     def state_path(self, stage: str) -> Path:
         return self.scratch / f"state{self.variant}" / f"{stage}.pt"

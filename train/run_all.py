@@ -1,7 +1,8 @@
 """Train everything of a preset: backbone, features, baselines, generators, HyperCLIP, HyperLDM.
 
 Prints its plan, skips what is done and unchanged, resumes what was killed, and ends with a table of what each stage
-reached and how long it took. Metrics go to WORK/seed-N/metrics.jsonl, weights to the release directory.
+reached, how long it took and the most memory it held. Metrics go to WORK/seed-N/metrics.jsonl, weights to the release
+directory. Under `accelerate launch` processes share every batch of tasks.
 """
 
 from __future__ import annotations
@@ -12,31 +13,31 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that `python train/run_all.py` works from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import argparse
 import platform
 import shutil
 import time
+from dataclasses import replace
 
 import torch
 
 from core.hub import check_token, parse_repo
-from train.graph import Records, build, identities, plan
+from train.graph import Records, Stage, build, identities, plan, stages_of
+from train.memory import peak, reset_peak
 from train.model_card import write_card
+from train.plan import Estimate, duration, estimates
 from train.push import push_release
 from train.run import Run, open_run, parser, release_directory
 
-_EPILOG = """Time for --preset emoji on two CPU cores: see the table in README.md; --plan estimates from earlier runs.
+_EPILOG = """Time for --preset emoji on two CPU cores: see the table in README.md; --plan estimates from measured costs.
 Examples:
   python train/run_all.py --preset emoji --plan      what would be done
   python train/run_all.py --preset emoji --seed 1    another seed, from the shipped backbone
   python train/run_all.py --preset emoji --descriptors 0.5   the column 50% Q. of Table 1
   python train/run_all.py --set question_pooling=eos   one setting changed; other stages are taken from the first run
-  python train/run_all.py --preset tiny              every stage in about a minute"""
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+  python train/run_all.py --preset tiny              every stage in about a minute
+  python train/run_all.py --preset metavqa --seeds 0 1 2 --rows hvae_hyperldm   three runs, of what one row needs
+  accelerate launch --num_processes 8 train/run_all.py --preset metavqa   eight GPUs, one run"""
 
 
 def _forget(run: Run, records: Records, name: str) -> None:
@@ -54,46 +55,121 @@ def _forget(run: Run, records: Records, name: str) -> None:
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__, _EPILOG)
+    arguments.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="one run after the other, by seed")
+    arguments.add_argument("--rows", nargs="+", metavar="ROW", help="only what these rows of the result tables need")
     arguments.add_argument("--stages", nargs="+", metavar="STAGE", help="only these (and the work files they need)")
     arguments.add_argument(
         "--from-scratch", action="store_true", help="forget all results, the shipped backbone included"
     )
     arguments.add_argument("--retrain", action="store_true", help="forget all results but the backbone")
-    arguments.add_argument("--plan", action="store_true", help="print the plan and stop")
+    arguments.add_argument("--plan", action="store_true", help="print the plan, with time, memory and disk, and stop")
     arguments.add_argument("--push-to-hub", metavar="USER/REPO[@BRANCH]", help="upload the release at the end")
     args = arguments.parse_args(argv)
     if args.push_to_hub:
         try:
-            repo, revision = parse_repo(args.push_to_hub)
+            parse_repo(args.push_to_hub)
             if not args.plan:
                 check_token()  # now, and not after hours of training
         except ValueError as error:
             arguments.error(f"--push-to-hub: {error}")
-    try:
-        run = open_run(args)
-    except ValueError as error:
-        arguments.error(str(error))
-    stages = build(run.preset)
-    unknown = sorted(set(args.stages or ()) - set(stages))
-    if unknown:
-        arguments.error(f"--stages {unknown[0]!r}; allowed: {', '.join(stages)}")
+    if args.seeds and len(args.seeds) > 1 and (args.output or args.push_to_hub):
+        arguments.error("--output and --push-to-hub are for one seed")
+    if args.rows and args.stages:
+        arguments.error("--rows or --stages, not both")
+    processes = None
+    for seed in args.seeds or [args.seed]:
+        args.seed = seed
+        try:
+            run = open_run(args, processes)
+            stages = build(run.preset)
+            wanted = stages_of(args.rows, stages) if args.rows else list(args.stages or stages)
     records = Records(run, stages)
-    wanted = list(args.stages or stages)
-    if args.from_scratch or args.retrain:
+    if main_process and (args.from_scratch or args.retrain):
         for name in wanted:
             if args.from_scratch or name not in ("backbone", "features"):
                 _forget(run, records, name)
     identity = identities(run, stages)
-    if run.variant and not args.plan:
+    if main_process and run.variant and not args.plan:
         for name in records.inherit(release_directory(run.preset.name, run.seed, "", run.work), identity):
             print(f"{name}: the same as in the preset's own run, taken from there")
+    run.processes.wait()
     todo = plan(stages, lambda name: records.is_done(name, identity[name]), wanted)
     for name in todo:
         lacking = [n for n in stages[name].needs if n not in todo and not records.is_done(n, identity[n])]
         if lacking:
             arguments.error(f"stage {name!r} needs {lacking[0]!r}, which is not done; add it to --stages")
 
+    costs = estimates(run.preset, stages, run.device)
+    for name in stages:  # without measured costs, what it took before
+        if costs[name].seconds is None and (record := records.get(name)):
+            costs[name] = replace(costs[name], seconds=record["seconds"])
+    if main_process:
+        _print_plan(run, stages, records, identity, todo, costs)
+    run.processes.wait()  # all have planned before anything changes
+    if args.plan:
+        return
+
+    started = time.time()
+    for i, name in enumerate(todo):
+        if main_process:
+            left = [costs[n].seconds for n in todo[i:]]
+            known = duration(sum(x for x in left if x is not None)) + (" and more" if None in left else "")
+            print(f"[{i + 1}/{len(todo)}] {name}; left: {known if any(left) else 'unknown'}", flush=True)
+            if name == "features" and (records.get(name) or {}).get("identity") not in (None, identity[name]):
+                _forget(run, records, name)  # encoded by another backbone
+        if main_process or stages[name].shared:
+            record = _run_stage(run, stages[name])
+        if main_process:
+            for metric, value in record["metrics"].items():
+                run.log(name, metric, value)
+            records.put(name, {"identity": identity[name], **record})
+            run.state_path(name).unlink(missing_ok=True)
+        run.processes.wait()
+
+    if not main_process:
+        return
+    if todo:
+        write_card(run, {name: record for name in stages if (record := records.get(name))})
+    print(f"\n{'stage':<22} {'time':>9} {'memory':>9}  what it reached")
+    for name in stages:
+        record = records.get(name)
+        if record:
+            reached = ", ".join(f"{metric} {value:.3f}" for metric, value in record["metrics"].items())
+            memory = f"{record['memory']:.2f} GiB" if "memory" in record else ""
+            print(f"{name:<22} {duration(record['seconds']):>9} {memory:>9}  {reached}")
+    print(f"{len(todo)} stages run in {duration(time.time() - started)}; {len(stages) - len(todo)} done or not needed")
+
+
+def _run_stage(run: Run, stage: Stage) -> dict:
+    """Run it and say what it reached, how long it took and what memory it held."""
+    reset_peak(run.device)
+    begun = time.time()
+    metrics = stage.run(run)
+    steps, loop = run.loops.get(stage.name, (0, 0.0))
+    return {
+        "seconds": round(time.time() - begun, 1),
+        **({"steps": steps, "step_seconds": round(loop / steps, 6)} if steps else {}),
+        **peak(run.device),
+        "metrics": {k: round(float(v), 5) for k, v in metrics.items()},
+        "device": str(run.device),
+        "processes": run.processes.count,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _print_plan(
+    run: Run,
+    stages: dict[str, Stage],
+    records: Records,
+    identity: dict[str, str],
+    todo: list[str],
+    costs: dict[str, Estimate],
+) -> None:
+    """What will be done, with the estimate of every stage: time, peak memory and what it adds to the disk."""
     print(f"preset {run.preset.name}, seed {run.seed}, {run.device}; weights to {run.output}, work files in {run.work}")
+    print(f"  {'':<10} {'stage':<22} {'before':>9} {'estimate':>9} {'memory':>9} {'disk':>9}")
     for name in stages:
         before = (records.get(name) or {}).get("seconds")
         if name not in todo:
@@ -102,55 +178,21 @@ def main(argv: list[str] | None = None) -> None:
             state = "resume"
         else:
             state = "run"
-        print(f"  {state:<10} {name:<22} {'took ' + _duration(before) if before is not None else ''}")
-    if args.plan:
-        return
-
-    expected = {name: (records.get(name) or {}).get("seconds") for name in todo}
-    started = time.time()
-    for i, name in enumerate(todo):
-        left = [expected[n] for n in todo[i:]]
-        estimate = _duration(sum(x for x in left if x is not None)) + (" and more" if None in left else "")
         print(
-            f"[{i + 1}/{len(todo)}] {name}; left: {estimate if any(x is not None for x in left) else 'unknown'}",
-            flush=True,
+            f"  {state:<10} {name:<22} {'' if before is None else duration(before):>9} "
+            f"{duration(costs[name].seconds):>9} {costs[name].memory_text:>9} {costs[name].disk_text:>9}"
         )
-        if name == "features" and (records.get(name) or {}).get("identity") not in (None, identity[name]):
-            _forget(run, records, name)  # encoded by another backbone
-        begun = time.time()
-        metrics = stages[name].run(run)
-        seconds = time.time() - begun
-        for metric, value in metrics.items():
-            run.log(name, metric, value)
-        records.put(
-            name,
-            {
-                "identity": identity[name],
-                "seconds": round(seconds, 1),
-                "metrics": {k: round(float(v), 5) for k, v in metrics.items()},
-                "device": str(run.device),
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
-                "python": platform.python_version(),
-            },
-        )
-        run.state_path(name).unlink(missing_ok=True)
-
+    total = Estimate.total([costs[name] for name in todo])
     if todo:
-        write_card(run, {name: record for name in stages if (record := records.get(name))})
-    print(f"\n{'stage':<22} {'time':>9}  what it reached")
-    for name in stages:
-        record = records.get(name)
-        if record:
-            reached = ", ".join(f"{metric} {value:.3f}" for metric, value in record["metrics"].items())
-            print(f"{name:<22} {_duration(record['seconds']):>9}  {reached}")
-    print(f"{len(todo)} stages run in {_duration(time.time() - started)}; {len(stages) - len(todo)} done or not needed")
-    if args.push_to_hub:
-        try:
-            print(f"pushed to {push_release(run.output, repo, revision)}")
-        except ValueError as error:
-            again = f"python train/push.py --weights {run.output} --repo {args.push_to_hub}"
-            sys.exit(f"the weights are in {run.output}, but not on the Hub: {error}\nOnce that is mended: {again}")
+        print(f"  {'total':<10} {'':<22} {'':>9} {total.time_text:>9} {total.memory_text:>9} {total.disk_text:>9}")
+
+
+def _push(release: Path, target: str) -> None:
+    try:
+        print(f"pushed to {push_release(release, *parse_repo(target))}")
+    except ValueError as error:
+        again = f"python train/push.py --weights {release} --repo {target}"
+        sys.exit(f"the weights are in {release}, but not on the Hub: {error}\nOnce that is mended: {again}")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,163 @@
+"""What a run will take, stage by stage, before anything starts: time and memory as measured, disk by arithmetic.
+
+Measured costs are those of eval/results/bench.json, which `eval/bench.py --costs` takes from the records of real runs,
+shortened ones too: seconds a step, seconds besides, and peak memory, by kind of device and by the settings that they
+depend on, which are a stage's own but for its number of steps.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from core.config import config_hash
+from core.data import SimulatedConfig
+from core.hvae import HVAE
+from core.hyperclip import HyperCLIP
+from core.hyperldm import HyperLDM
+from core.hypernet import FilmAdapter, HyperNet
+from core.presets import Preset
+from train.graph import Stage
+
+COSTS = Path(__file__).resolve().parent.parent / "eval" / "results" / "bench.json"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds, peak GiB, and GiB added to the disk; None where it is not known. `more` if it is at least so much."""
+
+    seconds: float | None
+    memory: float | None
+    disk: float | None
+    more: bool = False
+
+    @classmethod
+    def total(cls, stages: Sequence[Estimate]) -> Estimate:
+        """One after the other: times and disk add up, memory is the largest."""
+        known = lambda name: [value for stage in stages if (value := getattr(stage, name)) is not None]
+        more = len(known("seconds")) < len(stages)
+        return cls(sum(known("seconds")), max(known("memory"), default=None), sum(known("disk")), more)
+
+    @property
+    def time_text(self) -> str:
+        return ("> " if self.more else "") + duration(self.seconds)
+
+    @property
+    def memory_text(self) -> str:
+        return "?" if self.memory is None else f"{self.memory:.2f} GiB"
+
+    @property
+    def disk_text(self) -> str:
+        return "" if not self.disk else f"{self.disk:.2f} GiB"
+
+
+def duration(seconds: float | None) -> str:
+    """For people."""
+    if seconds is None:
+        return "?"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def steps_of(preset: Preset, stage: str) -> int:
+    """Steps that a stage counts, draws for adaptations; 0 where it has none."""
+    if stage.startswith("adaptations_"):
+        return preset.adaptations[stage.removeprefix("adaptations_")].draws
+    if stage in preset.multitask or stage in preset.maml:
+        return {**preset.multitask, **preset.maml}[stage].steps
+    if stage == "hvae":
+        return preset.hvae_training.steps
+    if stage.startswith("hyperclip_"):
+        return preset.hyperclip_training.steps
+    return preset.diffusion.steps if stage.endswith("_hyperldm") else 0
+
+
+def cost_key(preset: Preset, stage: str) -> str:
+    """What a stage's cost depends on: sizes and settings, less its number of steps and the origin of its data."""
+    once: dict[str, Any] = {
+        "multitask": {row: replace(config, steps=1) for row, config in preset.multitask.items() if row == stage},
+        "maml": {row: replace(config, steps=1) for row, config in preset.maml.items() if row == stage},
+        "adaptations": {g: replace(c, draws=1) for g, c in preset.adaptations.items() if stage == f"adaptations_{g}"},
+    }
+    sizes: list[Any] = [preset.adapter, preset.hnet, preset.cond_hnet, preset.film]
+    if stage == "hvae":
+        sizes += [preset.hvae, replace(preset.hvae_training, steps=1)]
+    elif stage.startswith(("hyperclip_", "latents_")):
+        sizes += [preset.hvae, preset.hyperclip, replace(preset.hyperclip_training, steps=1)]
+    elif stage.endswith("_hyperldm"):
+        sizes += [preset.hvae, preset.hyperldm, replace(preset.diffusion, steps=1), preset.sampling]
+    elif stage == "choose":
+        sizes += [preset.hvae, preset.hyperldm, preset.hyperclip, preset.sampling, preset.guidance, preset.few_shot_lrs]
+        sizes += [preset.few_shot_steps]
+    elif stage == "features":
+        sizes = [preset.backbone]
+    return config_hash(stage, once, sizes)
+
+
+def _module(preset: Preset, stage: str) -> nn.Module | None:
+    """The network that a stage trains, without memory for it."""
+    P, D = preset.adapter.num_params, preset.adapter.dim
+    makers = {
+        "hnet_maml": lambda: HyperNet(preset.hnet, preset.adapter),
+        "cond_hnet_maml": lambda: HyperNet(preset.cond_hnet, preset.adapter),
+        "cond_multitask": lambda: HyperNet(preset.cond_hnet, preset.adapter),
+        "cond_multitask_film": lambda: FilmAdapter(preset.film, preset.adapter),
+        "hvae": lambda: HVAE(preset.hvae, P),
+        "hyperclip_hvae": lambda: HyperCLIP(preset.hyperclip, P, D),
+        "hyperclip_hnet": lambda: HyperCLIP(preset.hyperclip, P, D),
+        "hvae_hyperldm": lambda: HyperLDM(replace(preset.hyperldm, latent=preset.hvae.latent)),
+        "hnet_hyperldm": lambda: HyperLDM(replace(preset.hyperldm, latent=preset.hnet.input_dim)),
+    }
+    if stage not in makers:
+        return None
+    with torch.device("meta"):
+        return makers[stage]()
+
+
+def _disk(preset: Preset, stage: str) -> float | None:
+    """GiB that a stage leaves: models and adaptations in half precision. None for features of unknown images."""
+    dataset = preset.dataset
+    if stage == "features":
+        images = 66_000 if isinstance(dataset, SimulatedConfig) else None
+        return images and images * preset.adapter.dim * 2 / 2**30
+    if stage.startswith("adaptations_"):
+        name = stage.removeprefix("adaptations_")
+        size = preset.adapter.num_params if name == "hvae" else preset.hnet.input_dim
+        tasks = getattr(dataset, "train_tasks", 870) - getattr(dataset, "val_tasks", 87)
+        return preset.adaptations[name].draws * tasks * size * 2 / 2**30
+    module = _module(preset, stage)
+    return 2 * _parameters(module) / 2**30 if module is not None else 4 * preset.adapter.num_params / 2**30
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def estimates(preset: Preset, stages: dict[str, Stage], device: torch.device) -> dict[str, Estimate]:
+    """The estimate of every stage."""
+    table = _costs().get(device.type, {})
+    result = {}
+    for name in stages:
+        measured = table.get(cost_key(preset, name))
+        seconds = memory = None
+        if measured is not None:
+            seconds = measured["rest_seconds"] + measured["step_seconds"] * steps_of(preset, name)
+            memory = measured["memory"]
+        elif (module := _module(preset, name)) is not None:
+            # weights, gradients, two moments and, for a denoiser, the average; and what else a process holds
+            memory = (20 if isinstance(module, HyperLDM) else 16) * _parameters(module) / 2**30 + 1.5
+        result[name] = Estimate(seconds, memory, _disk(preset, name))
+    return result
+
+
+@functools.cache
+def _costs() -> dict[str, dict[str, Any]]:
+    return json.loads(COSTS.read_text())["costs"] if COSTS.is_file() else {}
