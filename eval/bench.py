@@ -1,0 +1,309 @@
+"""Time the inner loop and the steps of the generative models, in batches against a plain loop over tasks, in one run.
+
+Workloads, at the paper's size (D = 768, P = 394,240) and at the emoji preset's (D = 256, P = 16,672), on simulated tasks
+with the sizes of Meta-VQA's: 50 steps of adaptation, an epoch of MNet-MAML (second order), and a training step of HVAE,
+HyperCLIP and HyperLDM. The plain loop is what one writes without this project: task by task, unpadded, autograd. Times
+are per task, the best of some repeats; on one CPU thread they are CPU time, which other programs disturb least.
+
+`--costs WORK` takes measured costs from the records of runs in WORK, shortened ones too, instead: seconds a step and
+peak memory of every stage, which `train/run_all.py --plan` reads. Both go into one file.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that the script runs from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import argparse
+import json
+import math
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from core.adapter import LOGIT_SCALE, init_adapter, unpack
+from core.checkpoint import write_json
+from core.data.simulated import SimulatedConfig, SimulatedVQA
+from core.diffusion import q_sample
+from core.hvae import HVAE
+from core.hyperclip import HyperCLIP, hyperclip_loss
+from core.hyperldm import HyperLDM
+from core.presets import Preset, get_preset
+from core.subspace import adapt_adapters, maml_adapter_loss
+from core.tasks import TaskBatch, TaskSet, TaskTable, split_support_query, subsample
+from train.optim import adam
+from train.plan import COSTS, cost_key
+from train.run import commit, usable_device
+
+SIZES = {"paper": "metavqa_sim", "emoji": "emoji"}
+WORKLOADS = ("adapt", "maml", "hvae", "hyperclip", "hyperldm")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the workloads of one size share."""
+
+    preset: Preset
+    tasks: TaskTable
+    device: torch.device
+    repeats: int
+
+    def time(self, function: Callable[[], object], count: int) -> float:
+        """Seconds per task of a call that handles `count` of them."""
+        on_cpu = self.device.type == "cpu"
+        clock = time.process_time if on_cpu and torch.get_num_threads() == 1 else time.perf_counter
+        best = math.inf
+        for _ in range(self.repeats + 1):  # the first warms up
+            begun = clock()
+            function()
+            if not on_cpu:
+                torch.cuda.synchronize(self.device)
+            best = min(best, clock() - begun)
+        return best / count
+
+
+def simulated_tasks(preset: Preset, count: int, device: torch.device) -> TaskTable:
+    """`count` simulated tasks at the preset's embedding size."""
+    data = SimulatedVQA(SimulatedConfig(dim=preset.adapter.dim))
+    encoder, tasks = data.encoder(), tuple(task for task in data.tasks if task.split == "train")[:count]
+    answers = {answer: None for task in tasks for answer in task.answers}
+    row = {answer: i for i, answer in enumerate(answers)}
+    images = sorted({image for task in tasks for image in task.examples("all")[0]})
+    place = {image: i for i, image in enumerate(images)}
+    moved = lambda part: (tuple(place[image] for image in part[0]), part[1])
+    return (
+        TaskSet(
+            tasks=tuple(replace(task, support=moved(task.support), query=moved(task.query)) for task in tasks),
+            image_features=data.load_arrays(images),
+            answer_features=encoder.encode_texts(list(answers)),
+            question_features=encoder.encode_questions([task.question for task in tasks]),
+            answer_rows=tuple(tuple(row[answer] for answer in task.answers) for task in tasks),
+        )
+        .table()
+        .to(device)
+    )
+
+
+def _ragged(batch: TaskBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Each task's own images (N, D) at unit RMS, labels (N,) and answers (C, D), without padding."""
+    result = []
+    for i in range(len(batch)):
+        mask = batch.example_mask[i]
+        images = batch.images[i][mask] * math.sqrt(batch.images.shape[-1])
+        result.append((images, batch.labels[i][mask], batch.answers[i][batch.answer_mask[i]]))
+    return result
+
+
+def _plain_loss(w: list[Tensor], images: Tensor, labels: Tensor, answers: Tensor) -> Tensor:
+    """The adapter's loss on one task as one would write it for one task; `w` is W1, b1, W2, b2."""
+    W1, b1, W2, b2 = w
+    hidden = torch.relu(F.linear(images, W1 / math.sqrt(images.shape[1]), b1))
+    out = F.normalize(images + F.linear(hidden, W2 / math.sqrt(len(b1)), b2), dim=-1)
+    return F.cross_entropy(LOGIT_SCALE * out @ answers.T, labels)
+
+
+def _plain_adapt(w: list[Tensor], task: tuple[Tensor, ...], steps: int, lr: float, graph: bool = False) -> list[Tensor]:
+    """Gradient descent on one task."""
+    for _ in range(steps):
+        if not graph:
+            w = [part.detach().requires_grad_() for part in w]
+        gradients = torch.autograd.grad(_plain_loss(w, *task), w, create_graph=graph)
+        w = [part - lr * gradient for part, gradient in zip(w, gradients, strict=True)]
+    return w
+
+
+def bench_adapt(bench: Bench) -> tuple[float, float]:
+    """50 steps of adaptation: seconds per task in batches, and in a plain loop."""
+    config, adapter = bench.preset.adaptations["hvae"], bench.preset.adapter
+    rng = torch.Generator().manual_seed(0)
+    support, _ = split_support_query(bench.tasks, support_fraction=config.support_fraction, generator=rng)
+    start = init_adapter(adapter, rng).to(bench.device)
+    order = support.example_mask.sum(1).argsort()
+    groups = [support[rows].trimmed() for rows in order.split(config.tasks)]  # as train/adaptations.py does
+
+    def batched():
+        return [adapt_adapters(start, group, adapter, steps=config.steps, lr=config.lr) for group in groups]
+
+    def plain():
+        parts = list(unpack(start, adapter).values())
+        return [_plain_adapt(parts, task, config.steps, config.lr) for task in ragged]
+
+    ragged = _ragged(support)
+    return bench.time(batched, len(support)), bench.time(plain, len(support))
+
+
+def bench_maml(bench: Bench) -> tuple[float, float]:
+    """Second-order MNet-MAML over all tasks once, drawing and optimizer included."""
+    config, adapter = bench.preset.maml["mnet_maml"], bench.preset.adapter
+    start = init_adapter(adapter, torch.Generator().manual_seed(0)).to(bench.device)
+    batches = torch.arange(len(bench.tasks)).split(config.tasks)
+
+    def batched():
+        model = torch.nn.ParameterDict({"w": start.clone()})
+        optimizer, rng = adam(model.parameters(), config.lr), torch.Generator().manual_seed(0)
+        for rows in batches:
+            tasks = subsample(bench.tasks[rows], config.examples, rng)
+            support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
+            steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=rng).to(bench.device)
+            loss = maml_adapter_loss(model["w"], support, query, adapter, steps=steps, lr=config.inner_lr).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+            optimizer.step()
+
+    ragged = _ragged(subsample(bench.tasks, config.examples, torch.Generator().manual_seed(0)))
+
+    def plain():
+        w = [part.clone().requires_grad_() for part in unpack(start, adapter).values()]
+        optimizer, rng = adam(w, config.lr), torch.Generator().manual_seed(0)
+        for rows in batches:
+            optimizer.zero_grad()
+            drawn = torch.randint(config.max_inner_steps + 1, (len(rows),), generator=rng).tolist()
+            for i, steps in zip(rows.tolist(), drawn, strict=True):  # the same numbers of steps
+                images, labels, answers = ragged[i]
+                order = torch.randperm(len(labels), generator=rng).to(bench.device)
+                support, query = order.split([n := round(config.support_fraction * len(order)), len(order) - n])
+                adapted = _plain_adapt(w, (images[support], labels[support], answers), steps, config.inner_lr, True)
+                (_plain_loss(adapted, images[query], labels[query], answers) / len(rows)).backward()
+            torch.nn.utils.clip_grad_norm_(w, config.clip)
+            optimizer.step()
+
+    return bench.time(batched, len(bench.tasks)), bench.time(plain, len(bench.tasks))
+
+
+def _bench_step(bench: Bench, model: torch.nn.Module, loss: Callable[[slice], Tensor], batch: int):
+    """Forward and backward of a batch, and sample by sample (some of them, since each takes the same). The optimizer's
+    step is the same for both and left out."""
+    some = min(batch, 4)
+
+    def run(parts: list[slice]) -> None:
+        model.zero_grad(set_to_none=False)
+        for part in parts:
+            loss(part).backward()
+
+    run([slice(1)])  # allocates gradients
+    return bench.time(lambda: run([slice(batch)]), batch), bench.time(
+        lambda: run([slice(i, i + 1) for i in range(some)]), some
+    )
+
+
+def bench_hvae(bench: Bench) -> tuple[float, float]:
+    """A step of the HVAE, its behaviour term left out."""
+    batch, P = bench.preset.hvae_training.batch, bench.preset.adapter.num_params
+    model = HVAE(bench.preset.hvae, P).to(bench.device)
+    w, noise = torch.randn(batch, P, device=bench.device), torch.randn(batch, model.config.latent, device=bench.device)
+    return _bench_step(
+        bench, model, lambda some: sum(term.mean() for term in model.losses(w[some], noise[some])[0].values()), batch
+    )
+
+
+def bench_hyperclip(bench: Bench) -> tuple[float, float]:
+    """A step of HyperCLIP. The plain loop embeds weights one by one and contrasts each with all questions."""
+    batch, adapter = bench.preset.hyperclip_training.batch, bench.preset.adapter
+    model = HyperCLIP(bench.preset.hyperclip, adapter.num_params, adapter.dim).to(bench.device)
+    w = torch.randn(batch, adapter.num_params, device=bench.device)
+    e = F.normalize(torch.randn(batch, adapter.dim, device=bench.device), dim=-1)
+
+    def loss(some: slice) -> Tensor:
+        h = model(w[some])
+        if len(h) == batch:
+            return hyperclip_loss(h, model.embed_questions(e), model.logit_scale)
+        logits = model.logit_scale.exp() * h @ model.embed_questions(e).mT
+        return F.cross_entropy(logits, torch.arange(batch, device=bench.device)[some])
+
+    return _bench_step(bench, model, loss, batch)
+
+
+def bench_hyperldm(bench: Bench) -> tuple[float, float]:
+    """A step of HyperLDM, its behaviour term left out."""
+    config, batch = bench.preset.hyperldm, bench.preset.diffusion.batch
+    model = HyperLDM(config).to(bench.device)
+    draw = lambda *shape: torch.randn(*shape, device=bench.device)
+    z0, eps, e = draw(batch, config.latent), draw(batch, config.latent), draw(batch, config.cond_dim)
+    t = torch.randint(config.num_timesteps, (batch,), device=bench.device)
+
+    def loss(some: slice) -> Tensor:
+        out = model.predict(q_sample(z0[some], t[some], eps[some], model.schedule), t[some], e[some])
+        return (out - model.target(z0[some], t[some], eps[some])).square().mean()
+
+    return _bench_step(bench, model, loss, batch)
+
+
+BENCHES = dict(zip(WORKLOADS, (bench_adapt, bench_maml, bench_hvae, bench_hyperclip, bench_hyperldm), strict=True))
+
+
+def costs(work: Path, preset: Preset) -> dict[str, dict[str, dict[str, float]]]:
+    """Costs by kind of device and key from the records in a work folder: every stage's latest."""
+    table: dict[str, dict[str, dict[str, float]]] = {}
+    for path in sorted(work.rglob("stages.json"), key=lambda path: path.stat().st_mtime):
+        for name, record in json.loads(path.read_text()).items():
+            if "memory" not in record or record.get("processes", 1) > 1:
+                continue  # of an older version, or shared
+            loop = record.get("steps", 0) * record.get("step_seconds", 0.0)
+            table.setdefault(torch.device(record["device"]).type, {})[cost_key(preset, name)] = {
+                "stage": name,
+                "preset": preset.name,
+                "step_seconds": record.get("step_seconds", 0.0),
+                "rest_seconds": round(max(0.0, record["seconds"] - loop), 1),
+                "memory": record.get("gpu_memory", record["memory"]),
+                "threads": record["threads"],
+            }
+    return table
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="default: both")
+    arguments.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="default: all")
+    arguments.add_argument("--tasks", type=int, default=64, help="tasks to adapt on, up to 783 (default: 64)")
+    arguments.add_argument("--repeats", type=int, default=2, help="the best of so many counts (default: 2)")
+    arguments.add_argument("--costs", type=Path, metavar="WORK", help="take costs from the runs in this folder instead")
+    arguments.add_argument("--preset", default="metavqa_sim", help="the preset of --costs (default: metavqa_sim)")
+    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
+    arguments.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    arguments.add_argument(
+        "--json", type=Path, default=COSTS, help="where results go (default: eval/results/bench.json)"
+    )
+    args = arguments.parse_args(argv)
+    try:
+        device, preset = usable_device(args.device), get_preset(args.preset)
+        if not 1 <= args.tasks <= 783:
+            raise ValueError(f"--tasks {args.tasks}; allowed: 1 to 783")
+        if args.repeats < 1 or args.threads < 1:
+            raise ValueError(f"--repeats {args.repeats} and --threads {args.threads} must be positive")
+    except ValueError as error:
+        arguments.error(str(error))
+    document = json.loads(args.json.read_text()) if args.json.is_file() else {"results": [], "costs": {}}
+    if args.costs:
+        for kind, entries in costs(args.costs, preset).items():
+            document["costs"].setdefault(kind, {}).update(entries)
+            print(f"{kind}: costs of {len(entries)} stages of {preset.name}")
+        write_json(args.json, document)
+        return
+    torch.set_num_threads(args.threads)
+    print(f"{'size':<7} {'workload':<10} {'batched':>12} {'plain loop':>12} {'ratio':>7}   (per task, {device})")
+    for size in args.sizes:
+        sizes = get_preset(SIZES[size])
+        bench = Bench(sizes, simulated_tasks(sizes, args.tasks, device), device, args.repeats)
+        for name in args.only:
+            torch.manual_seed(0)
+            batched, plain = BENCHES[name](bench)
+            print(f"{size:<7} {name:<10} {1e3 * batched:>9.3f} ms {1e3 * plain:>9.3f} ms {plain / batched:>6.1f}x")
+            record = {"size": size, "row": name, "batched": batched, "plain": plain, "ratio": round(plain / batched, 2)}
+            record |= {"tasks": args.tasks, "device": str(device), "threads": args.threads, "torch": torch.__version__}
+            record |= {"command": shlex.join(["python", "eval/bench.py", *sys.argv[1:]]), "commit": commit()}
+            same = lambda r, new=record: all(r[key] == new[key] for key in ("size", "row", "device", "threads"))
+            document["results"] = [r for r in document["results"] if not same(r)] + [record]
+            write_json(args.json, document)
+
+
+if __name__ == "__main__":
+    main()
