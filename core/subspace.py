@@ -12,8 +12,7 @@ unless MAML differentiates through it. What `core.adapt.adapt` does with these l
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -23,6 +22,7 @@ from core.adapter import LOGIT_SCALE, AdapterConfig, pack, unpack
 from core.tasks import TaskBatch
 
 _CACHE = {"cpu": 4 * 2**20, "cuda": 2**30}  # bytes of tasks descended on together: the processor's cache, or plenty
+_CALLS = {"cpu": 2e7, "cuda": 2e9}  # arithmetic that could be done in the time that the calls of one step take
 
 
 def adapt_adapters(
@@ -43,11 +43,10 @@ def adapt_adapters(
     _check(start, config, steps, lr)
     result = start.new_empty(len(batch), config.num_params)
     with torch.no_grad():
-        begin = _Start.of(start, config)
-        for rows in _groups(batch, config):
-            problem = _Problem.of(begin, batch[rows].trimmed(), None, scale)
-            moved, W = problem.descend(steps[rows] if isinstance(steps, Tensor) else steps, lr)
-            result[rows] = problem.lift(moved, W, lr)
+        begin, steps = _Start.of(start, config), _by_task(steps, batch)
+        for rows in _groups(batch, steps, config):
+            problem = _Problem.of(begin, _trimmed(batch[rows]), None, scale)
+            result[rows] = problem.lift(*problem.descend(steps[rows], lr), lr)
     return result
 
 
@@ -68,17 +67,14 @@ def maml_adapter_loss(
     order at most, so the gradient within the basis is the whole gradient.
     """
     _check(start, config, steps, lr)
-    begin = _Start.of(start, config)
+    begin, steps = _Start.of(start, config), _by_task(steps, support)
     parts = []
-    for rows in _groups(support, config):
-        problem = _Problem.of(begin, support[rows].trimmed(), query[rows].trimmed(), scale)
-        own = steps[rows] if isinstance(steps, Tensor) else steps
+    for rows in _groups(support, steps, config):
+        problem = _Problem.of(begin, _trimmed(support[rows]), query[rows].trimmed(), scale)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not first_order):
+            moved, W = problem.descend(steps[rows], lr)
         if first_order:
-            with torch.no_grad():
-                moved, W = problem.descend(own, lr)
             W = problem.W + (W - problem.W).detach()
-        else:
-            moved, W = problem.descend(own, lr)
         parts.append((rows, problem.query_loss(moved, W, lr)))
     order = torch.cat([rows for rows, _ in parts])
     return torch.cat([loss for _, loss in parts])[order.argsort()]
@@ -91,21 +87,47 @@ def _check(start: Tensor, config: AdapterConfig, steps: int | Tensor, lr: float)
         raise ValueError(f"steps {steps} and lr {lr} must not be negative")
 
 
-def _groups(batch: TaskBatch, config: AdapterConfig) -> Iterator[Tensor]:
-    """Rows of tasks of like size, so that none is padded much, and few enough to stay in the processor's cache."""
+def _by_task(steps: int | Tensor, batch: TaskBatch) -> Tensor:
+    steps = torch.as_tensor(steps, device=batch.labels.device)
+    return steps.expand(len(batch))
+
+
+def _trimmed(batch: TaskBatch) -> TaskBatch:
+    """Without examples and answers that are padding to all."""
+    C = int(batch.answer_mask.sum(1).max())
+    return replace(batch.trimmed(), answers=batch.answers[:, :C], answer_mask=batch.answer_mask[:, :C])
+
+
+def _groups(batch: TaskBatch, steps: Tensor, config: AdapterConfig) -> list[Tensor]:
+    """Rows of tasks of like size, to be descended on together; those with the most steps first.
+
+    Padding costs arithmetic and every group costs calls, so the split of the tasks, sorted by size, is the one of least
+    sum; no group is larger than the processor's cache.
+    """
+    kind = batch.images.device.type if batch.images.device.type in _CACHE else "cpu"
     order = batch.example_mask.sum(1).argsort(descending=True)
     sizes = batch.example_mask.sum(1)[order].tolist()
-    budget = _CACHE.get(batch.images.device.type, _CACHE["cpu"])
-    first = 0
-    while first < len(sizes):
-        N = sizes[first]
-        K = min(config.dim, N + batch.answers.shape[1] + config.hidden + 1)
-        at_once = max(1, budget // (4 * (3 * N * K + 2 * K * config.hidden + 4 * N * config.hidden + N * N)))
-        last = first + 1
-        while last < min(len(sizes), first + at_once) and sizes[last] >= 0.8 * N:
-            last += 1
-        yield order[first:last]
-        first = last
+    D, H = config.dim, config.hidden
+    answers = batch.answer_mask.sum(1)[order].tolist()
+    widths = [min(D, N + C + H + 1) for N, C in zip(sizes, answers, strict=True)]  # K
+    room = [4 * (3 * N * K + 2 * K * H + 4 * N * H + N * N) for N, K in zip(sizes, widths, strict=True)]  # bytes
+    work = [2 * N * H * (N + 3 * K) for N, K in zip(sizes, widths, strict=True)]  # of one step
+    best, came = [0.0], [0]  # least cost of the first tasks, and where their last group begins
+    for end in range(1, len(sizes) + 1):
+        options = [
+            (best[first] + _CALLS[kind] + work[first] * (end - first), first)
+            for first in range(end - 1, -1, -1)
+            if first == end - 1 or (end - first) * room[first] <= _CACHE[kind]
+        ]
+        cost, first = min(options)
+        best.append(cost)
+        came.append(first)
+    groups, end = [], len(sizes)
+    while end:
+        rows = order[came[end] : end]
+        groups.append(rows[steps[rows].argsort(descending=True)])
+        end = came[end]
+    return groups
 
 
 @dataclass(frozen=True)
@@ -170,8 +192,9 @@ class _Problem:
             rest.diagonal(dim1=1, dim2=2).add_(1e-9 * D)  # equal images, and padding
             L = torch.linalg.cholesky(rest)
             coordinates = torch.cat([ZQ, L.float()], -1)  # (T, M, K)
-            # What W2 holds in these directions is 0, but its gradient is not.
-            outside = torch.linalg.solve_triangular(L.float(), Z @ begin.W2 - ZQ @ begin.R, upper=False)
+            outside = Z.new_zeros(len(Z), Z.shape[1], Q.shape[1])  # what W2 holds in these directions: nothing,
+            if torch.is_grad_enabled() and begin.W2.requires_grad:  # but it has a gradient
+                outside = torch.linalg.solve_triangular(L.float(), Z @ begin.W2 - ZQ @ begin.R, upper=False)
             W = torch.cat([begin.R.expand(len(Z), -1, -1), outside], 1)  # (T, K, H')
             basis = (ZQ, Z, L)
         else:
@@ -194,32 +217,55 @@ class _Problem:
             basis=basis,
         )
 
-    def descend(self, steps: int | Tensor, lr: float) -> tuple[Tensor, Tensor]:
-        """Gradient descent: sum of the gradients of hidden units (T, N, H), and W (T, K, H')."""
-        mask = self.support.example_mask
+    def descend(self, steps: Tensor, lr: float) -> tuple[Tensor, Tensor]:
+        """Gradient descent: sum of the gradients of hidden units (T, N, H), and W (T, K, H'). `steps` (T,) must fall
+        from task to task: those that are through drop out at the end."""
+        mask, H = self.support.example_mask, self.begin.config.hidden
         weight = (self.scale * mask / mask.sum(1, keepdim=True).clamp(min=1))[:, None]  # (T, 1, N)
         right = F.one_hot(self.support.labels, self.answers.shape[1]).mT * weight  # (T, C, N)
         closed = torch.zeros_like(self.answers[..., :1]).masked_fill(~self.support.answer_mask[..., None], -torch.inf)
-        H = self.begin.config.hidden
+        fixed = [self.images, self.answers, self.h0, self.gram, weight, right, closed]
         rate = torch.full((self.W.shape[-1],), lr / H, device=self.W.device)
         rate[H:] = lr
         moved, W = torch.zeros_like(self.h0), self.W
-        for step in range(int(steps.max()) if isinstance(steps, Tensor) else steps):
-            if isinstance(steps, Tensor):
-                active = (step < steps)[:, None, None]
-                weight, right = weight * active, right * active
-            h = torch.baddbmm(self.h0, self.gram, moved, alpha=-lr)
-            a = self._on(h.relu())  # (T, N, H')
-            u = torch.baddbmm(self.images, a, W.mT)  # (T, N, K), the adapter's output before normalisation
-            inverse = 1 / (torch.linalg.vector_norm(u, dim=-1) + 1e-12)[:, None]  # (T, 1, N); padding may be 0
-            dot = self.answers @ u.mT  # (T, C, N)
-            share = torch.addcmul(closed, dot, self.scale * inverse).softmax(1)
-            g = torch.addcmul(-right, share, weight) * inverse  # (T, C, N)
-            radial = (g * dot).sum(1) * inverse[:, 0].square()  # (T, N)
-            du = torch.baddbmm(radial[..., None] * u, g.mT, self.answers, beta=-1)  # (T, N, K)
-            moved = moved + (du @ W[..., :H]) * a[..., :H].sign()
-            W = torch.baddbmm(W, du.mT, a * rate, alpha=-1)
-        return moved, W
+        through: list[tuple[Tensor, Tensor]] = []
+        left = (steps[:, None] > torch.arange(int(steps[0]), device=steps.device)).sum(0)  # tasks that make each step
+        for active in left.tolist():
+            if active < len(W):
+                through.append((moved[active:], W[active:]))
+                moved, W, fixed = moved[:active], W[:active], [x[:active] for x in fixed]
+            moved, W = self._step(moved, W, *fixed, rate, lr)
+        through.append((moved, W))
+        moved, W = zip(*reversed(through), strict=True)
+        return torch.cat(moved), torch.cat(W)
+
+    def _step(
+        self,
+        moved: Tensor,
+        W: Tensor,
+        images: Tensor,
+        answers: Tensor,
+        h0: Tensor,
+        gram: Tensor,
+        weight: Tensor,
+        right: Tensor,
+        closed: Tensor,
+        rate: Tensor,
+        lr: float,
+    ) -> tuple[Tensor, Tensor]:
+        """One step: the gradients of `core.adapter.task_loss`, written out."""
+        H = h0.shape[-1]
+        h = torch.baddbmm(h0, gram, moved, alpha=-lr)
+        a = self._on(h.relu())  # (T, N, H')
+        u = torch.baddbmm(images, a, W.mT)  # (T, N, K), the adapter's output before normalisation
+        inverse = 1 / (torch.linalg.vector_norm(u, dim=-1) + 1e-12)[:, None]  # (T, 1, N); padding may be 0
+        dot = answers @ u.mT  # (T, C, N)
+        share = torch.addcmul(closed, dot, self.scale * inverse).softmax(1)
+        g = torch.addcmul(-right, share, weight) * inverse  # (T, C, N)
+        radial = (g * dot).sum(1) * inverse[:, 0].square()  # (T, N)
+        du = torch.baddbmm(radial[..., None] * u, g.mT, answers, beta=-1)  # (T, N, K)
+        moved = moved + (du @ W[..., :H]) * a[..., :H].sign()
+        return moved, torch.baddbmm(W, du.mT, a * rate, alpha=-1)
 
     def _on(self, a: Tensor) -> Tensor:
         """Hidden units with the bias's, which is always on."""
@@ -246,10 +292,11 @@ class _Problem:
             inside, rest = change.split([Q.shape[1], L.shape[1]], 1)
             rest = torch.linalg.solve_triangular(L.mT, rest.double(), upper=True).float()  # (T, M, H')
             change = Q @ (inside - ZQ.mT @ rest) + Z.mT @ rest  # (T, D, H')
-        w = {
-            "W1": parts["W1"] - lr * (moved.mT @ self.support.images),
-            "b1": parts["b1"] - lr * moved.sum(1) if self.begin.config.bias else None,
-            "W2": parts["W2"] + change[..., :H] * math.sqrt(H),
-            "b2": parts["b2"] + change[..., H] if self.begin.config.bias else None,
-        }
-        return pack(w, self.begin.config)
+        w = pack(parts, self.begin.config).repeat(len(W), 1)
+        adapted = unpack(w, self.begin.config)
+        adapted["W1"].baddbmm_(moved.mT, self.support.images, alpha=-lr)
+        adapted["W2"].add_(change[..., :H], alpha=math.sqrt(H))
+        if self.begin.config.bias:
+            adapted["b1"].sub_(moved.sum(1), alpha=lr)
+            adapted["b2"].add_(change[..., H])
+        return w

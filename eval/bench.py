@@ -1,9 +1,10 @@
 """Time the inner loop and the steps of the generative models, in batches against a plain loop over tasks, in one run.
 
-Workloads, at the paper's size (D = 768, P = 394,240) and at the emoji preset's (D = 256, P = 16,672), on simulated tasks
-with the sizes of Meta-VQA's: 50 steps of adaptation, an epoch of MNet-MAML (second order), and a training step of HVAE,
-HyperCLIP and HyperLDM. The plain loop is what one writes without this project: task by task, unpadded, autograd. Times
-are per task, the best of some repeats; on one CPU thread they are CPU time, which other programs disturb least.
+Workloads, at the paper's size (D = 768, P = 394,240) and at the emoji preset's (D = 256, P = 16,672), on tasks with the
+sizes of their datasets' and random features: 50 steps of adaptation, an epoch of MNet-MAML (second order), and a
+training step of HVAE, HyperCLIP and HyperLDM. The plain loop is what one writes without this project: task by task,
+unpadded, autograd. Times are per task, the best of some repeats; on one CPU thread they are CPU time, which other
+programs disturb least.
 
 `--costs WORK` takes measured costs from the records of runs in WORK, shortened ones too, instead: seconds a step and
 peak memory of every stage, which `train/run_all.py --plan` reads. Both go into one file.
@@ -18,12 +19,13 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import argparse
+import itertools
 import json
 import math
 import shlex
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -31,7 +33,7 @@ from torch.nn import functional as F
 
 from core.adapter import LOGIT_SCALE, init_adapter, unpack
 from core.checkpoint import write_json
-from core.data.simulated import SimulatedConfig, SimulatedVQA
+from core.data import open_dataset
 from core.diffusion import q_sample
 from core.hvae import HVAE
 from core.hyperclip import HyperCLIP, hyperclip_loss
@@ -70,26 +72,19 @@ class Bench:
         return best / count
 
 
-def simulated_tasks(preset: Preset, count: int, device: torch.device) -> TaskTable:
-    """`count` simulated tasks at the preset's embedding size."""
-    data = SimulatedVQA(SimulatedConfig(dim=preset.adapter.dim))
-    encoder, tasks = data.encoder(), tuple(task for task in data.tasks if task.split == "train")[:count]
-    answers = {answer: None for task in tasks for answer in task.answers}
-    row = {answer: i for i, answer in enumerate(answers)}
-    images = sorted({image for task in tasks for image in task.examples("all")[0]})
-    place = {image: i for i, image in enumerate(images)}
-    moved = lambda part: (tuple(place[image] for image in part[0]), part[1])
-    return (
-        TaskSet(
-            tasks=tuple(replace(task, support=moved(task.support), query=moved(task.query)) for task in tasks),
-            image_features=data.load_arrays(images),
-            answer_features=encoder.encode_texts(list(answers)),
-            question_features=encoder.encode_questions([task.question for task in tasks]),
-            answer_rows=tuple(tuple(row[answer] for answer in task.answers) for task in tasks),
-        )
-        .table()
-        .to(device)
-    )
+def some_tasks(preset: Preset, count: int, device: torch.device) -> TaskTable:
+    """Training tasks of the preset's dataset, evenly over all of them by size, with random features."""
+    tasks = [task for task in open_dataset(preset.dataset).tasks if task.split == "train"]
+    tasks = sorted(tasks, key=lambda task: len(task.examples("all")[0]))
+    tasks = [tasks[(2 * i + 1) * len(tasks) // (2 * count)] for i in range(count)]
+    rng, D = torch.Generator().manual_seed(0), preset.adapter.dim
+    unit = lambda rows: F.normalize(torch.randn(rows, D, generator=rng), dim=-1)
+    images = 1 + max(image for task in tasks for image in task.examples("all")[0])
+    first = [0, *itertools.accumulate(len(task.answers) for task in tasks)]
+    rows = tuple(tuple(range(a, b)) for a, b in itertools.pairwise(first))
+    data = TaskSet(tuple(tasks), unit(images).half(), unit(first[-1]), unit(count), rows)
+    order = torch.randperm(count, generator=rng).tolist()
+    return data.table(order).to(device)
 
 
 def _ragged(batch: TaskBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
@@ -269,9 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--preset", default="metavqa_sim", help="the preset of --costs (default: metavqa_sim)")
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    arguments.add_argument(
-        "--json", type=Path, default=COSTS, help="where results go (default: eval/results/bench.json)"
-    )
+    arguments.add_argument("--json", type=Path, default=COSTS, help="results (default: eval/results/bench.json)")
     args = arguments.parse_args(argv)
     try:
         device, preset = usable_device(args.device), get_preset(args.preset)
@@ -292,7 +285,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{'size':<7} {'workload':<10} {'batched':>12} {'plain loop':>12} {'ratio':>7}   (per task, {device})")
     for size in args.sizes:
         sizes = get_preset(SIZES[size])
-        bench = Bench(sizes, simulated_tasks(sizes, args.tasks, device), device, args.repeats)
+        bench = Bench(sizes, some_tasks(sizes, args.tasks, device), device, args.repeats)
         for name in args.only:
             torch.manual_seed(0)
             batched, plain = BENCHES[name](bench)
