@@ -1,5 +1,7 @@
 """The paper's numbers, as far as they can be checked without training."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from core.hyperclip import HyperCLIP
 from core.hyperldm import HyperLDM
 from core.presets import PRESET_NAMES, get_preset, shortened
 
-PAPER = get_preset("metavqa_sim")  # of the same sizes as `metavqa`
+PAPER = get_preset("metavqa")
 
 
 def count(make, part=lambda name: True) -> int:
@@ -57,6 +59,11 @@ def test_shortened_changes_steps_alone():
     assert shortened(PAPER, 1e-9).diffusion.steps == 1 and shortened(PAPER, 1.0) == PAPER
     with pytest.raises(ValueError, match="allowed: more than 0"):
         shortened(PAPER, 0.0)
+
+
+def test_the_simulation_differs_in_its_data_alone():
+    sim = get_preset("metavqa_sim")
+    assert replace(sim, name="metavqa", backbone=PAPER.backbone, dataset=PAPER.dataset) == PAPER
 
 
 def test_names():

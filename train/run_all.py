@@ -83,6 +83,23 @@ def main(argv: list[str] | None = None) -> None:
             run = open_run(args, processes)
             stages = build(run.preset)
             wanted = stages_of(args.rows, stages) if args.rows else list(args.stages or stages)
+        except ValueError as error:
+            arguments.error(str(error))
+        unknown = sorted(set(wanted) - set(stages))
+        if unknown:
+            arguments.error(f"--stages {unknown[0]!r}; allowed: {', '.join(stages)}")
+        processes = run.processes
+        _one_run(run, stages, wanted, args, arguments)
+    if args.push_to_hub and processes.is_main and not args.plan:
+        _push(run.output, args.push_to_hub)
+    processes.close()
+
+
+def _one_run(
+    run: Run, stages: dict[str, Stage], wanted: list[str], args: argparse.Namespace, arguments: argparse.ArgumentParser
+) -> None:
+    """Plan and run one seed."""
+    main_process = run.processes.is_main
     records = Records(run, stages)
     if main_process and (args.from_scratch or args.retrain):
         for name in wanted:
