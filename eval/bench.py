@@ -265,6 +265,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments.add_argument("--json", type=Path, default=COSTS, help="results (default: eval/results/bench.json)")
+    arguments.add_argument("--app", action="store_true", help="the demo's load test instead, with its own flags")
+    argv = sys.argv[1:] if argv is None else argv
+    if "--app" in argv:
+        from eval import app_load  # the demo and a browser
+
+        return app_load.main([flag for flag in argv if flag != "--app"])
     args = arguments.parse_args(argv)
     try:
         device, preset = usable_device(args.device), get_preset(args.preset)
