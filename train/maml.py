@@ -19,7 +19,7 @@ from core.adapt import adapt, maml_loss
 from core.adapter import adapter_logits, init_adapter, task_loss
 from core.checkpoint import save_adapter, save_module
 from core.hypernet import HyperNet
-from core.subspace import maml_adapter_loss
+from core.subspace import adapt_adapters, maml_adapter_loss
 from core.tasks import TaskBatch, split_support_query, subsample
 from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
@@ -88,10 +88,14 @@ def run(run: Run, row: str) -> dict[str, float]:
     with torch.no_grad():
         before = start(query)
         zero_shot = run.accuracy(decode(before), query)
-    after = adapt(before, loss_on(support), steps=run.preset.few_shot_steps, lr=config.inner_lr)
+    few_shot = {"steps": run.preset.few_shot_steps, "lr": config.inner_lr}
+    if config.subspace:
+        after = adapt_adapters(model["w"].detach(), support, adapter, **few_shot)
+    else:
+        after = adapt(before, loss_on(support), **few_shot)
     with torch.no_grad():
-        few_shot = run.accuracy(decode(after), query)
-    metrics = {"loss": run.processes.mean(loss), "val_accuracy": zero_shot, "val_few_shot": few_shot}
+        adapted = run.accuracy(decode(after), query)
+    metrics = {"loss": run.processes.mean(loss), "val_accuracy": zero_shot, "val_few_shot": adapted}
     path = run.output / f"{row}.safetensors"
     if not run.processes.is_main:
         return metrics
