@@ -121,14 +121,10 @@ def method_of(row: str) -> tuple[str, str]:
     return (method, generator) if method in ("hyperldm", "hyperclip") else (row, "hvae")
 
 
-def stages_of(row: str) -> tuple[str, ...]:
-    """The stages that a row is made by, its own the last."""
+def stage_of(row: str) -> str:
+    """The stage that makes a row's own model; HyperCLIP's are named the other way round."""
     method, generator = method_of(row)
-    if method not in ("hyperldm", "hyperclip"):
-        return ("features", row)
-    own = f"hyperclip_{generator}" if method == "hyperclip" else row
-    base = ("mnet_maml", "adaptations_hvae", "hvae") if generator == "hvae" else ("hnet_maml", "adaptations_hnet")
-    return ("features", *base, own)
+    return f"hyperclip_{generator}" if method == "hyperclip" else row
 
 
 def train_setting(args: argparse.Namespace, row: str, setting: Sequence[str]) -> Run:
@@ -142,7 +138,7 @@ def train_setting(args: argparse.Namespace, row: str, setting: Sequence[str]) ->
     if setting:
         flags += ["--set", *setting]
     if setting or args.descriptors < 1.0:
-        run_all.main([*flags, "--stages", *stages_of(row)])
+        run_all.main([*flags, "--rows", row])
     return open_run(parser("").parse_args(flags))
 
 
@@ -163,7 +159,7 @@ def main(argv: list[str] | None = None) -> None:
             if (row, setting) in found:
                 continue
             run = train_setting(args, row, setting)
-            seconds = json.loads((run.output / "stages.json").read_text())[stages_of(row)[-1]]["seconds"]
+            seconds = json.loads((run.output / "stages.json").read_text())[stage_of(row)]["seconds"]
             found[row, setting] = {
                 "row": row,
                 "setting": list(setting),
