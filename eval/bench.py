@@ -42,7 +42,7 @@ from core.presets import Preset, get_preset
 from core.subspace import adapt_adapters, maml_adapter_loss
 from core.tasks import TaskBatch, TaskSet, TaskTable, split_support_query, subsample
 from train.optim import adam
-from train.plan import COSTS, cost_key
+from train.plan import COSTS
 from train.run import commit, usable_device
 
 SIZES = {"paper": "metavqa_sim", "emoji": "emoji"}
@@ -235,17 +235,16 @@ def bench_hyperldm(bench: Bench) -> tuple[float, float]:
 BENCHES = dict(zip(WORKLOADS, (bench_adapt, bench_maml, bench_hvae, bench_hyperclip, bench_hyperldm), strict=True))
 
 
-def costs(work: Path, preset: Preset) -> dict[str, dict[str, dict[str, float]]]:
+def costs(work: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Costs by kind of device and key from the records in a work folder: every stage's latest."""
     table: dict[str, dict[str, dict[str, float]]] = {}
     for path in sorted(work.rglob("stages.json"), key=lambda path: path.stat().st_mtime):
         for name, record in json.loads(path.read_text()).items():
-            if "memory" not in record or record.get("processes", 1) > 1:
+            if "cost" not in record or record["processes"] > 1:
                 continue  # of an older version, or shared
             loop = record.get("steps", 0) * record.get("step_seconds", 0.0)
-            table.setdefault(torch.device(record["device"]).type, {})[cost_key(preset, name)] = {
+            table.setdefault(torch.device(record["device"]).type, {})[record["cost"]] = {
                 "stage": name,
-                "preset": preset.name,
                 "step_seconds": record.get("step_seconds", 0.0),
                 "rest_seconds": round(max(0.0, record["seconds"] - loop), 1),
                 "memory": record.get("gpu_memory", record["memory"]),
@@ -261,7 +260,6 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--tasks", type=int, default=64, help="tasks to adapt on, up to 783 (default: 64)")
     arguments.add_argument("--repeats", type=int, default=2, help="the best of so many counts (default: 2)")
     arguments.add_argument("--costs", type=Path, metavar="WORK", help="take costs from the runs in this folder instead")
-    arguments.add_argument("--preset", default="metavqa_sim", help="the preset of --costs (default: metavqa_sim)")
     arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments.add_argument("--json", type=Path, default=COSTS, help="results (default: eval/results/bench.json)")
@@ -273,7 +271,7 @@ def main(argv: list[str] | None = None) -> None:
         return app_load.main([flag for flag in argv if flag != "--app"])
     args = arguments.parse_args(argv)
     try:
-        device, preset = usable_device(args.device), get_preset(args.preset)
+        device = usable_device(args.device)
         if not 1 <= args.tasks <= 783:
             raise ValueError(f"--tasks {args.tasks}; allowed: 1 to 783")
         if args.repeats < 1 or args.threads < 1:
@@ -282,9 +280,9 @@ def main(argv: list[str] | None = None) -> None:
         arguments.error(str(error))
     document = json.loads(args.json.read_text()) if args.json.is_file() else {"results": [], "costs": {}}
     if args.costs:
-        for kind, entries in costs(args.costs, preset).items():
+        for kind, entries in costs(args.costs).items():
             document["costs"].setdefault(kind, {}).update(entries)
-            print(f"{kind}: costs of {len(entries)} stages of {preset.name}")
+            print(f"{kind}: costs of {len(entries)} stages")
         write_json(args.json, document)
         return
     torch.set_num_threads(args.threads)

@@ -82,19 +82,18 @@ def test_a_run_is_planned_measured_and_planned_again(tmp_path, monkeypatch, caps
     sizes = ["dataset.train_tasks=24", "dataset.val_tasks=6", "dataset.test_tasks=8", "dataset.dim=32"]
     sizes += ["adapter.dim=32", "adapter.hidden=4"]
     run = ["--preset", "metavqa_sim", "--work", str(tmp_path), "--device", "cpu", "--rows", "mnet_maml"]
-    run_all.main([*run, "--steps-share", "0.0003", "--set", *sizes])
+    settings = ["--set", *sizes]
+    run_all.main([*run, "--steps-share", "0.0003", *settings])
     (path,) = tmp_path.glob("seed-0/weights-*/stages.json")
     record = json.loads(path.read_text())["mnet_maml"]
     assert record["steps"] == 4 and record["step_seconds"] > 0 and record["memory"] > 0.1
-    preset = PRESET  # costs are filed under the preset's own sizes
-    table = bench.costs(tmp_path, preset)["cpu"]
+    table = bench.costs(tmp_path)["cpu"]
     assert {entry["stage"] for entry in table.values()} == {"features", "mnet_maml"}
     monkeypatch.setattr(train.plan, "_costs", lambda: {"cpu": table})
     capsys.readouterr()
     elsewhere = tmp_path / "x"
-    run_all.main(
-        ["--preset", "metavqa_sim", "--work", str(elsewhere), "--device", "cpu", "--plan", "--seeds", "1", "2"]
-    )
+    flags = ["--work", str(elsewhere), "--device", "cpu", "--plan", "--seeds", "1", "2", *settings]
+    run_all.main(["--preset", "metavqa_sim", *flags])
     out = capsys.readouterr().out
     assert out.count("preset metavqa_sim, seed") == 2 and "seed 2" in out
     line = next(line for line in out.splitlines() if " mnet_maml " in line)

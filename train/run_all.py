@@ -25,7 +25,7 @@ from core.hub import check_token, parse_repo
 from train.graph import Records, Stage, build, identities, plan, stages_of
 from train.memory import peak, reset_peak
 from train.model_card import write_card
-from train.plan import Estimate, duration, estimates
+from train.plan import Estimate, cost_key, duration, estimates
 from train.push import push_release
 from train.run import Run, open_run, parser, release_directory
 
@@ -164,6 +164,7 @@ def _run_stage(run: Run, stage: Stage) -> dict:
     metrics = stage.run(run)
     steps, loop = run.loops.get(stage.name, (0, 0.0))
     return {
+        "cost": cost_key(run.preset, stage.name),
         "seconds": round(time.time() - begun, 1),
         **({"steps": steps, "step_seconds": round(loop / steps, 6)} if steps else {}),
         **peak(run.device),
