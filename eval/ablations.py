@@ -1,4 +1,4 @@
-"""What each departure from the paper is worth: one taken back at a time, all else as it is.
+"""What each departure from the paper is worth: one taken back, or one more made, at a time; all else as it is.
 
 Every line is a preset with one setting changed (`train/run_all.py --set ...`), judged on the test tasks. HyperLDM takes
 gamma 1 and the most samples of the preset, HyperCLIP guidance what validation tasks choose. Trains what is not there
@@ -56,7 +56,7 @@ ABLATIONS = (
     Ablation("cond_multitask", "no noise on questions in training", ("cond_hnet.cond_noise=0",)),
     Ablation("cond_multitask", "questions embedded by the end token", ("question_pooling=eos",)),
     Ablation("hvae_hyperclip", "HVAE + HyperCLIP guidance, as it is"),
-    Ablation("hvae_hyperclip", "HyperCLIP learns from fine-tuned weights", ("hyperclip.decoded=false",)),
+    Ablation("hvae_hyperclip", "HyperCLIP learns from decoded weights", ("hyperclip.decoded=true",)),
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
     Ablation("hvae_hyperldm", "no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5),
 )
