@@ -178,7 +178,7 @@ def stages() -> str:
     rows.append(["all", f"{total / 60:.0f}", f"without the backbone {without / 60:.0f}"])
     table = _markdown(["stage", "minutes", "reached (accuracies on validation tasks)"], rows)
     table = table.replace("|---|---:|---:|", "|---|---:|---|")
-    return f"{table}\n\nMade by `python train/run_all.py --preset emoji --seed 0` on two CPU cores."
+    return f"{table}\n\nMade by `python train/run_all.py --preset emoji --seed 0`."
 
 
 def tuning() -> str:
