@@ -190,10 +190,9 @@ def test_links(tiny, capsys):
 
 
 def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tiny, tmp_path, capsys):
-    assert {len(settings) for settings in tune.GRIDS.values()} == {3}
-    for settings in tune.GRIDS.values():  # every setting is one the preset has
-        for setting in settings:
-            assert override(get_preset("emoji"), setting) != get_preset("emoji")
+    assert {len(settings) for settings in tune.GRIDS.values()} == {5}
+    for row, settings in tune.GRIDS.items():  # every setting is one the preset has, and it holds one of them
+        assert sum(override(get_preset("emoji"), setting) == get_preset("emoji") for setting in settings) == 1, row
     file = tmp_path / "tuning.json"
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--json", str(file)]
     tune.main([*arguments, "--rows", "cond_multitask_film"])
@@ -202,7 +201,7 @@ def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tin
     file.write_text(json.dumps(document))
     capsys.readouterr()
     tune.main([*arguments, "--rows", "cond_multitask_film"])
-    (best,) = [line for line in capsys.readouterr().out.splitlines() if "best" in line]
+    (best,) = [line for line in capsys.readouterr().out.splitlines() if "chosen" in line]
     assert "100.00" in best and "lr=1e-3" in best
 
 
