@@ -157,18 +157,18 @@ _EMOJI = Preset(
     cond_hnet=HyperNetConfig(input_dim=256, cond_noise=1.0),
     film=FilmConfig(input_dim=256, cond_noise=0.5),
     maml={
-        "mnet_maml": MamlConfig(inner_lr=1.0, lr=6e-3),
-        "mnet_fomaml": MamlConfig(inner_lr=1.0, lr=2e-3, first_order=True),
-        "hnet_maml": MamlConfig(inner_lr=1.0, steps=250),
+        "mnet_maml": MamlConfig(inner_lr=1.0, lr=6e-3, subspace=True),
+        "mnet_fomaml": MamlConfig(inner_lr=1.0, lr=2e-3, first_order=True, subspace=True),
+        "hnet_maml": MamlConfig(inner_lr=1.0, steps=750),
         "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=400),
     },
     hvae=HVAEConfig(
         hidden=(256,), reconstruction="mean", reconstruction_weight=3e-5, kl_weight=5e-3, behaviour_weight=1.0
     ),
-    adaptations={"hvae": AdaptationConfig(lr=1.0), "hnet": AdaptationConfig(lr=1.0, draws=4)},
+    adaptations={"hvae": AdaptationConfig(lr=1.0, subspace=True), "hnet": AdaptationConfig(lr=1.0, draws=4)},
     hvae_training=HVAETraining(steps=3000),
     hyperclip=HyperCLIPConfig(cond_noise=1.0),
-    hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v", cond_noise=1.5),
+    hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v", whitening=1e-4, cond_noise=1.5),
     diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0, infer_descriptors=True),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
     sampling=SamplingConfig(steps=10, samples=(1, 32)),  # 50 steps do no better on validation tasks, nor do 8 samples
