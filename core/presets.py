@@ -154,11 +154,11 @@ _EMOJI = Preset(
         "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4),  # as long as HVAE and HyperLDM together
         "cond_multitask_film": MultitaskConfig(steps=10000, lr=3e-3),
     },
-    cond_hnet=HyperNetConfig(input_dim=256, cond_noise=1.0),
-    film=FilmConfig(input_dim=256, cond_noise=0.5),
+    cond_hnet=HyperNetConfig(input_dim=256, whitening=1e-4, cond_noise=1.0),
+    film=FilmConfig(input_dim=256, whitening=1e-4, cond_noise=0.5),
     maml={
-        "mnet_maml": MamlConfig(inner_lr=1.0, lr=6e-3, subspace=True),
-        "mnet_fomaml": MamlConfig(inner_lr=1.0, lr=2e-3, first_order=True, subspace=True),
+        "mnet_maml": MamlConfig(inner_lr=1.0, lr=2e-2, subspace=True),
+        "mnet_fomaml": MamlConfig(inner_lr=1.0, lr=2e-2, first_order=True, subspace=True),
         "hnet_maml": MamlConfig(inner_lr=1.0, steps=750),
         "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=400),
     },
