@@ -70,6 +70,15 @@ def _questions(preset: Preset, row: str = "cond_") -> list[Any]:
     return [preset.descriptors, preset.question_pooling] if row.startswith("cond_") else []
 
 
+def _network(preset: Preset, row: str) -> list[Any]:
+    """The network that a baseline trains besides adapter weights, if any."""
+    if row == "cond_multitask_film":
+        return [preset.film]
+    if row in ("cond_multitask", "cond_hnet_maml"):
+        return [preset.cond_hnet]
+    return [preset.hnet] if row == "hnet_maml" else []
+
+
 def _file(name: str) -> Callable[[Run], list[Path]]:
     return lambda run: [run.output / f"{name}.safetensors"]
 
@@ -107,7 +116,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 row,
                 functools.partial(train.multitask.run, row=row),
                 ("features",),
-                lambda p, row=row: [p.adapter, p.multitask[row], p.cond_hnet, p.film, *_questions(p, row)],
+                lambda p, row=row: [p.adapter, p.multitask[row], *_network(p, row), *_questions(p, row)],
                 _file(row),
                 format=_TRAINED,
                 shared=True,
@@ -122,8 +131,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 lambda p, row=row: [
                     p.adapter,
                     p.maml[row],
-                    p.hnet,
-                    p.cond_hnet,
+                    *_network(p, row),
                     *_questions(p, row),
                     p.few_shot_steps,
                 ],
