@@ -18,6 +18,7 @@ def adapt(
     lr: float,
     first_order: bool = False,
     differentiable: bool = False,
+    falling: bool = False,
 ) -> Tensor:
     """Adapt one parameter vector per task by full-batch gradient descent.
 
@@ -30,6 +31,8 @@ def adapt(
         steps: how many steps, for all tasks or (T,) for each; finished tasks stay where they are.
         lr: the inner learning rate eta.
         first_order: ignore how the gradient itself depends on `start` (FOMAML). Matters only if `differentiable`.
+        falling: `steps` is (T,) and falls from task to task, and `loss` takes (n, K) for the first n tasks alone: then
+            only the tasks that still move are worked on.
         differentiable: keep the graph, so that the result can be differentiated with respect to `start`.
 
     Returns:
@@ -38,8 +41,16 @@ def adapt(
     most = int(steps.max()) if isinstance(steps, Tensor) else steps
     if most < 0 or lr < 0:
         raise ValueError(f"adapt: steps {most} and lr {lr} must not be negative")
+    if falling and not (isinstance(steps, Tensor) and bool((steps[1:] <= steps[:-1]).all())):
+        raise ValueError(f"adapt: falling, but steps {steps} do not fall from task to task")
     current = start if differentiable else start.detach()
+    through: list[Tensor] = []  # of the tasks that are done, the last ones first
     for step in range(most):
+        if falling:
+            moving = int((steps > step).sum())
+            if moving < len(current):  # finished tasks cost nothing more
+                through.append(current[moving:])
+                current, steps = current[:moving], steps[:moving]
         with torch.enable_grad():
             if not current.requires_grad:
                 current = current.requires_grad_()
@@ -50,7 +61,7 @@ def adapt(
         current = current - lr * gradient
         if not differentiable:
             current = current.detach()
-    return current
+    return torch.cat([current, *reversed(through)]) if through else current
 
 
 def maml_loss(
@@ -61,7 +72,10 @@ def maml_loss(
     steps: int | Tensor,
     lr: float,
     first_order: bool = False,
+    falling: bool = False,
 ) -> Tensor:
-    """Query loss (T,) after adaptation on the support set, differentiable down to `start` and the decoder's weights."""
-    adapted = adapt(start, support_loss, steps=steps, lr=lr, first_order=first_order, differentiable=True)
+    """Query loss (T,) after adaptation on the support set, differentiable down to `start` and the decoder's weights.
+    The arguments are those of `adapt`."""
+    inner = {"steps": steps, "lr": lr, "first_order": first_order, "falling": falling}
+    adapted = adapt(start, support_loss, differentiable=True, **inner)
     return query_loss(adapted)

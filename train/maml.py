@@ -60,7 +60,12 @@ def run(run: Run, row: str) -> dict[str, float]:
             return model.condition(tasks.question)
 
     def loss_on(tasks: TaskBatch):
-        return lambda z: task_loss(adapter_logits(decode(z), tasks, adapter), tasks)
+        def loss(z: Tensor) -> Tensor:
+            """Of z (n, K), for the first n tasks."""
+            first = tasks[: len(z)] if len(z) < len(tasks) else tasks
+            return task_loss(adapter_logits(decode(z), first, adapter), first)
+
+        return loss
 
     optimizer = adam(model.parameters(), config.lr)
     schedule = cosine_decay(optimizer, config.steps)
@@ -69,13 +74,15 @@ def run(run: Run, row: str) -> dict[str, float]:
         tasks = subsample(batch[chosen], config.examples, generator)
         support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=generator)
         inner_steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=generator).to(run.device)
-        mine = run.processes.share(config.tasks)
+        mine = torch.arange(config.tasks)[run.processes.share(config.tasks)].to(run.device)
+        mine = mine[inner_steps[mine].argsort(descending=True, stable=True)]  # those that are done drop out at the end
         support, query = support[mine], query[mine]
         inner = {"steps": inner_steps[mine], "lr": config.inner_lr, "first_order": config.first_order}
         if config.subspace:
             loss = maml_adapter_loss(model["w"], support, query, adapter, **inner).mean()
         else:
-            loss = maml_loss(start(tasks[mine]), loss_on(support), loss_on(query), **inner).mean()
+            losses = maml_loss(start(tasks[mine]), loss_on(support), loss_on(query), falling=True, **inner)
+            loss = losses.mean()
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
