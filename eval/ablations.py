@@ -51,14 +51,17 @@ ABLATIONS = (
     Ablation("hvae_hyperldm", "neither learns behaviour", (*_PAPER_HVAE, "diffusion.behaviour_weight=0")),
     Ablation("hvae_hyperldm", "predicts the noise instead of v", ("hyperldm.prediction=eps",)),
     Ablation("hvae_hyperldm", "no noise on questions in training", ("hyperldm.cond_noise=0",)),
+    Ablation("hvae_hyperldm", "questions whitened less sharply", ("hyperldm.whitening=1e-3",)),
     Ablation("hvae_hyperldm", "questions embedded by the end token", ("question_pooling=eos",)),
     Ablation("cond_multitask", "Cond. Multitask, as it is"),
     Ablation("cond_multitask", "no noise on questions in training", ("cond_hnet.cond_noise=0",)),
+    Ablation("cond_multitask", "questions whitened less sharply", ("cond_hnet.whitening=1e-3",)),
     Ablation("cond_multitask", "questions embedded by the end token", ("question_pooling=eos",)),
     Ablation("hvae_hyperclip", "HVAE + HyperCLIP guidance, as it is"),
     Ablation("hvae_hyperclip", "HyperCLIP learns from decoded weights", ("hyperclip.decoded=true",)),
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
     Ablation("hvae_hyperldm", "no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5),
+    Ablation("hvae_hyperldm", "questions whitened less sharply", ("hyperldm.whitening=1e-3",), 0.5),
 )
 
 

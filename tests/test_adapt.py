@@ -68,6 +68,26 @@ def test_steps_per_task_equal_separate_runs():
         torch.testing.assert_close(together[i], alone[0], rtol=1e-4, atol=1e-5)
 
 
+def test_tasks_that_are_through_are_not_asked_again_and_the_meta_gradient_is_the_same():
+    w, support, query, loss = setup()
+    steps = torch.tensor([4, 2, 1, 0])
+    asked = []
+
+    def falling(z):
+        asked.append(len(z))
+        return loss(support[: len(z)])(z)
+
+    results = []
+    for inner, arguments in ((falling, {"falling": True}), (loss(support), {})):
+        leaf = w.clone().requires_grad_()
+        value = maml_loss(leaf.expand(4, -1), inner, loss(query), steps=steps, lr=0.2, **arguments)
+        results.append((value, *torch.autograd.grad(value.mean(), leaf)))
+    assert asked == [3, 2, 1, 1]
+    torch.testing.assert_close(results[0], results[1], rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="do not fall"):
+        adapt(w.expand(4, -1), falling, steps=steps.flip(0), lr=0.2, falling=True)
+
+
 @pytest.mark.parametrize("arguments", [dict(steps=-1, lr=0.1), dict(steps=1, lr=-0.1)])
 def test_negative_values_are_refused(arguments):
     with pytest.raises(ValueError, match="negative"):
