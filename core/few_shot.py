@@ -11,6 +11,7 @@ from core.adapt import adapt
 from core.adapter import adapter_logits, init_adapter, task_loss
 from core.checkpoint import load_adapter
 from core.generator import AdapterGenerator
+from core.subspace import adapt_adapters
 from core.tasks import TaskBatch
 
 # Table 4's rows: what is adapted is a row's own parameter (Table 2), for multitask rows that of their MAML counterpart.
@@ -23,6 +24,7 @@ FEW_SHOT_ROWS = (
     "cond_multitask",
     "cond_hnet_maml",
 )
+ADAPTER_ROWS = FEW_SHOT_ROWS[:4]  # adapt the weights themselves
 # Ours: the latent that HyperLDM generated from the question, adapted through the decoder.
 OUR_FEW_SHOT_ROWS = ("hnet_hyperldm", "hvae_hyperldm")
 
@@ -42,17 +44,24 @@ def start_and_decoder(
     if row in OUR_FEW_SHOT_ROWS:
         name = row.removesuffix("_hyperldm")
         return generator.latents(e, "hyperldm", generator=name, seed=seed), generator.decoder(name)
+    return _adapter(generator, row, seed).to(e.device).expand(len(e), -1), lambda w: w
+
+
+def _adapter(generator: AdapterGenerator, row: str, seed: int) -> Tensor:
+    """The weights (P,) of a row that has one adapter for all questions."""
     if row == "clip":  # a fresh adapter, the base model without any meta-training
-        w = init_adapter(generator.adapter, torch.Generator().manual_seed(seed))
-    else:
-        w, _, _ = load_adapter(generator.directory / f"{row}.safetensors")
-    return w.to(e.device).expand(len(e), -1), lambda w: w
+        return init_adapter(generator.adapter, torch.Generator().manual_seed(seed))
+    w, _, _ = load_adapter(generator.directory / f"{row}.safetensors")
+    return w
 
 
 def few_shot_weights(
     generator: AdapterGenerator, support: TaskBatch, row: str, lr: float, steps: int = 50, seed: int = 0
 ) -> Tensor:
     """Weights w (T, P) after adapting to support sets, as the row was meta-trained."""
+    if row in ADAPTER_ROWS:
+        start = _adapter(generator, row, seed).to(support.question.device)
+        return adapt_adapters(start, support, generator.adapter, steps=steps, lr=lr)
     start, decode = start_and_decoder(generator, row, support.question, seed)
     adapted = adapt(
         start,

@@ -18,10 +18,10 @@ import functools
 import torch
 from torch.nn import functional as F
 
-from core.adapt import adapt
 from core.adapter import adapter_logits, task_loss
 from core.checkpoint import load_adapter, save_module
 from core.hvae import HVAE
+from core.subspace import adapt_adapters
 from core.tasks import subsample
 from train.adaptations import Adaptations, load_adaptations
 from train.optim import adam, cosine_decay
@@ -77,12 +77,8 @@ def run(run: Run) -> dict[str, float]:
     metrics["train_decoded"] = run.accuracy(lambda rows: model.decode(model.encode(first(rows))[0]), run.train_batch)
     start, _, _ = load_adapter(run.output / "mnet_maml.safetensors")
     support, query = run.val_support, run.val_query
-    adapted = adapt(
-        start.to(run.device).expand(len(support), -1),
-        lambda w: task_loss(adapter_logits(w, support, adapter), support),
-        steps=run.preset.few_shot_steps,
-        lr=run.preset.adaptations["hvae"].lr,
-    )
+    few_shot = {"steps": run.preset.few_shot_steps, "lr": run.preset.adaptations["hvae"].lr}
+    adapted = adapt_adapters(start.to(run.device), support, adapter, **few_shot)
     with torch.no_grad():
         metrics["val_adapted"] = run.accuracy(adapted, query)
         metrics["val_accuracy"] = run.accuracy(model.decode(model.encode(adapted)[0]), query)
