@@ -121,8 +121,9 @@ def main(argv: list[str] | None = None) -> None:
     add_comparisons(records)
     table = as_table(records)
     print(table.to_string())
+    seeds = {g.config["seed"] for g in generators}
     print(
-        f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(generators)} training seeds "
+        f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
         "where there are several).\nKnown: families with training questions; new: families that training never saw; "
         "closed: share of the way from\nplain CLIP to the few-shot ceiling, on known families. The paper's column is "
         "Meta-VQA: another dataset."
