@@ -28,7 +28,7 @@ from core.demo.parts import DRAWN, OWN, PRIVATE, Pictures, Question, download_of
 from core.demo.refine import KS
 from core.demo.studio import Studio
 from core.demo.views import EMPTY, HEADER
-from core.generator import AdapterGenerator
+from core.generator import MAX_SAMPLES, AdapterGenerator
 
 ROOT = Path(__file__).parent
 WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
@@ -112,7 +112,7 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
             with gr.Accordion("More", open=False):
                 name = gr.Radio(["HVAE", "HNet"], value="HVAE", label="Decoder of HyperLDM and HyperCLIP")
                 steps = gr.Slider(1, 100, studio.choice.get("steps", 50), step=1, label="Sampling steps")
-                samples = gr.Slider(1, 16, studio.choice.get("samples", 1), step=1, label="Samples to average")
+                samples = gr.Slider(1, MAX_SAMPLES, studio.choice.get("samples", 1), step=1, label="Samples to average")
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes and noise")
                 reset = gr.Button("Start the score anew", size="sm")
             download = gr.DownloadButton("Download the adapter", interactive=False, size="md")
