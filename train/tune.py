@@ -29,7 +29,7 @@ from train.run import Run, commit, open_run, parser
 CLEARLY = 0.005  # 87 validation tasks tell no less apart
 
 # Settings to try, five a row; the first is where the search began. What the preset holds now is what `chosen`
-# says of them.
+# says of them; where rows share a setting (`cond_hnet`), what it says of the first.
 GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "uncond_multitask": (
         ("multitask.uncond_multitask.lr=3e-3",),
