@@ -8,7 +8,7 @@ that the paper trains on described tasks only stay as they are.
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -16,62 +16,74 @@ from torch import Tensor
 from core.conditioning import Whitening
 from core.tasks import TaskBatch
 
-WIDTHS, RIDGES = (1.5, 2.0, 3.0, 4.5, 6.0), (0.01, 0.03, 0.1, 0.3)
-FOLDS = 5
+FORMAT = 2  # raise it when descriptors come out otherwise
+MIN_DESCRIBED = 5
+_FIT_STEPS, _FIT_RATE = 150, 0.1  # of Adam on the logarithms of the process's widths, variances and noise
+_MIN_NOISE = 1e-3
 
 
-def task_features(batch: TaskBatch, z: Tensor) -> Tensor:
-    """What a task is like apart from its question, (T, F): latent z (T, Z), mean image, mean answer, and mean answer by
-    frequency. Every group is standardised by coordinate and weighs the same in a distance."""
+def task_features(batch: TaskBatch, z: Tensor) -> tuple[tuple[Tensor, ...], ...]:
+    """What a task is like apart from its question, in two groups of (T, F) features.
+
+    What its images share, their mean, tells what the question is about. Latent z (T, Z), mean answer, and mean answer
+    by frequency tell what it asks. All are standardised by coordinate, at unit mean square over tasks.
+    """
     mask = batch.example_mask.float()
     count = mask.sum(1, keepdim=True)  # (T, 1)
     images = (batch.images * mask[..., None]).sum(1) / count
     answers = batch.answers.sum(1) / batch.answer_mask.sum(1, keepdim=True)
     frequency = torch.zeros_like(batch.answer_mask, dtype=mask.dtype).scatter_add_(1, batch.labels, mask) / count
     usual = (frequency[..., None] * batch.answers).sum(1)
-    groups = (z, images, answers, usual)
-    return torch.cat([(x - x.mean(0)) / x.std(0).clamp(min=1e-6) / x.shape[1] ** 0.5 for x in groups], dim=1)
+    scaled = lambda x: (x - x.mean(0)) / x.std(0).clamp(min=1e-6) / x.shape[1] ** 0.5
+    return (scaled(images),), (scaled(z), scaled(answers), scaled(usual))
 
 
-def infer_descriptors(e: Tensor, described: Tensor, features: Tensor) -> Tensor:
+def infer_descriptors(e: Tensor, described: Tensor, features: Sequence[Sequence[Tensor]]) -> Tensor:
     """Task embeddings (T, D): e's own rows where a task is described, inferred ones elsewhere.
 
-    Gaussian-kernel ridge regression from `task_features` (T, F) to whitened embeddings, on the described tasks; its
-    width and ridge are those with the least error on held-out described tasks, in five folds. A pure function: rows of
-    `e` that are not described are not looked at.
+    A Gaussian process from `task_features` to whitened embeddings: the sum of one function of each group, whose kernel
+    is Gaussian with a width for every feature in it. Widths, variances and noise, shared by all coordinates, are those
+    of most marginal likelihood (Rasmussen & Williams 2006, Eq. 2.30 and 5.8) on the described tasks. A pure function:
+    rows of `e` that are not described are not looked at.
 
     Args:
         e: (T, D). described: (T,) bool.
 
     Raises:
-        ValueError: fewer described tasks than folds.
+        ValueError: too few described tasks.
     """
-    known = described.nonzero().squeeze(1)
-    if len(known) < FOLDS:
-        raise ValueError(f"infer_descriptors: {len(known)} described tasks; at least {FOLDS} are needed")
+    known, missing = described.nonzero().squeeze(1), (~described).nonzero().squeeze(1)
+    if len(known) < MIN_DESCRIBED:
+        raise ValueError(f"infer_descriptors: {len(known)} described tasks; at least {MIN_DESCRIBED} are needed")
     whitening = Whitening(e.shape[1]).to(e.device)
     whitening.fit(e[known])
-    target = whitening(e[known])
-    within = torch.cdist(features[known], features[known]).square()  # (K, K)
+    target = whitening(e[known]).double()
+    mean = target.mean(0)
+    target = target - mean
+    distances = lambda rows: [[torch.cdist(x[rows].double(), x[known].double()).square() for x in g] for g in features]
+    within, across = distances(known), distances(missing)
 
-    def regress(distance: Tensor, fit: Tensor, width: float, ridge: float) -> Tensor:
-        """Predictions from the known tasks at positions `fit`, for tasks at squared `distance` (rows, K) of all."""
-        inner, cross = ((-d[:, fit] / (2 * width**2)).exp() for d in (within[fit], distance))
-        mean = target[fit].mean(0)
-        return mean + cross @ torch.linalg.solve(inner + ridge * torch.eye(len(fit)).to(inner), target[fit] - mean)
+    free = lambda value: torch.tensor(value, dtype=torch.float64, device=e.device, requires_grad=True)
+    noise, variances = free(-1.0), [free(-1.0) for _ in features]  # logarithms, as are the widths
+    widths = [[free(0.0) for _ in group] for group in features]
 
-    fold = torch.arange(len(known), device=e.device) % FOLDS
-
-    def error(width: float, ridge: float) -> float:
-        """Squared error on held-out described tasks."""
+    def kernel(squares: list[list[Tensor]]) -> Tensor:
         return sum(
-            float((regress(within[out], (~out).nonzero().squeeze(1), width, ridge) - target[out]).square().sum())
-            for out in (fold == i for i in range(FOLDS))
+            (variance - sum(d / (2 * width.exp().square()) for d, width in zip(group, group_widths, strict=True))).exp()
+            for variance, group, group_widths in zip(variances, squares, widths, strict=True)
         )
 
-    width, ridge = min(itertools.product(WIDTHS, RIDGES), key=lambda option: error(*option))
-    result, missing = e.clone(), ~described
-    distance = torch.cdist(features[missing], features[known]).square()
-    everything = torch.arange(len(known), device=e.device)
-    result[missing] = whitening.inverse(regress(distance, everything, width, ridge))
-    return result
+    def factor() -> Tensor:
+        return torch.linalg.cholesky(kernel(within) + (noise.exp() + _MIN_NOISE) * torch.eye(len(known)).to(target))
+
+    optimizer = torch.optim.Adam([noise, *variances, *(w for group in widths for w in group)], lr=_FIT_RATE)
+    with torch.enable_grad():
+        for _ in range(_FIT_STEPS):
+            L = factor()
+            fit = (target * torch.cholesky_solve(target, L)).sum() / (2 * target.shape[1])
+            optimizer.zero_grad()
+            (fit + L.diagonal().log().sum()).backward()
+            optimizer.step()
+    with torch.no_grad():
+        inferred = mean + kernel(across) @ torch.cholesky_solve(target, factor())
+        return e.index_copy(0, missing, whitening.inverse(inferred.to(e.dtype)))

@@ -126,7 +126,7 @@ class Preset:
     question_pooling: Pooling = "eos"  # what e is, for every row that reads a question (the paper: "eos")
     descriptors: float = 1.0  # share of training tasks whose question is known (50% Q., 100% Q.)
     hnet: HyperNetConfig = HyperNetConfig(input_dim=64, learn_z0=True)
-    cond_hnet: HyperNetConfig = HyperNetConfig(input_dim=256)
+    cond_hnet: dict[str, HyperNetConfig] = field(default_factory=dict)  # by row: cond_multitask, cond_hnet_maml
     film: FilmConfig = FilmConfig(input_dim=256)
     hvae: HVAEConfig = HVAEConfig(hidden=(256,))
     hyperclip: HyperCLIPConfig = HyperCLIPConfig()
@@ -154,7 +154,10 @@ _EMOJI = Preset(
         "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4),  # as long as HVAE and HyperLDM together
         "cond_multitask_film": MultitaskConfig(steps=10000, lr=3e-3),
     },
-    cond_hnet=HyperNetConfig(input_dim=256, whitening=1e-4, cond_noise=1.0),
+    cond_hnet={
+        "cond_multitask": HyperNetConfig(input_dim=256, whitening=1e-4, cond_noise=1.0),
+        "cond_hnet_maml": HyperNetConfig(input_dim=256, whitening=1e-3, cond_noise=1.0),
+    },
     film=FilmConfig(input_dim=256, whitening=1e-4, cond_noise=0.5),
     maml={
         "mnet_maml": MamlConfig(inner_lr=1.0, lr=2e-2, subspace=True),
@@ -186,7 +189,7 @@ _METAVQA = Preset(
     backbone="ViT-L-14-336-quickgelu/openai",
     dataset=MetaVQAConfig(),
     adapter=AdapterConfig(),  # P = 394,240
-    cond_hnet=HyperNetConfig(input_dim=768),
+    cond_hnet={row: HyperNetConfig(input_dim=768) for row in ("cond_multitask", "cond_hnet_maml")},
     film=FilmConfig(input_dim=768),
     # Table 3. A task shows all its examples, up to 256: 94% of tasks have fewer, the largest has 1,776.
     multitask={

@@ -194,7 +194,7 @@ def tuning() -> str:
         best = chosen(tried)
         cells = []
         for r in tried:
-            setting = ", ".join(s.removeprefix("multitask.").removeprefix("maml.") for s in r["setting"])
+            setting = ", ".join(re.sub(rf"^\w+\.{row}\.", "", s) for s in r["setting"])
             mark = "**" if r is best else ""
             cells.append(f"{setting}: {mark}{100 * r['val_accuracy']:.1f}{mark}")
         rows.append([row, *cells])

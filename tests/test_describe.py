@@ -20,10 +20,12 @@ def test_whitening_has_an_inverse():
 def test_features_are_balanced_and_see_only_examples_of_the_task():
     batch, z = random_batch(T=20, N=12, C=5, D=16), torch.randn(20, 3)
     x = task_features(batch, z)
-    groups = x.split([3, 16, 16, 16], dim=1)
-    assert all(torch.allclose(group.square().sum(1).mean(), torch.tensor(0.95), atol=1e-4) for group in groups)
+    (images,), told = x
+    assert [part.shape for part in (images, *told)] == [(20, 16), (20, 3), (20, 16), (20, 16)]
+    assert all(torch.allclose(part.square().sum(1).mean(), torch.tensor(0.95), atol=1e-4) for part in (images, *told))
     padded = dataclasses.replace(batch, labels=batch.labels + 2 * ~batch.example_mask)  # labels of padding
-    assert torch.equal(task_features(padded, z), x)
+    (again,), told_again = task_features(padded, z)
+    assert all(torch.equal(a, b) for a, b in zip((again, *told_again), (images, *told), strict=True))
 
 
 def test_missing_descriptors_are_recovered_and_given_ones_stay():
@@ -33,20 +35,30 @@ def test_missing_descriptors_are_recovered_and_given_ones_stay():
     e = torch.stack([features[:, 0].sin(), features[:, 1].cos(), features.sum(1).tanh()], dim=1)
     described = torch.arange(300) % 2 == 0
     hidden = e.masked_fill(~described[:, None], float("nan"))
-    found = infer_descriptors(hidden, described, features)
+    found = infer_descriptors(hidden, described, [[features]])
     assert torch.equal(found[described], e[described])
     spread = (e[~described] - e[~described].mean(0)).square().mean()
     assert (found[~described] - e[~described]).square().mean() < 0.05 * spread
+
+
+def test_groups_add_up():
+    """Two functions of two groups are told apart: their sum comes back for pairs of values never seen together."""
+    g = torch.Generator().manual_seed(0)
+    a, b = torch.rand(400, 1, generator=g) * 4, torch.rand(400, 1, generator=g) * 4
+    e = torch.cat([a.sin() + b.cos(), (2 * a).cos() - b], dim=1)
+    described = (a < 2).squeeze() | (b < 2).squeeze()  # a quarter of the plane is never described
+    found = infer_descriptors(e.masked_fill(~described[:, None], float("nan")), described, [[a], [b]])[~described]
+    assert (found - e[~described]).square().mean() < 0.02 * e.var(0).mean()
 
 
 def test_unrelated_features_give_the_mean():
     g = torch.Generator().manual_seed(0)
     e, features = torch.randn(200, 3, generator=g), torch.randn(200, 8, generator=g)
     described = torch.arange(200) < 100
-    found = infer_descriptors(e, described, features)[100:]
+    found = infer_descriptors(e, described, [[features]])[100:]
     assert (found - e[:100].mean(0)).square().mean() < 0.2 * e.var()
 
 
 def test_too_few_descriptors_are_named():
     with pytest.raises(ValueError, match="4 described tasks"):
-        infer_descriptors(torch.randn(9, 3), torch.arange(9) < 4, torch.randn(9, 2))
+        infer_descriptors(torch.randn(9, 3), torch.arange(9) < 4, [[torch.randn(9, 2)]])

@@ -91,7 +91,8 @@ def test_every_stage_runs_on_features_without_pixels(tmp_path):
     """All of `metavqa_sim` at toy size, by its own command."""
     sizes = {
         **{f"dataset.{k}": v for k, v in {"train_tasks": 24, "val_tasks": 6, "test_tasks": 8, "dim": 32}.items()},
-        **{"adapter.dim": 32, "adapter.hidden": 4, "cond_hnet.input_dim": 32, "film.input_dim": 32},
+        **{"adapter.dim": 32, "adapter.hidden": 4, "film.input_dim": 32},
+        **{"cond_hnet.cond_multitask.input_dim": 32, "cond_hnet.cond_hnet_maml.input_dim": 32},
         **{"hvae.hidden": "[16,8]", "hvae.latent": 4, "hyperldm.hidden": "[32,64,32]", "hyperldm.cond_dim": 32},
         **{"adaptations.hvae.draws": 2, "adaptations.hvae.steps": 2, "adaptations.hnet.steps": 2, "few_shot_steps": 2},
         **{"sampling.steps": 3, "sampling.gammas": "[1.0]", "few_shot_lrs": "[0.1]"},

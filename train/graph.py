@@ -12,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+import core.describe
 import train.adaptations
 import train.backbone
 import train.choose
@@ -70,12 +71,18 @@ def _questions(preset: Preset, row: str = "cond_") -> list[Any]:
     return [preset.descriptors, preset.question_pooling] if row.startswith("cond_") else []
 
 
+def _inferred(preset: Preset) -> list[Any]:
+    """How HyperLDM finds the questions that it is not told, if it does."""
+    infers = preset.diffusion.infer_descriptors and preset.descriptors < 1.0
+    return [core.describe.FORMAT] if infers else []
+
+
 def _network(preset: Preset, row: str) -> list[Any]:
     """The network that a baseline trains besides adapter weights, if any."""
     if row == "cond_multitask_film":
         return [preset.film]
     if row in ("cond_multitask", "cond_hnet_maml"):
-        return [preset.cond_hnet]
+        return [preset.cond_hnet[row]]
     return [preset.hnet] if row == "hnet_maml" else []
 
 
@@ -191,7 +198,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 f"{name}_hyperldm",
                 functools.partial(train.hyperldm.run, generator=name),
                 (*needs, f"adaptations_{name}"),
-                lambda p: [p.hyperldm, p.diffusion, *_questions(p)],
+                lambda p: [p.hyperldm, p.diffusion, *_questions(p), *_inferred(p)],
                 _file(f"{name}_hyperldm"),
                 format=_TRAINED,
                 shared=True,

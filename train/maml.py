@@ -51,7 +51,7 @@ def run(run: Run, row: str) -> dict[str, float]:
         def start(tasks: TaskBatch) -> Tensor:
             return model.z0.expand(len(tasks), -1)
     else:
-        model = HyperNet(run.preset.cond_hnet, adapter, generator).to(run.device)
+        model = HyperNet(run.preset.cond_hnet[row], adapter, generator).to(run.device)
         rows = run.described
         model.condition.fit(batch.question[rows])
         decode = model.decode

@@ -38,7 +38,7 @@ def run(run: Run, row: str) -> dict[str, float]:
             return model["w"].expand(len(e), -1)
     else:
         if row == "cond_multitask":
-            model = HyperNet(run.preset.cond_hnet, adapter, generator).to(run.device)
+            model = HyperNet(run.preset.cond_hnet[row], adapter, generator).to(run.device)
         else:
             model = FilmAdapter(run.preset.film, adapter, generator).to(run.device)
         rows = run.described

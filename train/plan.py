@@ -107,8 +107,8 @@ def _module(preset: Preset, stage: str) -> nn.Module | None:
     P, D = preset.adapter.num_params, preset.adapter.dim
     makers = {
         "hnet_maml": lambda: HyperNet(preset.hnet, preset.adapter),
-        "cond_hnet_maml": lambda: HyperNet(preset.cond_hnet, preset.adapter),
-        "cond_multitask": lambda: HyperNet(preset.cond_hnet, preset.adapter),
+        "cond_hnet_maml": lambda: HyperNet(preset.cond_hnet[stage], preset.adapter),
+        "cond_multitask": lambda: HyperNet(preset.cond_hnet[stage], preset.adapter),
         "cond_multitask_film": lambda: FilmAdapter(preset.film, preset.adapter),
         "hvae": lambda: HVAE(preset.hvae, P),
         "hyperclip_hvae": lambda: HyperCLIP(preset.hyperclip, P, D),

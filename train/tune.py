@@ -29,7 +29,7 @@ from train.run import Run, commit, open_run, parser
 CLEARLY = 0.005  # 87 validation tasks tell no less apart
 
 # Settings to try, five a row; the first is where the search began. What the preset holds now is what `chosen`
-# says of them; where rows share a setting (`cond_hnet`), what it says of the first.
+# says of them.
 GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "uncond_multitask": (
         ("multitask.uncond_multitask.lr=3e-3",),
@@ -39,16 +39,16 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("multitask.uncond_multitask.lr=3e-2",),
     ),
     "cond_multitask": (
-        ("cond_hnet.whitening=1e-3",),
-        ("cond_hnet.whitening=1e-3", "multitask.cond_multitask.lr=1e-3"),
-        ("cond_hnet.whitening=1e-3", "cond_hnet.cond_noise=1.5"),
+        ("cond_hnet.cond_multitask.whitening=1e-3",),
+        ("cond_hnet.cond_multitask.whitening=1e-3", "multitask.cond_multitask.lr=1e-3"),
+        ("cond_hnet.cond_multitask.whitening=1e-3", "cond_hnet.cond_multitask.cond_noise=1.5"),
         (
-            "cond_hnet.whitening=1e-3",
-            "cond_hnet.cond_noise=1.5",
+            "cond_hnet.cond_multitask.whitening=1e-3",
+            "cond_hnet.cond_multitask.cond_noise=1.5",
             "multitask.cond_multitask.lr=1e-3",
             "multitask.cond_multitask.steps=3000",
         ),
-        ("cond_hnet.whitening=1e-4",),
+        ("cond_hnet.cond_multitask.whitening=1e-4",),
     ),
     "cond_multitask_film": (
         ("film.whitening=1e-3", "film.cond_noise=1.0"),
@@ -79,11 +79,11 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("maml.hnet_maml.steps=250", "maml.hnet_maml.lr=3e-4"),
     ),
     "cond_hnet_maml": (
-        ("cond_hnet.whitening=1e-3",),
-        ("cond_hnet.whitening=1e-3", "maml.cond_hnet_maml.inner_lr=0.3"),
-        ("cond_hnet.whitening=1e-3", "maml.cond_hnet_maml.lr=3e-3"),
-        ("cond_hnet.whitening=1e-3", "maml.cond_hnet_maml.steps=800"),
-        ("cond_hnet.whitening=1e-4",),
+        ("cond_hnet.cond_hnet_maml.whitening=1e-3",),
+        ("cond_hnet.cond_hnet_maml.whitening=1e-3", "maml.cond_hnet_maml.inner_lr=0.3"),
+        ("cond_hnet.cond_hnet_maml.whitening=1e-3", "maml.cond_hnet_maml.lr=3e-3"),
+        ("cond_hnet.cond_hnet_maml.whitening=1e-3", "maml.cond_hnet_maml.steps=800"),
+        ("cond_hnet.cond_hnet_maml.whitening=1e-4",),
     ),
     "hvae_hyperclip": (
         ("hyperclip_training.lr=3e-4",),
