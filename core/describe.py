@@ -12,38 +12,46 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from core.conditioning import Whitening
 from core.tasks import TaskBatch
 
 FORMAT = 2  # raise it when descriptors come out otherwise
 MIN_DESCRIBED = 5
+_SHARPNESS = 20.0  # of the choice among answers, by cosine
 _FIT_STEPS, _FIT_RATE = 150, 0.1  # of Adam on the logarithms of the process's widths, variances and noise
 _MIN_NOISE = 1e-3
 
+Features = Sequence[Sequence[Tensor]]
 
-def task_features(batch: TaskBatch, z: Tensor) -> tuple[tuple[Tensor, ...], ...]:
-    """What a task is like apart from its question, in two groups of (T, F) features.
 
-    What its images share, their mean, tells what the question is about. Latent z (T, Z), mean answer, and mean answer
-    by frequency tell what it asks. All are standardised by coordinate, at unit mean square over tasks.
+def task_features(batch: TaskBatch, z: Tensor) -> Features:
+    """What a task is like apart from its question, in groups of (T, F) features.
+
+    What its images share, their mean, tells what the question is about; so does, in words, what zero-shot CLIP calls
+    it, among the answers of all tasks. Latent z (T, Z), mean answer, and mean answer by frequency tell what is asked.
+    All are standardised by coordinate, at unit mean square over tasks.
     """
     mask = batch.example_mask.float()
     count = mask.sum(1, keepdim=True)  # (T, 1)
     images = (batch.images * mask[..., None]).sum(1) / count
+    words = batch.answers[batch.answer_mask].unique(dim=0)  # (V, D)
+    cosine = F.normalize(images - images.mean(0), dim=-1) @ F.normalize(words - words.mean(0), dim=-1).mT
+    named = (_SHARPNESS * cosine).softmax(-1) @ words
     answers = batch.answers.sum(1) / batch.answer_mask.sum(1, keepdim=True)
     frequency = torch.zeros_like(batch.answer_mask, dtype=mask.dtype).scatter_add_(1, batch.labels, mask) / count
     usual = (frequency[..., None] * batch.answers).sum(1)
     scaled = lambda x: (x - x.mean(0)) / x.std(0).clamp(min=1e-6) / x.shape[1] ** 0.5
-    return (scaled(images),), (scaled(z), scaled(answers), scaled(usual))
+    return (scaled(images),), (scaled(named),), (scaled(z), scaled(answers), scaled(usual))
 
 
-def infer_descriptors(e: Tensor, described: Tensor, features: Sequence[Sequence[Tensor]]) -> Tensor:
+def infer_descriptors(e: Tensor, described: Tensor, features: Features) -> Tensor:
     """Task embeddings (T, D): e's own rows where a task is described, inferred ones elsewhere.
 
     A Gaussian process from `task_features` to whitened embeddings: the sum of one function of each group, whose kernel
     is Gaussian with a width for every feature in it. Widths, variances and noise, shared by all coordinates, are those
-    of most marginal likelihood (Rasmussen & Williams 2006, Eq. 2.30 and 5.8) on the described tasks. A pure function:
+    of most marginal likelihood (Rasmussen & Williams 2006, Eq. 2.25 and 5.8) on the described tasks. A pure function:
     rows of `e` that are not described are not looked at.
 
     Args:
@@ -86,4 +94,4 @@ def infer_descriptors(e: Tensor, described: Tensor, features: Sequence[Sequence[
             optimizer.step()
     with torch.no_grad():
         inferred = mean + kernel(across) @ torch.cholesky_solve(target, factor())
-        return e.index_copy(0, missing, whitening.inverse(inferred.to(e.dtype)))
+    return e.index_copy(0, missing, whitening.inverse(inferred.to(e.dtype)))

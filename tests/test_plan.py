@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import train.plan
+from core.config import override
 from core.presets import get_preset, shortened
 from eval import bench
 from train import graph, memory, run_all
@@ -52,7 +53,12 @@ def test_costs_are_looked_up_by_size_and_scale_with_steps(monkeypatch):
     long, brief = (estimates(preset, STAGES, torch.device("cpu"))["hvae"] for preset in (PRESET, short))
     assert long.seconds == 5 + 2 * 54375 and brief.seconds == 5 + 2 * steps_of(short, "hvae") and long.memory == 3.0
     unknown = estimates(PRESET, STAGES, torch.device("cuda"))["hvae"]
-    assert unknown.seconds is None and 6 < unknown.memory < 10  # weights, gradients and moments of 404 M parameters
+    # weights, gradients and moments of 404 M parameters, 8 draws of adaptations, and a batch of weights
+    assert unknown.seconds is None and 6.0 + 4.6 < unknown.memory < 13
+
+
+def test_choosing_is_counted_in_steps_of_the_denoiser():
+    assert steps_of(PRESET, "choose") == 2 * 3 * 350 * (2 + 2 * 5)  # generators, seeds, steps; guided gammas twice
 
 
 def test_disk_is_arithmetic():

@@ -156,7 +156,7 @@ def run(run: Run, generator: str) -> dict[str, float]:
         if draw % run.processes.count == run.processes.rank and not paths[draw].is_file():
             _adapt_all(run, generator, draw, paths[draw])
     run.processes.wait()
-    run.loops[f"adaptations_{generator}"] = (missing, time.monotonic() - began)
+    run.loops[f"adaptations_{generator}"] = (missing * config.steps, time.monotonic() - began)
     before, after = ([float(load_file(path)[name].mean()) for path in paths] for name in ("before", "after"))
     metrics = {"query_before": sum(before) / len(before), "query_after": sum(after) / len(after)}
     if metrics["query_after"] <= metrics["query_before"] and config.steps >= 50:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from pathlib import Path
 
 if __package__ in (None, ""):  # so that the script runs from the repository's root
@@ -19,8 +20,10 @@ from core.checkpoint import write_json
 from core.config import to_dict
 from core.few_shot import FEW_SHOT_ROWS, OUR_FEW_SHOT_ROWS, few_shot_weights, has_few_shot
 from core.generator import GENERATORS, AdapterGenerator
-from core.presets import Preset
+from core.presets import Preset, SamplingConfig
 from train.run import Run, open_run, parser
+
+_SEEDS = 3  # a choice should not hang on one draw of noise
 
 
 def guidance_options(preset: Preset, generator: str) -> list[dict[str, Any]]:
@@ -32,6 +35,17 @@ def guidance_options(preset: Preset, generator: str) -> list[dict[str, Any]]:
         for steps in (base.steps, 3 * base.steps)
         for lr in (base.lr / 3, base.lr, 3 * base.lr)
     ]
+
+
+def sampling_options(sampling: SamplingConfig) -> list[dict[str, Any]]:
+    """Settings of HyperLDM to choose from."""
+    common = {"sampler": sampling.sampler, "steps": sampling.steps}
+    return [{"gamma": gamma, "samples": n, **common} for n in sampling.samples for gamma in sampling.gammas]
+
+
+def denoiser_steps(option: dict[str, Any]) -> int:
+    """How often trying an option runs the denoiser on every validation task."""
+    return _SEEDS * option["samples"] * option["steps"] * (1 if option["gamma"] in (0.0, 1.0) else 2)
 
 
 def run(run: Run) -> dict[str, float]:
@@ -46,8 +60,7 @@ def run(run: Run) -> dict[str, float]:
         scores = []
         for option in options:
             choices[key] = option
-            # three seeds: a choice should not hang on one draw of noise
-            w = [generator.weights(query.question, method, generator=name, seed=seed) for seed in range(3)]
+            w = [generator.weights(query.question, method, generator=name, seed=seed) for seed in range(_SEEDS)]
             scores.append(sum(run.accuracy(x, query) for x in w) / len(w))
         best = max(range(len(options)), key=lambda i: scores[i])
         choices[key] = {
@@ -57,22 +70,17 @@ def run(run: Run) -> dict[str, float]:
         }
         metrics[key] = scores[best]
 
-    sampling = preset.sampling
+    options, sampled, sampling_seconds = sampling_options(preset.sampling), 0, 0.0
     for name in GENERATORS:
         if generator.has("hyperldm", name):
-            common = {"sampler": sampling.sampler, "steps": sampling.steps}
-            choose(
-                f"{name}_hyperldm",
-                "hyperldm",
-                name,
-                [
-                    {"gamma": gamma, "samples": samples, **common}
-                    for samples in sampling.samples
-                    for gamma in sampling.gammas
-                ],
-            )
+            began = time.monotonic()
+            choose(f"{name}_hyperldm", "hyperldm", name, options)
+            sampled += sum(map(denoiser_steps, options))
+            sampling_seconds += time.monotonic() - began
         if generator.has("hyperclip", name):
             choose(f"{name}_hyperclip", "hyperclip", name, guidance_options(preset, name))
+
+    run.loops["choose"] = (sampled, sampling_seconds)
 
     for row in FEW_SHOT_ROWS + OUR_FEW_SHOT_ROWS:
         if has_few_shot(generator, row):

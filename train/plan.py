@@ -2,7 +2,7 @@
 
 Measured costs are those of eval/results/bench.json, which `eval/bench.py --costs` takes from the records of real runs,
 shortened ones too: seconds a step, seconds besides, and peak memory, by kind of device and by the settings that they
-depend on, which are a stage's own but for its number of steps.
+depend on, which are a stage's own but for its number of steps. Where nothing was measured, memory is arithmetic too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from core.hyperclip import HyperCLIP
 from core.hyperldm import HyperLDM
 from core.hypernet import FilmAdapter, HyperNet
 from core.presets import Preset
+from train.choose import denoiser_steps, sampling_options
 from train.graph import Stage
 
 COSTS = Path(__file__).resolve().parent.parent / "eval" / "results" / "bench.json"
@@ -68,9 +69,12 @@ def duration(seconds: float | None) -> str:
 
 
 def steps_of(preset: Preset, stage: str) -> int:
-    """Steps that a stage counts, draws for adaptations; 0 where it has none."""
+    """Steps that a stage counts: of training, of adaptation, or of the denoiser on validation tasks; 0 if none."""
     if stage.startswith("adaptations_"):
-        return preset.adaptations[stage.removeprefix("adaptations_")].draws
+        config = preset.adaptations[stage.removeprefix("adaptations_")]
+        return config.draws * config.steps
+    if stage == "choose":
+        return len(preset.adaptations) * sum(denoiser_steps(option) for option in sampling_options(preset.sampling))
     if stage in preset.multitask or stage in preset.maml:
         return {**preset.multitask, **preset.maml}[stage].steps
     if stage == "hvae":
@@ -85,7 +89,9 @@ def cost_key(preset: Preset, stage: str) -> str:
     once: dict[str, Any] = {
         "multitask": {row: replace(config, steps=1) for row, config in preset.multitask.items() if row == stage},
         "maml": {row: replace(config, steps=1) for row, config in preset.maml.items() if row == stage},
-        "adaptations": {g: replace(c, draws=1) for g, c in preset.adaptations.items() if stage == f"adaptations_{g}"},
+        "adaptations": {
+            g: replace(c, draws=1, steps=1) for g, c in preset.adaptations.items() if stage == f"adaptations_{g}"
+        },
     }
     sizes: list[Any] = [preset.adapter, preset.hnet, preset.cond_hnet, preset.film]
     if stage == "hvae":
@@ -93,10 +99,9 @@ def cost_key(preset: Preset, stage: str) -> str:
     elif stage.startswith(("hyperclip_", "latents_")):
         sizes += [preset.hvae, preset.hyperclip, replace(preset.hyperclip_training, steps=1)]
     elif stage.endswith("_hyperldm"):
-        sizes += [preset.hvae, preset.hyperldm, replace(preset.diffusion, steps=1), preset.sampling]
+        sizes += [preset.hvae, preset.hyperldm, replace(preset.diffusion, steps=1)]
     elif stage == "choose":
-        sizes += [preset.hvae, preset.hyperldm, preset.hyperclip, preset.sampling, preset.guidance, preset.few_shot_lrs]
-        sizes += [preset.few_shot_steps]
+        sizes += [preset.hvae, preset.hyperldm, preset.hyperclip]
     elif stage == "features":
         sizes = [preset.backbone]
     return config_hash(stage, once, sizes)
@@ -137,8 +142,48 @@ def _disk(preset: Preset, stage: str) -> float | None:
     return 2 * _parameters(module) / 2**30 if module is not None else 4 * preset.adapter.num_params / 2**30
 
 
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+def _parameters(module: nn.Module | None) -> int:
+    return sum(parameter.numel() for parameter in module.parameters()) if module is not None else 0
+
+
+def _memory(preset: Preset, stage: str, device: torch.device) -> float:
+    """Peak GiB by arithmetic: what the process holds anyway, models and their optimizers, and weights of a batch of
+    tasks, as often as measurements say that a stage holds them."""
+    train_tasks = getattr(preset.dataset, "train_tasks", 870)
+    generator = stage.removeprefix("adaptations_").removeprefix("hyperclip_").removeprefix("latents_").split("_")[0]
+    frozen = _parameters(_module(preset, {"hvae": "hvae", "hnet": "hnet_maml"}.get(generator, "")))
+    draw = train_tasks * preset.adapter.num_params  # values of one draw of adapted weights
+    draws = draw * preset.adaptations["hvae"].draws / 2 if "hvae" in preset.adaptations else 0  # float32 values' room
+
+    own = _parameters(_module(preset, stage))
+    values = 4.0 * own  # weights, gradients and two moments
+    copies = 0.0  # of the weights of all tasks of a batch
+    if stage in preset.multitask and own:
+        copies = 6 * preset.multitask[stage].tasks
+    elif stage in preset.maml and own:
+        copies = 8 * preset.maml[stage].tasks * preset.maml[stage].max_inner_steps
+    elif stage == "hvae":
+        values += draws
+        copies = 10 * preset.hvae_training.batch
+    elif stage.startswith("hyperclip_"):
+        values += frozen + (draws if generator == "hvae" else 0)
+        copies = 6 * preset.hyperclip_training.batch
+    elif stage.endswith("_hyperldm"):
+        values += own + frozen + (draws if generator == "hvae" else 0)  # and the average of the denoiser
+        copies = 8 * preset.diffusion.behaviour_tasks if preset.diffusion.behaviour_weight else 2 * 87
+    elif stage == "adaptations_hvae":
+        values += 2 * draw
+    elif stage == "adaptations_hnet":
+        values += frozen
+        copies = 6 * preset.adaptations["hnet"].tasks
+    elif stage.startswith("latents_"):
+        values += frozen + (draws if generator == "hvae" else 0)
+    elif stage == "choose":
+        parts = ("hvae", "hnet_maml", "cond_multitask", "cond_hnet_maml", "hyperclip_hvae", "hyperclip_hnet")
+        values += sum(_parameters(_module(preset, part)) for part in (*parts, "hvae_hyperldm", "hnet_hyperldm"))
+        copies = 8 * 87
+    base = 1.75 if device.type == "cpu" else 0.75
+    return base + 4 * (values + copies * preset.adapter.num_params) / 2**30
 
 
 def estimates(preset: Preset, stages: dict[str, Stage], device: torch.device) -> dict[str, Estimate]:
@@ -147,13 +192,10 @@ def estimates(preset: Preset, stages: dict[str, Stage], device: torch.device) ->
     result = {}
     for name in stages:
         measured = table.get(cost_key(preset, name))
-        seconds = memory = None
+        seconds, memory = None, _memory(preset, name, device)
         if measured is not None:
             seconds = measured["rest_seconds"] + measured["step_seconds"] * steps_of(preset, name)
             memory = measured["memory"]
-        elif (module := _module(preset, name)) is not None:
-            # weights, gradients, two moments and, for a denoiser, the average; and what else a process holds
-            memory = (20 if isinstance(module, HyperLDM) else 16) * _parameters(module) / 2**30 + 1.5
         result[name] = Estimate(seconds, memory, _disk(preset, name))
     return result
 
