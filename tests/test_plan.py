@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import train.plan
-from core.config import override
 from core.presets import get_preset, shortened
 from eval import bench
 from train import graph, memory, run_all
