@@ -18,6 +18,11 @@ import json
 import re
 from typing import Any
 
+import torch
+
+from core.presets import get_preset
+from train.graph import build
+from train.plan import cost_key, duration, estimates, steps_of
 from train.tune import chosen
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +220,41 @@ def ablations() -> str:
     return f"{table}\n\nMade by {_source(document)}."
 
 
+def speed() -> str:
+    """The batched inner loop and training steps against a plain loop over tasks."""
+    names = {
+        "adapt": "50 steps of adaptation",
+        "maml": "MNet-MAML, second order, an epoch",
+        "hvae": "HVAE, a training step",
+        "hyperclip": "HyperCLIP, a training step",
+        "hyperldm": "HyperLDM, a training step",
+    }
+    results = _read("bench.json")["results"]
+    rows = []
+    for r in sorted(results, key=lambda r: (-r["threads"], [*names].index(r["row"]), r["size"] != "paper")):
+        times = (f"{1e3 * r[key]:.2f}" for key in ("plain", "batched"))
+        rows.append([names[r["row"]], r["size"], f"{r['device']}, {r['threads']}", *times, f"{r['ratio']:.1f}"])
+    header = ["workload", "size", "device, threads", "plain loop, ms a task", "batched, ms a task", "times faster"]
+    made = "; ".join(dict.fromkeys(_source(r) for r in results))
+    return f"{_markdown(header, rows)}\n\nMade by {made}."
+
+
+def costs() -> str:
+    """What the paper's setting costs, stage by stage, on a CPU: as measured, and by that for the whole schedule."""
+    preset = get_preset("metavqa_sim")
+    stages, entries = build(preset), _read("bench.json")["costs"]["cpu"]
+    rows = []
+    for name, estimate in estimates(preset, stages, torch.device("cpu")).items():
+        if (entry := entries.get(cost_key(preset, name))) is None:
+            raise ValueError(f"bench.json has no cost of metavqa_sim's stage {name!r}; README.md says what measures it")
+        step = f"{entry['step_seconds']:.3g}" if entry["step_seconds"] else ""
+        numbers = (f"{entry['rest_seconds']:.0f}", f"{entry['memory']:.1f}")
+        rows.append([name, step, *numbers, f"{steps_of(preset, name) or ''}", duration(estimate.seconds)])
+    header = ["stage", "s a step", "s besides", "peak GiB", "steps of the paper", "would take"]
+    threads = sorted({entry["threads"] for entry in entries.values()})
+    return f"{_markdown(header, rows)}\n\nOn a CPU, threads: {', '.join(map(str, threads))}."
+
+
 PARTS = {
     "table1": table1,
     "links": links,
@@ -225,6 +265,7 @@ PARTS = {
     "inference": inference,
     "probes": probes,
     "stages": stages,
+    "speed": speed,
 }
 
 
