@@ -266,6 +266,7 @@ PARTS = {
     "probes": probes,
     "stages": stages,
     "speed": speed,
+    "costs": costs,
 }
 
 

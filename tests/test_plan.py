@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import train.plan
+from core.config import override
 from core.presets import get_preset, shortened
 from eval import bench
 from train import graph, memory, run_all
@@ -54,6 +55,18 @@ def test_costs_are_looked_up_by_size_and_scale_with_steps(monkeypatch):
     unknown = estimates(PRESET, STAGES, torch.device("cuda"))["hvae"]
     # weights, gradients and moments of 404 M parameters, 8 draws of adaptations, and a batch of weights
     assert unknown.seconds is None and 6.0 + 4.6 < unknown.memory < 13
+
+
+@pytest.mark.parametrize(
+    "entry", json.loads(train.plan.COSTS.read_text())["costs"]["cpu"].values(), ids=lambda e: e["stage"]
+)
+def test_memory_by_arithmetic_is_near_what_was_measured(entry, monkeypatch):
+    """Of a run with one draw of adaptations: README.md has its command."""
+    preset = override(PRESET, ["adaptations.hvae.draws=1", "adaptations.hnet.draws=1"])
+    monkeypatch.setattr(train.plan, "_costs", dict)
+    estimate = estimates(preset, STAGES, torch.device("cpu"))[entry["stage"]]
+    assert entry["memory"] < 1.2 * estimate.memory
+    assert entry["memory"] > 0.6 * estimate.memory
 
 
 def test_choosing_is_counted_in_steps_of_the_denoiser():

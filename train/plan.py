@@ -167,7 +167,7 @@ def _memory(preset: Preset, stage: str, device: torch.device) -> float:
         copies = 10 * preset.hvae_training.batch
     elif stage.startswith("hyperclip_"):
         values += frozen + (draws if generator == "hvae" else 0)
-        copies = 6 * preset.hyperclip_training.batch
+        copies = 6 * preset.hyperclip_training.batch + 2 * train_tasks  # these are ranked at the end
     elif stage.endswith("_hyperldm"):
         values += own + frozen + (draws if generator == "hvae" else 0)  # and the average of the denoiser
         copies = 8 * preset.diffusion.behaviour_tasks if preset.diffusion.behaviour_weight else 2 * 87
@@ -178,6 +178,7 @@ def _memory(preset: Preset, stage: str, device: torch.device) -> float:
         copies = 6 * preset.adaptations["hnet"].tasks
     elif stage.startswith("latents_"):
         values += frozen + (draws if generator == "hvae" else 0)
+        copies = 1.6 * train_tasks
     elif stage == "choose":
         parts = ("hvae", "hnet_maml", "cond_multitask", "cond_hnet_maml", "hyperclip_hvae", "hyperclip_hnet")
         values += sum(_parameters(_module(preset, part)) for part in (*parts, "hvae_hyperldm", "hnet_hyperldm"))
