@@ -60,8 +60,10 @@ ABLATIONS = (
     Ablation("hvae_hyperclip", "HVAE + HyperCLIP guidance, as it is"),
     Ablation("hvae_hyperclip", "HyperCLIP learns from decoded weights", ("hyperclip.decoded=true",)),
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
-    Ablation("hvae_hyperldm", "no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5),
-    Ablation("hvae_hyperldm", "questions whitened less sharply", ("hyperldm.whitening=1e-3",), 0.5),
+    Ablation(
+        "hvae_hyperldm", "half of the questions, no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5
+    ),
+    Ablation("hvae_hyperldm", "half of the questions, whitened less sharply", ("hyperldm.whitening=1e-3",), 0.5),
 )
 
 
