@@ -206,6 +206,7 @@ def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tin
 
 
 def test_ablations(tiny, tmp_path, capsys):
+    assert len({(a.row, a.label) for a in ablations.ABLATIONS}) == len(ablations.ABLATIONS)  # no line hides another
     for ablation in ablations.ABLATIONS:
         assert override(get_preset("emoji"), ablation.setting) != get_preset("emoji") or not ablation.setting
     file = tmp_path / "a.json"

@@ -28,8 +28,7 @@ from train.run import Run, commit, open_run, parser
 
 CLEARLY = 0.005  # 87 validation tasks tell no less apart
 
-# Settings to try, five a row; the first is where the search began. What the preset holds now is what `chosen`
-# says of them.
+# Settings to try, five a row; the first is where the search began. The preset holds what `chosen` says of them.
 GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "uncond_multitask": (
         ("multitask.uncond_multitask.lr=3e-3",),
