@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import glob
 import json
+import os
+import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -97,8 +98,10 @@ def main(argv: list[str] | None = None) -> None:
         arguments.error(str(error))
     except OSError as error:  # a missing model has a message of its own, the system's errors have a file
         arguments.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    with contextlib.suppress(BrokenPipeError):  # whoever reads may stop early, as `head` does
+    try:
         print(output, flush=True)
+    except BrokenPipeError:  # whoever reads may stop early, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is buffered is flushed again at exit
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -1,6 +1,7 @@
 """The command line, through `main(argv)`."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -154,5 +155,8 @@ def test_help_has_examples_needs_and_times(capsys):
 
 def test_it_runs_as_a_module_and_readers_may_stop_early():
     command = f"{sys.executable} -m core.generator '{QUESTION}' --method clip --json | true"
-    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, capture_output=True, text=True)
+    buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, env=buffered, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "Traceback" not in done.stderr and "Broken" not in done.stderr
