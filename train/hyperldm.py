@@ -18,7 +18,7 @@ import torch
 
 from core.adapter import adapter_logits, task_loss
 from core.checkpoint import save_module
-from core.describe import infer_descriptors, task_features
+from core.describe import describe
 from core.diffusion import q_sample
 from core.guidance import classifier_free
 from core.hyperldm import EMA, HyperLDM, drop_condition
@@ -43,7 +43,8 @@ def run(run: Run, generator: str) -> dict[str, float]:
     model.set_statistics(latents.flatten(0, 1), question[described])
     schedule = model.schedule
     if training.infer_descriptors and not described.all():
-        question = infer_descriptors(question, described, task_features(run.train_batch.trimmed(), latents.mean(0)))
+        encode = lambda texts: run.store.questions(texts, run.preset.question_pooling)
+        question = describe(run.train, run.train_batch.trimmed(), described, latents.mean(0), encode)
         described[:] = True
     module, decode = load_generator(run, generator)
     module.eval().requires_grad_(False)
