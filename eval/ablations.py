@@ -64,6 +64,13 @@ ABLATIONS = (
         "hvae_hyperldm", "half of the questions, no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5
     ),
     Ablation("hvae_hyperldm", "half of the questions, whitened less sharply", ("hyperldm.whitening=1e-3",), 0.5),
+    Ablation("hvae_hyperldm", "a tenth of the questions", descriptors=0.1),
+    Ablation(
+        "hvae_hyperldm",
+        "a tenth of the questions, no descriptors inferred",
+        ("diffusion.infer_descriptors=false",),
+        0.1,
+    ),
 )
 
 
