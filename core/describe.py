@@ -29,9 +29,10 @@ _MIN_NOISE = 1e-3
 
 Carrier = tuple[str, ...]  # the parts of a sentence around its gaps; `word.join(carrier)` fills them
 Features = Sequence[Sequence[Tensor]]
+Encode = Callable[[Sequence[str]], Tensor]
 
 
-def describe(train: TaskSet, batch: TaskBatch, described: Tensor, z: Tensor, encode: Callable[..., Tensor]) -> Tensor:
+def describe(train: TaskSet, batch: TaskBatch, described: Tensor, z: Tensor, encode: Encode) -> Tensor:
     """Task embeddings (T, D): the batch's own where a task is described (T,) bool, inferred ones elsewhere.
 
     Args:
@@ -42,8 +43,9 @@ def describe(train: TaskSet, batch: TaskBatch, described: Tensor, z: Tensor, enc
     Raises:
         ValueError: too few described tasks.
     """
-    row = {answer: i for task, rows in zip(train.tasks, train.answer_rows, strict=True)
-           for answer, i in zip(task.answers, rows, strict=True)}  # fmt: skip
+    row: dict[str, int] = {}
+    for task, rows in zip(train.tasks, train.answer_rows, strict=True):
+        row.update(zip(task.answers, rows, strict=True))
     words = list(row)
     images = mean_images(batch)
     named = name_images(images, train.answer_features[list(row.values())].to(images))

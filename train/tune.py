@@ -28,7 +28,8 @@ from train.run import Run, commit, open_run, parser
 
 CLEARLY = 0.005  # 87 validation tasks tell no less apart
 
-# Settings to try, five a row; the first is where the search began. The preset holds what `chosen` says of them.
+# Settings to try, five a row; the first is where the search began. The preset holds what `chosen` says of them,
+# but that both HyperLDM rows share what it says of the HNet's, and HyperCLIP's rows have their first.
 GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "uncond_multitask": (
         ("multitask.uncond_multitask.lr=3e-3",),
