@@ -170,7 +170,7 @@ _EMOJI = Preset(
     ),
     adaptations={"hvae": AdaptationConfig(lr=1.0, subspace=True), "hnet": AdaptationConfig(lr=1.0, draws=4)},
     hvae_training=HVAETraining(steps=3000),
-    hyperclip=HyperCLIPConfig(cond_noise=1.0),
+    hyperclip=HyperCLIPConfig(whitening=1e-4, cond_noise=1.0),
     hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v", whitening=1e-4, cond_noise=1.5),
     diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0, infer_descriptors=True),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
