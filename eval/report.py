@@ -159,6 +159,18 @@ def inference() -> str:
     return _markdown(["encoder", *metrics], rows) + f"\n\nIn %. Made by {_source(document)}."
 
 
+def descriptors() -> str:
+    """How well the descriptors of undescribed tasks are inferred."""
+    document = _read("descriptors.json")
+    metrics = list(dict.fromkeys(record["metric"] for record in document["results"]))
+    cell = {(r["descriptors"], r["row"], r["metric"]): r for r in document["results"]}
+    rows = []
+    for share, row in dict.fromkeys(key[:2] for key in cell):
+        found = [cell.get((share, row, metric)) for metric in metrics]
+        rows.append([f"{row}, {100 * share:g}% Q. ({found[-1]['n_tasks']})", *map(_percent, found)])
+    return _markdown(["undescribed tasks", *metrics], rows) + f"\n\nIn %. Made by {_source(document)}."
+
+
 def probes() -> str:
     """The backbone's probes: mean over families, and the weakest and strongest families."""
     records = _read("backbone_probes.json")
@@ -266,6 +278,7 @@ PARTS = {
     "tuning": tuning,
     "sanity": sanity,
     "inference": inference,
+    "descriptors": descriptors,
     "probes": probes,
     "stages": stages,
     "speed": speed,

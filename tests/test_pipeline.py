@@ -8,7 +8,7 @@ import torch
 from core.checkpoint import load_model
 from core.config import override
 from core.presets import get_preset
-from eval import ablations, links, sanity, table1, table4
+from eval import ablations, descriptors, links, sanity, table1, table4
 from train import adaptations, choose, graph, hvae, hyperclip, hyperldm, maml, multitask, run_all, tune
 from train.run import Run
 
@@ -155,6 +155,24 @@ def test_half_of_the_descriptors(tiny, tmp_path, capsys):
     assert "all, 50% Q." in capsys.readouterr().out
     records = {(r["row"], r["gamma"], r["tasks"], r["descriptors"]): r for r in json.loads(file.read_text())["results"]}
     assert records["mnet_maml", None, "all", 0.5]["mean"] == records["mnet_maml", None, "all", 1.0]["mean"]
+
+
+def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
+    arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
+    run_all.main([*arguments, "--descriptors", "0.5", "--stages", "hvae", "latents_hvae"])
+    file = tmp_path / "d.json"
+    descriptors.main([*arguments, "--shares", "0.5", "--json", str(file)])
+    value = {(r["row"], r["metric"]): r["mean"] for r in json.loads(file.read_text())["results"]}
+    assert len(value) == 5 + 4 and value["inferred", "R^2"] < 1
+    assert value["inferred", "reciprocal rank"] > value["chance", "reciprocal rank"]
+    assert "50% Q., inferred (30)" in capsys.readouterr().out
+    wrong = (["--shares", "1"], ["--descriptors", "0.5"], ["--shares", "0.25"])
+    for flags in wrong:
+        with pytest.raises(SystemExit):
+            descriptors.main([*arguments, *flags])
+    said = capsys.readouterr().err
+    assert "--shares 1; allowed" in said and "--shares instead of" in said
+    assert "run_all.py --preset tiny --seed 0 --descriptors 0.25 makes them" in said
 
 
 def test_a_changed_setting_makes_a_run_of_its_own(tiny, capsys):

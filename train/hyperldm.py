@@ -15,6 +15,7 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from core.adapter import adapter_logits, task_loss
 from core.checkpoint import save_module
@@ -30,22 +31,30 @@ from train.optim import adam, cosine_decay
 from train.run import Run, RunningMean, open_run, parser
 
 
+def questions(run: Run, z: Tensor) -> tuple[Tensor, Tensor]:
+    """Task embeddings (T, D) of the training questions, and which tasks are described (T,) bool; the others' embeddings
+    are inferred from mean latents z (T, Z) and the tasks' data, if the preset says so."""
+    e = run.train_batch.question
+    described = torch.zeros(len(e), dtype=torch.bool, device=run.device)
+    described[run.described] = True
+    if run.preset.diffusion.infer_descriptors and not described.all():
+        encode = lambda texts: run.store.questions(texts, run.preset.question_pooling)
+        e = describe(run.train, run.train_batch.trimmed(), described, z, encode)
+    return e, described
+
+
 def run(run: Run, generator: str) -> dict[str, float]:
     """Train on one generator's latents; returns the loss and the accuracy on validation tasks at gamma 1."""
     training, stage = run.preset.diffusion, f"{generator}_hyperldm"
     latents = training_latents(run, generator)  # (draws, T, Z)
     draws, T, Z = latents.shape
-    question = run.train_batch.question
-    described = torch.zeros(T, dtype=torch.bool, device=run.device)
-    described[run.described] = True
+    question, described = questions(run, latents.mean(0))
     torch.manual_seed(run.generator(stage, "init").initial_seed())
     model = HyperLDM(replace(run.preset.hyperldm, latent=Z)).to(run.device)
     model.set_statistics(latents.flatten(0, 1), question[described])
     schedule = model.schedule
-    if training.infer_descriptors and not described.all():
-        encode = lambda texts: run.store.questions(texts, run.preset.question_pooling)
-        question = describe(run.train, run.train_batch.trimmed(), described, latents.mean(0), encode)
-        described[:] = True
+    if training.infer_descriptors:
+        described = torch.ones_like(described)  # one way or the other
     module, decode = load_generator(run, generator)
     module.eval().requires_grad_(False)
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
