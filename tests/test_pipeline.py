@@ -229,7 +229,7 @@ def test_ablations(tiny, tmp_path, capsys):
         assert override(get_preset("emoji"), ablation.setting) != get_preset("emoji") or not ablation.setting
     file = tmp_path / "a.json"
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
-    ablations.main([*arguments, "--only", "1", "3", "16", "--json", str(file)])
+    ablations.main([*arguments, "--only", "1", "3", "18", "--json", str(file)])
     results = [r for r in json.loads(file.read_text())["results"] if r["tasks"] == "all"]
     assert [r["descriptors"] for r in results] == [1.0, 1.0, 0.5] and len({tuple(r["setting"]) for r in results}) == 3
     assert len(list((tiny / "seed-0").glob("weights-????????/hvae_hyperldm.safetensors"))) >= 1
