@@ -84,6 +84,8 @@ def main(argv: list[str] | None = None) -> None:
     for share in args.shares:
         runs = [open_run(argparse.Namespace(**vars(args) | {"seed": seed, "descriptors": share})) for seed in seeds]
         for run in runs:
+            if not run.preset.diffusion.infer_descriptors:
+                arguments.error("these settings infer none; --set diffusion.infer_descriptors=true does")
             if not (run.output / "latents_hvae.safetensors").is_file():
                 flags = shlex.join([*run.flags, "--seed", str(run.seed), "--descriptors", f"{share:g}"])
                 arguments.error(f"no latents in {run.output}; python train/run_all.py {flags} makes them")

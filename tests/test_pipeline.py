@@ -166,12 +166,17 @@ def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
     assert len(value) == 5 + 4 and value["inferred", "R^2"] < 1
     assert value["inferred", "reciprocal rank"] > value["chance", "reciprocal rank"]
     assert "50% Q., inferred (30)" in capsys.readouterr().out
-    wrong = (["--shares", "1"], ["--descriptors", "0.5"], ["--shares", "0.25"])
+    wrong = (
+        ["--shares", "1"],
+        ["--descriptors", "0.5"],
+        ["--shares", "0.25"],
+        ["--set", "diffusion.infer_descriptors=false"],
+    )
     for flags in wrong:
         with pytest.raises(SystemExit):
             descriptors.main([*arguments, *flags])
     said = capsys.readouterr().err
-    assert "--shares 1; allowed" in said and "--shares instead of" in said
+    assert "--shares 1; allowed" in said and "--shares instead of" in said and "these settings infer none" in said
     assert "run_all.py --preset tiny --seed 0 --descriptors 0.25 makes them" in said
 
 

@@ -33,7 +33,7 @@ from train.run import Run, RunningMean, open_run, parser
 
 def questions(run: Run, z: Tensor) -> tuple[Tensor, Tensor]:
     """Task embeddings (T, D) of the training questions, and which tasks are described (T,) bool; the others' embeddings
-    are inferred from mean latents z (T, Z) and the tasks' data, if the preset says so."""
+    are inferred from mean latents z (T, Z) and the tasks' data if the preset says so, else not to be used."""
     e = run.train_batch.question
     described = torch.zeros(len(e), dtype=torch.bool, device=run.device)
     described[run.described] = True
