@@ -129,7 +129,7 @@ class Preset:
     cond_hnet: dict[str, HyperNetConfig] = field(default_factory=dict)  # by row: cond_multitask, cond_hnet_maml
     film: FilmConfig = FilmConfig(input_dim=256)
     hvae: HVAEConfig = HVAEConfig(hidden=(256,))
-    hyperclip: HyperCLIPConfig = HyperCLIPConfig()
+    hyperclip: dict[str, HyperCLIPConfig] = field(default_factory=dict)  # by generator
     hyperldm: HyperLDMConfig = HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512))
     multitask: dict[str, MultitaskConfig] = field(default_factory=dict)  # by row
     maml: dict[str, MamlConfig] = field(default_factory=dict)  # by row
@@ -170,7 +170,10 @@ _EMOJI = Preset(
     ),
     adaptations={"hvae": AdaptationConfig(lr=1.0, subspace=True), "hnet": AdaptationConfig(lr=1.0, draws=4)},
     hvae_training=HVAETraining(steps=3000),
-    hyperclip=HyperCLIPConfig(whitening=1e-4, cond_noise=1.0),
+    hyperclip={
+        "hvae": HyperCLIPConfig(whitening=1e-4, cond_noise=1.0, decoded=True),
+        "hnet": HyperCLIPConfig(whitening=1e-4, cond_noise=1.0),
+    },
     hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v", whitening=1e-4, cond_noise=1.5),
     diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0, infer_descriptors=True),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
@@ -210,6 +213,7 @@ _METAVQA = Preset(
     hvae=HVAEConfig(),
     hvae_training=HVAETraining(steps=_epochs(2000, 32), lr=1e-4, batch=32),
     # Appendix A.7.2
+    hyperclip={"hvae": HyperCLIPConfig(), "hnet": HyperCLIPConfig()},
     hyperclip_training=HyperCLIPTraining(steps=_epochs(600, 64), weight_decay=0.0),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
     # Appendix A.7.3, whose "128 epochs" must mean the batch

@@ -25,7 +25,7 @@ def test_parameter_counts_follow_from_the_papers_widths():
     assert count(lambda: HVAE(PAPER.hvae, P)) == (
         layer(P, 512) + layer(512, 256) + layer(256, 2 * Z) + layer(Z, 256) + layer(256, 512) + layer(512, P)
     )
-    assert count(lambda: HyperCLIP(PAPER.hyperclip, P, D)) == layer(P, 256) + layer(256, D) + 1
+    assert count(lambda: HyperCLIP(PAPER.hyperclip["hvae"], P, D)) == layer(P, 256) + layer(256, D) + 1
     context = 150 + D  # time and question, at the inlet and at every block
     blocks = sum(layer(a + context, b) + a * b + 2 * a for a, b in ((8192, 16384), (16384, 8192)))
     plain = layer(Z + context, 8192) + blocks + layer(8192, Z)

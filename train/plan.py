@@ -97,11 +97,12 @@ def cost_key(preset: Preset, stage: str) -> str:
     if stage == "hvae":
         sizes += [preset.hvae, replace(preset.hvae_training, steps=1)]
     elif stage.startswith(("hyperclip_", "latents_")):
-        sizes += [preset.hvae, preset.hyperclip, replace(preset.hyperclip_training, steps=1)]
+        hyperclip = preset.hyperclip[stage.rpartition("_")[2]]
+        sizes += [preset.hvae, hyperclip, replace(preset.hyperclip_training, steps=1)]
     elif stage.endswith("_hyperldm"):
         sizes += [preset.hvae, preset.hyperldm, replace(preset.diffusion, steps=1)]
     elif stage == "choose":
-        sizes += [preset.hvae, preset.hyperldm, preset.hyperclip]
+        sizes += [preset.hvae, preset.hyperldm, preset.hyperclip["hvae"]]
     elif stage == "features":
         sizes = [preset.backbone]
     return config_hash(stage, once, sizes)
@@ -116,8 +117,8 @@ def _module(preset: Preset, stage: str) -> nn.Module | None:
         "cond_multitask": lambda: HyperNet(preset.cond_hnet[stage], preset.adapter),
         "cond_multitask_film": lambda: FilmAdapter(preset.film, preset.adapter),
         "hvae": lambda: HVAE(preset.hvae, P),
-        "hyperclip_hvae": lambda: HyperCLIP(preset.hyperclip, P, D),
-        "hyperclip_hnet": lambda: HyperCLIP(preset.hyperclip, P, D),
+        "hyperclip_hvae": lambda: HyperCLIP(preset.hyperclip["hvae"], P, D),
+        "hyperclip_hnet": lambda: HyperCLIP(preset.hyperclip["hnet"], P, D),
         "hvae_hyperldm": lambda: HyperLDM(replace(preset.hyperldm, latent=preset.hvae.latent)),
         "hnet_hyperldm": lambda: HyperLDM(replace(preset.hyperldm, latent=preset.hnet.input_dim)),
     }
