@@ -163,7 +163,7 @@ _EMOJI = Preset(
         "mnet_maml": MamlConfig(inner_lr=1.0, lr=2e-2, subspace=True),
         "mnet_fomaml": MamlConfig(inner_lr=1.0, lr=2e-2, first_order=True, subspace=True),
         "hnet_maml": MamlConfig(inner_lr=1.0, steps=750),
-        "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=800),
+        "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=1600),
     },
     hvae=HVAEConfig(
         hidden=(256,), reconstruction="mean", reconstruction_weight=3e-5, kl_weight=5e-3, behaviour_weight=1.0
