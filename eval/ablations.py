@@ -99,10 +99,9 @@ def evaluate(args: argparse.Namespace, ablation: Ablation) -> list[dict[str, Any
             "gamma": 1.0 if method == "hyperldm" else None,
             "descriptors": ablation.descriptors,
             **summary,
-            "seeds": [run.seed],
             "val_accuracy": round(val_accuracy, 4),
         }
-        for summary in figures.summaries(scores[None].cpu(), test)
+        for summary in figures.summaries(scores[None].cpu(), test, [run.seed])
     ]
 
 

@@ -24,9 +24,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.conditioning import Whitening
-from core.metrics import mean_and_sd
 from eval.common import write_results
-from eval.figures import percent
+from eval.figures import over_seeds, percent
 from eval.task_inference import METRICS, chance, judge
 from train.hyperldm import questions
 from train.latents import training_latents
@@ -55,18 +54,9 @@ def records(found: list[dict[str, dict[str, Tensor]]], share: float, seeds: list
     result = []
     for row, metrics in found[0].items():
         for metric in metrics:
-            mean, sd = mean_and_sd([float(f[row][metric].mean()) for f in found])
-            result.append(
-                {
-                    "row": row,
-                    "descriptors": share,
-                    "metric": metric,
-                    "mean": round(mean, 4),
-                    "sd": None if sd is None else round(sd, 4),
-                    "n_tasks": len(found[0]["chance"]["top-1"]),
-                    "seeds": seeds,
-                }
-            )
+            reached = over_seeds([float(f[row][metric].mean()) for f in found], seeds)
+            count = len(found[0]["chance"]["top-1"])
+            result.append({"row": row, "descriptors": share, "metric": metric, **reached, "n_tasks": count})
     return result
 
 

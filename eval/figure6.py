@@ -56,9 +56,9 @@ def neighbours(train: TaskSet, test: TaskSet) -> list[dict[str, Any]]:
         "chance": same.double().mean(1)[None],
     }
     return [
-        {"row": row, "gamma": None, "descriptors": 1.0, **summary, "seeds": []}
+        {"row": row, "gamma": None, "descriptors": 1.0, **summary}
         for row, scores in rows.items()
-        for summary in figures.summaries(scores, test)
+        for summary in figures.summaries(scores, test, [])
     ]
 
 

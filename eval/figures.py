@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,23 @@ def masks(test: TaskSet) -> dict[str, Tensor]:
     return {name: mask for name, mask in result.items() if mask.any()}
 
 
-def summaries(scores: Tensor, test: TaskSet) -> Iterator[dict[str, Any]]:
+def over_seeds(values: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
+    """The part of a record that says what training seeds reached: together, and each in the order of `seeds`. What no
+    seed enters has one value and no seeds."""
+    mean, sd = mean_and_sd(list(values))
+    return {
+        "mean": round(mean, 4),
+        "sd": None if sd is None else round(sd, 4),
+        "seeds": list(seeds),
+        "per_seed": [round(value, 5) for value in values] if seeds else [],
+    }
+
+
+def summaries(scores: Tensor, test: TaskSet, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
     """The part of a record that says what scores (seeds, T) come to, for every set of tasks."""
     for name, mask in masks(test).items():
-        mean, sd = mean_and_sd(scores[:, mask].double().mean(1).tolist())
-        sd = None if sd is None else round(sd, 4)
-        yield {"tasks": name, "mean": round(mean, 4), "sd": sd, "n_tasks": int(mask.sum())}
+        values = scores[:, mask].double().mean(1).tolist()
+        yield {"tasks": name, **over_seeds(values, seeds), "n_tasks": int(mask.sum())}
 
 
 def percent(record: dict[str, Any]) -> str:

@@ -18,7 +18,6 @@ import torch
 
 from core.adapter import adapter_logits, task_accuracy
 from core.generator import AdapterGenerator
-from core.metrics import mean_and_sd
 from core.tasks import TaskBatch
 from eval import figures
 from eval.common import open_release, parser, write_results
@@ -62,6 +61,7 @@ def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> 
 def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
     run, generators = open_release(arguments, args)
+    seeds = [generator.config["seed"] for generator in generators]
     table: dict[str, dict[str, str]] = {}
     records = []
     for name, splits, new_family in SETS:
@@ -74,15 +74,8 @@ def main(argv: list[str] | None = None) -> None:
         support, query = tasks.batch(part="support").to(run.device), tasks.batch(part="query").to(run.device)
         found = [links(generator, support, query) for generator in generators]
         for link in found[0]:
-            mean, sd = mean_and_sd([values[link] for values in found])
-            record = {
-                "row": link,
-                "tasks": name,
-                "mean": round(mean, 4),
-                "sd": None if sd is None else round(sd, 4),
-                "seeds": [generator.config["seed"] for generator in generators],
-                "n_tasks": len(tasks),
-            }
+            reached = figures.over_seeds([values[link] for values in found], seeds)
+            record = {"row": link, "tasks": name, **reached, "n_tasks": len(tasks)}
             records.append(record)
             table.setdefault(link, {})[f"{name} ({len(tasks)})"] = figures.percent(record)
     print(pd.DataFrame.from_dict(table, orient="index").to_string())

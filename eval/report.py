@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from core.presets import get_preset
+from eval.table1 import label_of
 from train.graph import build
 from train.plan import cost_key, duration, estimates, steps_of
 from train.tune import chosen
@@ -58,7 +59,9 @@ def table1() -> str:
     document = _read("table1.json")
     by_label: dict[str, dict[str, dict[str, Any]]] = {}
     half: dict[str, dict[str, Any]] = {}  # all tasks, with half of the questions known in training
+    of_row: dict[str, list[dict[str, Any]]] = {}
     for record in document["results"]:
+        of_row.setdefault(record["label"], []).append(record)
         if record["descriptors"] == 1.0:
             by_label.setdefault(record["label"], {})[record["tasks"]] = record
         elif record["descriptors"] == 0.5 and record["tasks"] == "all":
@@ -68,10 +71,9 @@ def table1() -> str:
         known, overall = columns["known"], columns["all"]
         versus = overall.get("vs_cond_multitask")
         half_column = [_percent(half.get(label))] if half else []
-        label += "" if "validation" not in label or "gamma" not in label else f" ({known['gamma']:g})"
         rows.append(
             [
-                label,
+                label_of(of_row[label]),
                 *(_percent(columns.get(name)) for name in ("known", "new", "all")),
                 *half_column,
                 f"{100 * known['closed']:.0f}%" if "closed" in known else "",

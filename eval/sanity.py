@@ -28,7 +28,6 @@ from torch import Tensor
 from core.adapter import adapter_logits, task_accuracy
 from core.checkpoint import load_model
 from core.generator import AdapterGenerator
-from core.metrics import mean_and_sd
 from core.tasks import Task, TaskBatch, TaskSet
 from eval import figures
 from eval.common import open_release, parser, write_results
@@ -177,11 +176,12 @@ def main(argv: list[str] | None = None) -> None:
             scores.setdefault(row, []).append(value.cpu())
         for row, value in copying(run, generator, args.generator, test, generator.config["seed"]).items():
             distances.setdefault(row, []).append(value)
-    common = {"gamma": None, "descriptors": 1.0, "seeds": [generator.config["seed"] for generator in generators]}
+    seeds = [generator.config["seed"] for generator in generators]
+    common = {"gamma": None, "descriptors": 1.0}
     records = [
         {"row": row, "label": LABELS[row], **common, **summary}
         for row, values in scores.items()
-        for summary in figures.summaries(torch.stack(values), test)
+        for summary in figures.summaries(torch.stack(values), test, seeds)
     ]
     table: dict[str, dict[str, str]] = {}
     for record in records:
@@ -189,12 +189,9 @@ def main(argv: list[str] | None = None) -> None:
     print(pd.DataFrame.from_dict(table, orient="index").to_string())
     print("\nAccuracy in % on query sets of test tasks. Distances between standardised weights (medians):")
     for row, values in distances.items():
-        mean, sd = mean_and_sd(values)
-        sd = None if sd is None else round(sd, 4)
-        records.append(
-            {"row": row, "label": LABELS[row], **common, "tasks": "distance", "mean": round(mean, 4), "sd": sd}
-        )
-        print(f"  {LABELS[row]:<50} {mean:.2f}")
+        record = {"row": row, "label": LABELS[row], **common, "tasks": "distance", **figures.over_seeds(values, seeds)}
+        records.append(record)
+        print(f"  {LABELS[row]:<50} {record['mean']:.2f}")
     if args.json:
         write_results(args.json, args.preset, records, "eval/sanity.py")
 

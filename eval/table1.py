@@ -18,21 +18,20 @@ from typing import Any
 import pandas as pd
 import torch
 
-from core.metrics import mean_and_sd, paired_bootstrap
+from core.generator import AdapterGenerator
+from core.metrics import paired_bootstrap
+from core.tasks import TaskSet
+from eval import figures
 from eval.common import open_release, parser, write_results
-from eval.rows import ROWS, Row, accuracy, available
-
-COLUMNS = ("known", "new", "all")
+from eval.rows import FEW_SHOT, ROWS, Row, accuracy, available
 
 
 def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One record per row, set of tasks and share of descriptors, with per-task accuracies averaged over the training
-    seeds."""
+    """One record per row, set of tasks and share of descriptors, with accuracies `per_task` (seeds, T)."""
     test, prompted = run.task_set("test"), run.task_set("test", prompted=True)
     if limit is not None:
         test, prompted = test.select(range(limit)), prompted.select(range(limit))
-    new = torch.tensor([task.new_family for task in test.tasks])
-    masks = {"known": ~new, "new": new, "all": torch.ones_like(new)}
+    masks = figures.masks(test)
     support, query = test.batch(part="support").to(run.device), test.batch(part="query").to(run.device)
     with_prompts = prompted.batch(part="query").to(run.device)
     records = []
@@ -43,30 +42,69 @@ def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[di
         if not owners:
             continue
         scores = torch.stack([accuracy(row, g, support, chosen) for g in owners])  # (seeds, T)
-        for name in COLUMNS:
-            if not masks[name].any():
-                continue
-            per_seed = scores[:, masks[name]].mean(1).tolist()
-            mean, sd = mean_and_sd(per_seed)
-            gamma = row.gamma if row.method == "hyperldm" else None
-            if row.method == "hyperldm" and gamma is None:
-                gamma = owners[0].config["choices"][row.id]["gamma"]
+        seeds = [g.config["seed"] for g in owners]
+        for summary in figures.summaries(scores, test, seeds):
             records.append(
                 {
                     "row": row.id,
                     "label": row.label,
-                    "gamma": gamma,
+                    **_choices(row, owners),
                     "descriptors": share,
-                    "tasks": name,
-                    "mean": round(mean, 4),
-                    "sd": None if sd is None else round(sd, 4),
-                    "seeds": [g.config["seed"] for g in owners],
-                    "n_tasks": int(masks[name].sum()),
+                    **summary,
                     "paper": row.paper,
-                    "per_task": scores[:, masks[name]].mean(0),
+                    "per_task": scores[:, masks[summary["tasks"]]],
                 }
             )
     return records
+
+
+def _choices(row: Row, generators: Sequence[AdapterGenerator]) -> dict[str, Any]:
+    """What a row's gamma is, and what validation tasks chose for it, by training seed: these may differ."""
+    found: dict[str, Any] = {"gamma": row.gamma}
+    if row.method == "hyperldm" and row.gamma is None:
+        found["gammas"] = [g.config["choices"][row.id]["gamma"] for g in generators]
+        if len(set(found["gammas"])) == 1:
+            found["gamma"] = found["gammas"][0]
+    if row.id == "few_shot_ceiling":
+        found["ceilings"] = [g.config["choices"]["few_shot_ceiling"]["row"] for g in generators]
+    return found
+
+
+def label_of(records: Sequence[dict[str, Any]]) -> str:
+    """The label of a row with what validation tasks chose for it, seed by seed where seeds differ; from its records of
+    all shares of descriptors. Result files from before the choices of all seeds were kept have the first seed's."""
+    notes = {}
+    for record in records:
+        chosen = record.get("gammas") or record.get("ceilings") or []
+        if not chosen and record["label"].endswith("gamma of validation"):
+            chosen = [record["gamma"]]
+        if chosen:
+            shown = [_few_shot_label(value) if isinstance(value, str) else f"{value:g}" for value in chosen]
+            notes[record["descriptors"]] = ", ".join(shown if len(set(shown)) > 1 else shown[:1])
+    words = [
+        note if share == 1.0 else f"{100 * share:g}% Q.: {note}"
+        for share, note in notes.items()
+        if share == 1.0 or note != notes.get(1.0)
+    ]
+    return records[0]["label"] + (f" ({'; '.join(words)})" if words else "")
+
+
+def _few_shot_label(row: str) -> str:
+    return next((known.label for known in FEW_SHOT if known.id == f"few_shot_{row}"), row)
+
+
+def per_task(records: Sequence[dict[str, Any]], test: TaskSet) -> pd.DataFrame | None:
+    """Accuracy of every row on each test task, of the release of seed 0 that was told all questions; None without."""
+    columns = {
+        r["label"]: r["per_task"][r["seeds"].index(0)].tolist()
+        for r in records
+        if r["tasks"] == "all" and r["descriptors"] == 1.0 and 0 in r["seeds"]
+    }
+    if not columns:
+        return None
+    count = len(next(iter(columns.values())))
+    questions = [task.question for task in test.tasks[:count]]
+    return pd.DataFrame({"question": questions} | columns).rename_axis("task").round(4)
 
 
 def add_comparisons(records: list[dict[str, Any]]) -> None:
@@ -77,7 +115,7 @@ def add_comparisons(records: list[dict[str, Any]]) -> None:
         reference, floor, ceiling = by_id.get("cond_multitask"), by_id.get("clip"), by_id.get("few_shot_ceiling")
         for record in here.values():
             if reference is not None and record["row"] != "cond_multitask":
-                d = paired_bootstrap(record["per_task"], reference["per_task"])
+                d = paired_bootstrap(record["per_task"].mean(0), reference["per_task"].mean(0))
                 record["vs_cond_multitask"] = [round(x, 4) for x in (d.mean, d.low, d.high)]
             if floor is not None and ceiling is not None and ceiling["mean"] > floor["mean"]:
                 record["closed"] = round((record["mean"] - floor["mean"]) / (ceiling["mean"] - floor["mean"]), 3)
@@ -88,8 +126,12 @@ def add_comparisons(records: list[dict[str, Any]]) -> None:
 def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows by label; accuracies in percent."""
     table: dict[str, dict[str, str]] = {}
+    of_row: dict[str, list[dict[str, Any]]] = {}
     for record in records:
-        line = table.setdefault(record["label"], {})
+        of_row.setdefault(record["label"], []).append(record)
+    labels = {label: label_of(own) for label, own in of_row.items()}
+    for record in records:
+        line = table.setdefault(labels[record["label"]], {})
         spread = "" if record["sd"] is None else f" ({100 * record['sd']:.2f})"
         if record["descriptors"] < 1.0:
             if record["tasks"] == "all":
@@ -114,10 +156,16 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments.add_argument("--csv", type=Path, help="write the table as CSV")
     arguments.add_argument("--markdown", type=Path, help="write the table as Markdown")
+    arguments.add_argument(
+        "--per-task", type=Path, metavar="CSV", help="write the accuracies of seed 0, all questions known, task by task"
+    )
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
+    if args.per_task and (0, 1.0) not in {(g.config["seed"], figures.descriptors(g)) for g in generators}:
+        arguments.error("--per-task: the release of seed 0 that was told all questions is not among these")
     rows = [row for row in ROWS if row.baseline or not args.baselines_only]
     records = evaluate(run, generators, args.limit_tasks, rows)
+    tasks = per_task(records, run.task_set("test")) if args.per_task else None
     add_comparisons(records)
     table = as_table(records)
     print(table.to_string())
@@ -135,6 +183,8 @@ def main(argv: list[str] | None = None) -> None:
         write_results(args.json, args.preset, records, "eval/table1.py")
     if args.csv:
         table.to_csv(args.csv)
+    if tasks is not None:
+        tasks.to_csv(args.per_task)
     if args.markdown:
         args.markdown.write_text(_markdown(table))
 

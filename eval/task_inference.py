@@ -107,10 +107,9 @@ def _records(
             "n_candidates": count,
             "metric": metric,
             **summary,
-            "seeds": seeds,
         }
         for metric, values in zip(METRICS, scores.unbind(1), strict=True)
-        for summary in figures.summaries(values, test)
+        for summary in figures.summaries(values, test, seeds)
     ]
 
 

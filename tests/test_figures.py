@@ -5,14 +5,15 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 
 from core.generator import AdapterGenerator
-from eval import figure5, figure6, task_inference
+from eval import figure5, figure6, figures, table1, task_inference
 from tests.test_pipeline import release
 
-KEYS = {"row", "gamma", "descriptors", "tasks", "mean", "sd", "seeds", "n_tasks"}
+KEYS = {"row", "gamma", "descriptors", "tasks", "mean", "sd", "seeds", "per_seed", "n_tasks"}
 PNG = b"\x89PNG"
 
 
@@ -26,6 +27,7 @@ def read(file):
     assert {"command", "commit", "versions", "preset", "results"} == set(document) - {"map"}
     assert document["preset"] == "tiny"
     assert all(set(r) >= KEYS and 0 <= r["mean"] <= 1 for r in document["results"])
+    assert all(len(r["per_seed"]) == len(r["seeds"]) for r in document["results"])
     return document["results"]
 
 
@@ -154,3 +156,44 @@ def test_chance_is_the_mean_of_random_rankings():
     generator = torch.Generator().manual_seed(0)
     drawn = [task_inference.judge(torch.rand(3, 8, generator=generator), family) for _ in range(4000)]
     torch.testing.assert_close(torch.stack(drawn).mean(0), task_inference.chance(3, family), atol=0.03, rtol=0)
+
+
+def test_what_seeds_reached():
+    test = SimpleNamespace(tasks=[SimpleNamespace(new_family=new) for new in (False, True, True)])
+    scores = torch.tensor([[0.0, 0.5, 1.0], [1.0, 1.0, 0.0]])
+    known, new, everything = figures.summaries(scores, test, [4, 2])
+    assert known == {"tasks": "known", "mean": 0.5, "sd": 0.7071, "seeds": [4, 2], "per_seed": [0, 1], "n_tasks": 1}
+    assert new["per_seed"] == [0.75, 0.5] and everything["per_seed"] == [0.5, 0.66667]
+    assert next(figures.summaries(scores[:1], test, []))["per_seed"] == []
+
+
+def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
+    """Two seeds whose choices differ; the second is the first with other choices."""
+    other = tmp_path / "other"
+    shutil.copytree(release(tiny), other)
+    config = json.loads((other / "config.json").read_text())
+    choices = config["choices"]
+    first = {"gamma": choices["hvae_hyperldm"]["gamma"], "ceiling": choices["few_shot_ceiling"]["row"]}
+    second = {"gamma": 0.0, "ceiling": "uncond_multitask" if first["ceiling"] != "uncond_multitask" else "mnet_maml"}
+    choices["hvae_hyperldm"]["gamma"], choices["few_shot_ceiling"]["row"] = second["gamma"], second["ceiling"]
+    (other / "config.json").write_text(json.dumps(config | {"seed": 1}))
+    file, tasks, csv = tmp_path / "t.json", tmp_path / "tasks.csv", tmp_path / "t.csv"
+    arguments = flags(tiny, "--weights", other, release(tiny), "--limit-tasks", 20, "--json", file)
+    table1.main([*arguments, "--per-task", str(tasks), "--csv", str(csv)])
+    records = {(r["label"].split(":")[0], r["tasks"]): r for r in read(file)}
+    ours = records["HVAE + HyperLDM, gamma of validation", "all"]
+    assert first["gamma"] != 0 and ours["gammas"] == [0.0, first["gamma"]] and ours["gamma"] is None
+    assert ours["seeds"] == [1, 0] and sum(ours["per_seed"]) / 2 == pytest.approx(ours["mean"], abs=1e-4)
+    assert records["Few-shot ceiling", "all"]["ceilings"] == [second["ceiling"], first["ceiling"]]
+    alike = records["Cond. Multitask", "new"]
+    assert alike["per_seed"][0] == alike["per_seed"][1] and "gammas" not in alike
+    assert f"gamma of validation (0, {first['gamma']:g})" in csv.read_text()
+
+    table = pd.read_csv(tasks, index_col="task")
+    assert len(table) == 20 and table["question"].is_unique and table.index.tolist() == list(range(20))
+    for (label, kind), record in records.items():  # of seed 0, which came second
+        if kind == "all":
+            (column,) = [c for c in table.columns if c.split(":")[0] == label]
+            assert table[column].mean() == pytest.approx(record["per_seed"][1], abs=1e-4), label
+    with pytest.raises(SystemExit):
+        table1.main(flags(tiny, "--weights", other, "--limit-tasks", 5, "--per-task", tasks))
