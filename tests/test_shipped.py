@@ -1,0 +1,45 @@
+"""The shipped weights are those of the published results: accuracies of a few test tasks, remade."""
+
+import random
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+import torch
+
+from core.data.emoji_vqa import EmojiVQA
+from core.features import build_task_set
+from core.generator import AdapterGenerator
+from eval.rows import ROWS, accuracy
+from tests.conftest import ROOT
+
+PUBLISHED = ROOT / "eval" / "results" / "table1_tasks.csv"
+LABELS = ("CLIP, bare answers", "Cond. Multitask", "HVAE + HyperLDM, gamma of validation")
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="`eval/table1.py --per-task` writes what this compares with")
+def test_shipped_weights_reach_the_published_accuracies():
+    published = pd.read_csv(PUBLISHED, index_col="task")
+    assert PUBLISHED.stat().st_size < 200_000
+    dataset, generator = EmojiVQA(), AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
+    test = [task for task in dataset.tasks if task.split == "test"]
+    assert published["question"].tolist() == [task.question for task in test]
+    draw = random.Random(0)
+    kinds = [[i for i, task in enumerate(test) if task.new_family == new] for new in (False, True)]
+    chosen = [i for kind in kinds for i in draw.sample(kind, 10)]
+
+    tasks, backbone = [test[i] for i in chosen], generator.backbone
+    rows = [row for task in tasks for row in task.query[0]]
+    images = torch.zeros(dataset.num_images, backbone.dim, dtype=torch.float16)  # as features lie on disk
+    images[rows] = backbone.encode_images(dataset.load_arrays(rows)).half()
+    store = SimpleNamespace(
+        images=lambda indices, progress: images,
+        unreadable={},
+        answers=backbone.encode_texts,
+        questions=backbone.encode_questions,
+    )
+    query = build_task_set(store, tasks, pooling=generator.pooling).batch(part="query")
+    for label in LABELS:
+        row = next(row for row in ROWS if row.label == label)
+        found, expected = accuracy(row, generator, query, query), published[label].iloc[chosen]
+        assert float(found.mean()) == pytest.approx(expected.mean(), abs=0.01), label
