@@ -3,7 +3,8 @@
 Every line is a preset with one setting changed (`train/run_all.py --set ...`), judged on the test tasks. HyperLDM takes
 gamma 1 and the most samples of the preset, HyperCLIP guidance what validation tasks choose. Trains what is not there
 yet, into releases of its own under --work; what a line shares with the preset's own run, which must be complete, is
-taken from there. Half an hour on two CPU cores, then seconds.
+taken from there. With --json every line is written as it is done, beside the other lines that the file has already.
+Half an hour on two CPU cores, then seconds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ if __package__ in (None, ""):  # so that `python eval/ablations.py` works from t
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import argparse
+import json
+import shlex
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,7 +28,7 @@ from core.adapter import adapter_logits, task_accuracy
 from eval import figures
 from eval.common import write_results
 from train import tune
-from train.run import parser
+from train.run import commit, parser
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,15 @@ ABLATIONS = (
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, as it is"),
     Ablation("hvae_hyperldm", "HVAE learns coordinates, not behaviour", _PAPER_HVAE),
     Ablation("hvae_hyperldm", "HyperLDM learns from its denoising loss alone", ("diffusion.behaviour_weight=0",)),
+    Ablation(
+        "hvae_hyperldm",
+        "denoising loss alone, predicts the noise instead of v",
+        ("diffusion.behaviour_weight=0", "hyperldm.prediction=eps"),
+    ),
     Ablation("hvae_hyperldm", "neither learns behaviour", (*_PAPER_HVAE, "diffusion.behaviour_weight=0")),
-    Ablation("hvae_hyperldm", "predicts the noise instead of v", ("hyperldm.prediction=eps",)),
+    # The behaviour loss reaches eps through z_0 = (z_t - s eps) / sqrt(alpha_bar), which blows its gradient up, and the
+    # next line measures that. What v itself is worth, the line above of the denoising loss alone says.
+    Ablation("hvae_hyperldm", "predicts the noise, behaviour loss kept", ("hyperldm.prediction=eps",)),
     Ablation("hvae_hyperldm", "no noise on questions in training", ("hyperldm.cond_noise=0",)),
     Ablation("hvae_hyperldm", "questions whitened less sharply", ("hyperldm.whitening=1e-3",)),
     Ablation("hvae_hyperldm", "questions embedded by the end token", ("question_pooling=eos",)),
@@ -100,9 +110,46 @@ def evaluate(args: argparse.Namespace, ablation: Ablation) -> list[dict[str, Any
             "descriptors": ablation.descriptors,
             **summary,
             "val_accuracy": round(val_accuracy, 4),
+            "command": shlex.join(["python", "eval/ablations.py", *sys.argv[1:]]),
+            "commit": commit(),
         }
         for summary in figures.summaries(scores[None].cpu(), test, [run.seed])
     ]
+
+
+Line = tuple[str, tuple[str, ...], float]  # row, settings, share of questions: what tells lines apart
+
+
+def line_of(ablation: Ablation) -> Line:
+    """The key of a line. Its label is none: it may be worded anew."""
+    return ablation.row, ablation.setting, ablation.descriptors
+
+
+def read_lines(path: Path, preset: str, seed: int) -> dict[Line, list[dict[str, Any]]]:
+    """The records of each line that a file has, of lines that there still are; a ValueError if it is of another preset
+    or seed."""
+    if not path.is_file():
+        return {}
+    document = json.loads(path.read_text())
+    seeds = sorted({own for record in document["results"] for own in record["seeds"]})
+    if document["preset"] != preset or seeds not in ([], [seed]):
+        raise ValueError(
+            f"--json {path}: results of preset {document['preset']!r}, seeds {seeds}; these are of {preset!r}, {seed}"
+        )
+    made = {key: document[key] for key in ("command", "commit")}  # of files from before every record had its own
+    found: dict[Line, list[dict[str, Any]]] = {}
+    for record in document["results"]:
+        line = record["row"], tuple(record["setting"]), record["descriptors"]
+        found.setdefault(line, []).append(made | record)
+    return {line: found[line] for line in map(line_of, ABLATIONS) if line in found}
+
+
+def write_lines(path: Path, preset: str, lines: dict[Line, list[dict[str, Any]]]) -> None:
+    """The file, in the order and with the labels of `ABLATIONS`."""
+    records = [
+        record | {"label": ablation.label} for ablation in ABLATIONS for record in lines.get(line_of(ablation), [])
+    ]
+    write_results(path, preset, records, "eval/ablations.py")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -110,16 +157,25 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--only", nargs="+", type=int, metavar="LINE", help="only these lines, counted from 1")
     arguments.add_argument("--json", type=Path, help="write the results here")
     args = arguments.parse_args(argv)
-    if args.set or args.descriptors != 1.0 or args.output:
-        arguments.error("--set, --descriptors and --output are what the lines of this table are about; leave them out")
+    if args.set or args.descriptors != 1.0 or args.output or args.steps_share != 1.0:
+        arguments.error(
+            "--set, --descriptors, --steps-share and --output are for the lines of this table to say; leave them out"
+        )
     lines = args.only or range(1, len(ABLATIONS) + 1)
     if wrong := [line for line in lines if not 1 <= line <= len(ABLATIONS)]:
         arguments.error(f"--only {wrong[0]}; allowed: 1 to {len(ABLATIONS)}")
+    try:
+        kept = read_lines(args.json, args.preset, args.seed) if args.json else {}
+    except ValueError as error:
+        arguments.error(str(error))
     records = []
     for line in lines:
         ablation = ABLATIONS[line - 1]
         args.descriptors = ablation.descriptors
-        records += evaluate(args, ablation)
+        kept[line_of(ablation)] = evaluate(args, ablation)
+        records += kept[line_of(ablation)]
+        if args.json:
+            write_lines(args.json, args.preset, kept)
     table: dict[str, dict[str, str]] = {}
     for r in records:
         name = f"{r['row']}: {r['label']}"
@@ -127,8 +183,6 @@ def main(argv: list[str] | None = None) -> None:
         table[name]["validation"] = f"{100 * r['val_accuracy']:.2f}"
     print(pd.DataFrame.from_dict(table, orient="index").to_string())
     print("\nAccuracy in % on query sets.")
-    if args.json:
-        write_results(args.json, args.preset, records, "eval/ablations.py")
 
 
 if __name__ == "__main__":
