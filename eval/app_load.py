@@ -4,7 +4,7 @@ Without a flag, starts the demo in a process of its own and lets 20 visitors ask
 be classified by all methods; prints how long they waited, from the first upload to the answer. With --accuracy, asks 50
 random test questions about fresh scenes and compares with Table 1's evaluation of the same tasks. With --screenshots,
 visits the pages in an installed Chromium (needs playwright). The release directory or Hub repository is HF_WEIGHTS,
-as for app.py. Each takes about a minute on two CPU cores.
+as for app.py. With --json writes waits or accuracies. Each takes about a minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -28,16 +28,20 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import httpx
 from PIL import Image
 
 from core.data.emoji_vqa import draw_scenes_for_question
+from core.demo import ask
+from core.generator import AdapterGenerator
 from core.tasks import Task
 from eval import common
 from eval.rows import ROWS, accuracy
 
 ROOT = Path(__file__).resolve().parent.parent
+WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
@@ -63,8 +67,19 @@ def served() -> Iterator[str]:
         process.wait()
 
 
-def load(address: str, visitors: int, pictures: int) -> tuple[list[float], list[str]]:
-    """Waits in seconds of visitors that all ask at once, and what failed.
+def page_settings(generator: AdapterGenerator) -> dict[str, Any]:
+    """What the Ask tab begins with: all methods, and for HyperLDM what validation tasks chose."""
+    choice = generator.config.get("choices", {}).get("hvae_hyperldm", {})
+    return {
+        "methods": list(ask.available(generator)),
+        "gamma": choice.get("gamma", 1.5),
+        "steps": choice.get("steps", 50),
+        "samples": choice.get("samples", 1),
+    }
+
+
+def load(address: str, visitors: int, pictures: int, settings: dict[str, Any]) -> tuple[list[float], list[str]]:
+    """Waits in seconds of visitors that all ask at once with `page_settings`, and what failed.
 
     Visitors share the server's cores with it, so they speak plain HTTP, which costs less than a client library.
     """
@@ -83,7 +98,7 @@ def load(address: str, visitors: int, pictures: int) -> tuple[list[float], list[
             gate.wait()
             begun = time.perf_counter()
             try:
-                html = _ask(browser, tasks[number], files[number], seed=number)
+                html = _ask(browser, tasks[number], files[number], settings, seed=number)
                 if html.count("<article") != pictures:
                     failures.append(f"visitor {number}: {html[:200]}")
             except (httpx.HTTPError, ValueError) as error:
@@ -98,13 +113,13 @@ def load(address: str, visitors: int, pictures: int) -> tuple[list[float], list[
     return waits, failures
 
 
-def _ask(browser: httpx.Client, task: Task, files: Sequence[bytes], seed: int) -> str:
-    """The Ask tab's answer about uploaded pictures, by all methods at the settings that the page begins with."""
+def _ask(browser: httpx.Client, task: Task, files: Sequence[bytes], settings: dict[str, Any], seed: int) -> str:
+    """The Ask tab's answer about uploaded pictures."""
     upload = [("files", (f"{i}.png", data, "image/png")) for i, data in enumerate(files)]
     paths = browser.post("/gradio_api/upload", files=upload).raise_for_status().json()
     gallery = [{"image": {"path": path, "meta": {"_type": "gradio.FileData"}}, "caption": None} for path in paths]
-    methods = ["hyperldm", "hyperclip", "cond_multitask", "clip"]
-    data = [task.question, ", ".join(task.answers), "My own pictures", 1, gallery, methods, "HVAE", 1.25, 50, 8, seed]
+    how = [settings["methods"], "HVAE", settings["gamma"], settings["steps"], settings["samples"], seed]
+    data = [task.question, ", ".join(task.answers), "My own pictures", 1, gallery, *how]
     event = browser.post("/gradio_api/call/ask", json={"data": data}).raise_for_status().json()["event_id"]
     kind = ""
     with browser.stream("GET", f"/gradio_api/call/ask/{event}") as lines:
@@ -144,10 +159,21 @@ def ask_about_scenes(address: str, tasks: Sequence[Task], scenes: int) -> dict[s
     return {method: statistics.mean(values) for method, values in scores.items()}
 
 
-def compare_accuracy(address: str, questions: int, scenes: int, seed: int) -> bool:
-    """Print accuracies through the API beside Table 1's way on the same tasks; whether they agree within two points."""
+def summary(waits: Sequence[float], failures: Sequence[str]) -> dict[str, Any]:
+    """What visitors waited, in seconds, and how many requests failed."""
+    ordered = sorted(waits)
+    seconds = {
+        "median": statistics.median(ordered),
+        "95%": ordered[int(0.95 * (len(ordered) - 1))],
+        "longest": ordered[-1],
+    }
+    return {name: round(value, 2) for name, value in seconds.items()} | {"failed": len(failures)}
+
+
+def compare_accuracy(address: str, questions: int, scenes: int, seed: int) -> list[dict[str, Any]]:
+    """Print accuracies through the API beside Table 1's way on the same tasks; a record for every method."""
     arguments = common.parser("")
-    run, (generator,) = common.open_release(arguments, arguments.parse_args([]))
+    run, (generator,) = common.open_release(arguments, arguments.parse_args(["--weights", WEIGHTS]))
     chosen = _test_tasks(questions, seed)
     told = ask_about_scenes(address, chosen, scenes)
     test = run.task_set("test")
@@ -158,14 +184,24 @@ def compare_accuracy(address: str, questions: int, scenes: int, seed: int) -> bo
     print(f"{questions} random test questions, {scenes} fresh scenes each through the API; accuracy in %")
     print(f"{'method':<18} {'API':>6} {'table 1, query images':>22} {'support and query images':>25}")
     names = {"hyperldm": "hvae_hyperldm", "hyperclip": "hvae_hyperclip"}
-    close = True
+    records = []
     for method, value in told.items():
         row = next(row for row in reversed(ROWS) if row.id == names.get(method, method))
         on_query, on_all = (float(accuracy(row, generator, support, batch).mean()) for batch in (query, everything))
         print(f"{method:<18} {100 * value:6.1f} {100 * on_query:22.1f} {100 * on_all:25.1f}")
-        if method == "hyperldm":
-            close = abs(value - on_all) <= 0.02
-    return close and told["hyperldm"] > told["clip"]
+        told_and_known = {"api": value, "query": on_query, "support_and_query": on_all}
+        records.append(
+            {"test": "accuracy", "method": method, "questions": questions, "scenes": scenes, "seed": seed}
+            | {name: round(share, 4) for name, share in told_and_known.items()}
+        )
+    return records
+
+
+def agree(records: Sequence[dict[str, Any]]) -> bool:
+    """Whether HyperLDM is within two points of Table 1's way, and above plain CLIP."""
+    by_method = {record["method"]: record for record in records}
+    ours = by_method["hyperldm"]
+    return abs(ours["api"] - ours["support_and_query"]) <= 0.02 and ours["api"] > by_method["clip"]["api"]
 
 
 def _test_tasks(count: int, seed: int) -> list[Task]:
@@ -217,23 +253,38 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--scenes", type=int, default=128, help="a question, in steps of 64 (default: 128)")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of questions (default: 0)")
     parser.add_argument("--screenshots", type=Path, metavar="DIR", help="write pictures of the pages here")
+    parser.add_argument("--json", type=Path, help="write the results here; not with --screenshots")
     args = parser.parse_args(argv)
+    if args.json and args.screenshots:
+        parser.error("--json does not go with --screenshots, which measure nothing")
+    try:
+        generator = AdapterGenerator.from_pretrained(WEIGHTS)
+    except ValueError as error:
+        parser.error(f"HF_WEIGHTS={WEIGHTS}: {error}")
+    wrong = ""
     with served() as address:
         if args.screenshots:
             screenshots(address, args.screenshots)
-        elif args.accuracy:
-            if not compare_accuracy(address, args.questions, args.scenes, args.seed):
-                sys.exit("HyperLDM is not within two points of Table 1, or not above plain CLIP")
+            return
+        if args.accuracy:
+            records = compare_accuracy(address, args.questions, args.scenes, args.seed)
+            if not agree(records):
+                wrong = "HyperLDM is not within two points of Table 1, or not above plain CLIP"
         else:
-            waits, failures = load(address, args.visitors, args.pictures)
-            ordered = sorted(waits)
+            settings = page_settings(generator)
+            waits, failures = load(address, args.visitors, args.pictures, settings)
+            asked = {"visitors": args.visitors, "pictures": args.pictures, "cores": os.cpu_count()}
+            record = {"test": "load", **asked, "settings": settings, **summary(waits, failures)}
             print(
-                f"{args.visitors} visitors at once, {args.pictures} pictures each, {os.cpu_count()} CPU cores: "
-                f"median wait {statistics.median(ordered):.2f} s, 95% {ordered[int(0.95 * (len(ordered) - 1))]:.2f} s, "
-                f"longest {ordered[-1]:.2f} s, {len(failures)} failed"
+                f"{args.visitors} visitors at once, {args.pictures} pictures each, {record['cores']} CPU cores: "
+                f"median wait {record['median']:.2f} s, 95% {record['95%']:.2f} s, longest {record['longest']:.2f} s, "
+                f"{record['failed']} failed"
             )
-            if failures:
-                sys.exit("\n".join(failures))
+            records, wrong = [record], "\n".join(failures)
+    if args.json:  # what went wrong is a result, too
+        common.write_results(args.json, generator.config["preset"], records, "eval/app_load.py")
+    if wrong:
+        sys.exit(wrong)
 
 
 if __name__ == "__main__":
