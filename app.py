@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import os
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
@@ -347,25 +348,58 @@ def build_demo(generator: AdapterGenerator) -> gr.Blocks:
     return demo
 
 
-def mcp_wanted() -> bool:
-    """Whether MCP=1 asks for an MCP server; exits with a message if Gradio cannot serve one."""
-    if os.environ.get("MCP", "0") in ("", "0"):
-        return False
-    if importlib.util.find_spec("mcp") is None:
-        sys.exit("MCP=1 needs Gradio's extra: pip install 'gradio[mcp]'")
-    return True
+_EPILOG = """Every flag has an environment variable for a default, as a Space sets them: HF_WEIGHTS, GRADIO_SERVER_NAME,
+GRADIO_SERVER_PORT, MCP. Gradio reads more of its own (GRADIO_SHARE, GRADIO_ROOT_PATH ...).
+
+What it needs: about 1.2 GB of memory with the shipped weights, more while many ask at once; no GPU, though one is used
+where there is one, and no network for a local release. How long it takes to start: 10 to 20 seconds on two CPU cores.
+A release from the Hub is downloaded once (about 80 MB for the emoji preset)."""
 
 
-def main() -> None:
-    mcp = mcp_wanted()
+def parser() -> argparse.ArgumentParser:
+    """The flags, with what the environment says for defaults."""
+    result = argparse.ArgumentParser(
+        prog="python app.py",
+        description="Serve the demo: ask a question, get an adapter for it, see what it does.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    result.add_argument(
+        "--weights",
+        default=WEIGHTS,
+        metavar="WHERE",
+        help="release directory, or Hub repository USER/REPO or USER/REPO@REVISION "
+        "(default: HF_WEIGHTS, else weights/emoji)",
+    )
+    # Without these two Gradio itself reads its variables, and looks for a free port from the variable's onwards.
+    result.add_argument("--host", help="address to listen at (default: GRADIO_SERVER_NAME, else 127.0.0.1)")
+    result.add_argument(
+        "--port", type=int, help="this port or none (default: the first free one from GRADIO_SERVER_PORT, else 7860)"
+    )
+    result.add_argument(
+        "--mcp",
+        action="store_true",
+        default=os.environ.get("MCP", "0") not in ("", "0"),
+        help="also offer the endpoints as tools to MCP clients; needs the extra gradio[mcp] (default: MCP=1)",
+    )
+    return result
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    arguments = parser()
+    args = arguments.parse_args(argv)
+    if args.port is not None and not 0 < args.port < 2**16:
+        arguments.error(f"--port {args.port}; allowed: 1 to {2**16 - 1}")
+    if args.mcp and importlib.util.find_spec("mcp") is None:
+        arguments.error("--mcp (or MCP=1) needs Gradio's extra: pip install 'gradio[mcp]'")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # small models: more threads wait for each other
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        generator = AdapterGenerator.from_pretrained(WEIGHTS, device=device)
+        generator = AdapterGenerator.from_pretrained(args.weights, device=device)
     except ValueError as error:
-        sys.exit(f"HF_WEIGHTS={WEIGHTS}: {error}")
+        arguments.error(f"--weights (or HF_WEIGHTS) {args.weights}: {error}")
     demo = build_demo(generator)
-    demo.queue(max_size=QUEUE).launch(mcp_server=mcp, **LAUNCH)
+    demo.queue(max_size=QUEUE).launch(server_name=args.host, server_port=args.port, mcp_server=args.mcp, **LAUNCH)
 
 
 if __name__ == "__main__":

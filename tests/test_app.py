@@ -11,6 +11,7 @@ import pytest
 from core.data.emoji_vqa import draw_scenes_for_question
 from core.demo import about
 from core.generator import AdapterGenerator
+from eval import app_load
 from eval.app_load import CHROMIUM_FLAGS, DESKTOP, PHONE
 from tests.conftest import ROOT
 
@@ -124,15 +125,96 @@ def test_only_uploads_are_read(url):
             assert "event: error" in answer and "question" not in answer
 
 
-def test_an_mcp_server_is_asked_for_and_missing(monkeypatch):
+def test_visitors_of_the_load_test_ask_as_the_page_does(demo, url):
+    settings = app_load.page_settings(AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji"))
+    components = demo.get_config_file()["components"]
+    begins = {c["props"].get("label"): c["props"].get("value") for c in components if c["props"].get("label")}
+    labels = {"methods": "Methods side by side", "gamma": "Guidance strength gamma", "steps": "Sampling steps"}
+    for name, label in (labels | {"samples": "Samples to average"}).items():
+        assert settings[name] == begins[label], name
+    waits, failures = app_load.load(url, 2, 3, settings)
+    assert not failures and len(waits) == 2 and min(waits) > 0
+
+
+def test_summary_and_judgement_of_the_load_test():
+    found = app_load.summary([float(i) for i in range(20, 0, -1)], ["visitor 3: late"])
+    assert found == {"median": 10.5, "95%": 19, "longest": 20, "failed": 1}
+    clip = {"method": "clip", "api": 0.5, "support_and_query": 0.5}
+    ours = {"method": "hyperldm", "api": 0.7, "support_and_query": 0.715}
+    assert app_load.agree([ours, clip])
+    assert not app_load.agree([ours | {"support_and_query": 0.73}, clip])
+    assert not app_load.agree([ours, clip | {"api": 0.7}])
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """What `app.main` would launch, and from which weights, in place of launching it."""
     import app
 
+    found = {}
+
+    class Demo:
+        def queue(self, max_size):
+            return self
+
+        def launch(self, **arguments):
+            found.update({key: arguments[key] for key in ("server_name", "server_port", "mcp_server")})
+
+    def load(cls, weights, device):
+        found["weights"] = weights
+
+    monkeypatch.setattr(app, "build_demo", lambda generator: Demo())
+    monkeypatch.setattr(app.AdapterGenerator, "from_pretrained", classmethod(load))
+    monkeypatch.setattr(app.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: "there")
     monkeypatch.delenv("MCP", raising=False)
-    assert not app.mcp_wanted()
+    return found
+
+
+def test_flags_and_environment_say_what_is_served(launched, monkeypatch):
+    import app
+
+    app.main([])  # as a Space does: Gradio reads GRADIO_SERVER_NAME and GRADIO_SERVER_PORT where these are None
+    assert launched == {"weights": app.WEIGHTS, "server_name": None, "server_port": None, "mcp_server": False}
     monkeypatch.setenv("MCP", "1")
+    app.main(["--weights", "user/repo", "--host", "0.0.0.0", "--port", "8000"])
+    expected = {"weights": "user/repo", "server_name": "0.0.0.0", "server_port": 8000, "mcp_server": True}
+    assert launched == expected
+    monkeypatch.setenv("MCP", "0")
+    app.main(["--mcp"])
+    assert launched["mcp_server"]
+
+
+@pytest.mark.parametrize(
+    "arguments, word",
+    [
+        (["--wieghts", "x"], "unrecognized arguments: --wieghts"),
+        (["--port", "99999"], "--port 99999; allowed: 1 to 65535"),
+        (["--mcp"], "pip install 'gradio[mcp]'"),
+        (["--weights", "no/such/release@@"], "--weights (or HF_WEIGHTS) no/such/release@@: "),
+    ],
+)
+def test_bad_flags_are_named(arguments, word, monkeypatch, capsys):
+    import app
+
+    monkeypatch.setattr(app, "build_demo", lambda generator: pytest.fail("served all the same"))
+    monkeypatch.setattr(app.torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(SystemExit, match=r"gradio\[mcp\]"):
-        app.mcp_wanted()
+    monkeypatch.delenv("MCP", raising=False)
+    with pytest.raises(SystemExit):
+        app.main(arguments)
+    assert word in capsys.readouterr().err
+
+
+def test_help_starts_nothing(monkeypatch, capsys):
+    import app
+
+    monkeypatch.setattr(app, "build_demo", lambda generator: pytest.fail("served all the same"))
+    with pytest.raises(SystemExit) as ended:
+        app.main(["--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(word in said for word in ("--weights", "--host", "--port", "HF_WEIGHTS", "GRADIO_SERVER_PORT", "memory"))
 
 
 def test_a_release_of_another_dataset_is_served_without_drawing():
