@@ -96,6 +96,14 @@ class Neighbours:
         return torch.tensor(result)
 
 
+def others(count: int, generator: torch.Generator) -> Tensor:
+    """For every one of `count` tasks another one: the next on a random way round all of them, so none its own."""
+    way = torch.randperm(count, generator=generator)
+    result = torch.empty_like(way)
+    result[way] = way.roll(1)
+    return result
+
+
 def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, Tensor]:
     """Accuracy (T,) of every row on the test tasks."""
     decode = generator.decoder(name)
@@ -136,7 +144,7 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
             f"{name}_hyperldm": accuracy(hyperldm(e)),
             "one_step": accuracy(hyperldm(e, steps=1)),
             "one_sample": accuracy(hyperldm(e, samples=1)),
-            "shuffled_question": accuracy(hyperldm(e[torch.randperm(len(e), generator=rng)])),
+            "shuffled_question": accuracy(hyperldm(e[others(len(e), rng)])),
             "random_words": accuracy(hyperldm(generator.embed_questions(nonsense))),
         }
 
