@@ -141,7 +141,10 @@ def read_lines(path: Path, preset: str, seed: int) -> dict[Line, list[dict[str, 
     for record in document["results"]:
         line = record["row"], tuple(record["setting"]), record["descriptors"]
         found.setdefault(line, []).append(made | record)
-    return {line: found[line] for line in map(line_of, ABLATIONS) if line in found}
+    lines = list(map(line_of, ABLATIONS))
+    for line in found.keys() - set(lines):
+        print(f"{path} loses {line[0]}: {found[line][0]['label']}, no line of this table any more", flush=True)
+    return {line: found[line] for line in lines if line in found}
 
 
 def write_lines(path: Path, preset: str, lines: dict[Line, list[dict[str, Any]]]) -> None:
