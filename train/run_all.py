@@ -29,7 +29,7 @@ from train.plan import Estimate, cost_key, duration, estimates
 from train.push import push_release
 from train.run import Run, open_run, parser, release_directory
 
-_EPILOG = """Time for --preset emoji on two CPU cores: see the table in README.md; --plan estimates from measured costs.
+_EPILOG = """Time for --preset emoji: see the table of stages in train/README.md; --plan estimates from measured costs.
 Examples:
   python train/run_all.py --preset emoji --plan      what would be done
   python train/run_all.py --preset emoji --seed 1    another seed, from the shipped backbone
