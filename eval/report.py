@@ -225,7 +225,7 @@ def figure6_made() -> str:
     share = {(r["row"], r["tasks"]): f"{100 * r['mean']:.1f}%" for r in document["results"]}
     return (
         f"For {share['nearest_question', 'all']} of the test questions the nearest training question is of their own\n"
-        f"family ({share['nearest_question', 'known']} of those of known families; by chance {share['chance', 'all']}).\n\n"
+        f"family (known families alone: {share['nearest_question', 'known']}; chance: {share['chance', 'all']}).\n\n"
         f"Made by {_source(document)}."
     )
 
@@ -249,8 +249,9 @@ def tuning() -> str:
     header = ["row", "setting 1 (start)", *(str(number) for number in range(2, width))]
     table = _markdown(header, [row + [""] * (width - len(row)) for row in rows])  # rows of unequal length
     return table + (
-        "\n\nEach cell: what is set, and the zero-shot accuracy in % on the 87 validation tasks. Bold: chosen, which is\n"
-        f"the best setting if it is better than the first by half a point, else the first.\n\nMade by {_source(document)}."
+        "\n\nEach cell: what is set, and the zero-shot accuracy in % on the 87 validation tasks. Bold: chosen, which\n"
+        "is the best setting if it is better than the first by half a point, else the first.\n\n"
+        f"Made by {_source(document)}."
     )
 
 
