@@ -51,8 +51,8 @@ def _percent(record: dict[str, Any] | None) -> str:
 
 _PERCENT = "Accuracy in % on the query images of the test tasks; ± is the s.d. over training seeds."
 _RANKING = (
-    "In %; ± is the s.d. over training seeds. *Top-k*: the task's own question is among the first k; *reciprocal\n"
-    "rank*: mean of 1 / its rank; *family of top-1*: the first question is of the task's family."
+    "In %; ± is the s.d. over training seeds. *Top-k*: the task's own question is among the first k.\n"
+    "*Reciprocal rank*: mean of 1 / its rank. *Family of top-1*: the first question is of the task's family."
 )
 
 
@@ -147,7 +147,7 @@ def sanity() -> str:
     header, rows = _by_tasks(document["results"], "label")
     distance = {r["row"]: r["mean"] for r in document["results"] if r["tasks"] == "distance"}
     return _markdown(["row", *header], rows) + (
-        f"\n\n{_PERCENT} Generated weights lie "
+        f"\n\n{_PERCENT}\n\nGenerated weights lie "
         f"{distance['distance_to_training']:.0f} from the nearest training adapter (median, "
         "standardised), training\nadapters "
         f"{distance['distance_in_training']:.0f} from each other's nearest: a ratio of "
@@ -180,7 +180,7 @@ def descriptors() -> str:
         found = [cell.get((share, row, metric)) for metric in metrics]
         rows.append([f"{row}, {100 * share:g}% Q. ({found[-1]['n_tasks']})", *map(_percent, found)])
     return _markdown(["undescribed tasks", *metrics], rows) + (
-        "\n\n*R^2*: share of the variance of the whitened question embeddings that is inferred. "
+        "\n\n*R^2*: share of the variance of the whitened question embeddings that is inferred.\n"
         f"{_RANKING}\n\nMade by {_source(document)}."
     )
 
