@@ -249,6 +249,7 @@ _PRESETS: dict[str, Preset] = {
             steps=30, batch=32, behaviour_weight=1.0, behaviour_tasks=8, infer_descriptors=True
         ),
         sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5)),
+        few_shot_lrs=(0.25, 1.0, 4.0),
     ),
 }
 
