@@ -266,7 +266,7 @@ def ablations() -> str:
         found = [cell[row, label, tasks] for tasks, _ in columns]
         rows.append([f"`{row}`", label, *map(_percent, found), f"{100 * found[0]['val_accuracy']:.1f}"])
     table = _markdown(["row", "changed", *(f"{tasks} ({n})" for tasks, n in columns), "validation (87)"], rows)
-    return f"{table}\n\nAccuracy in % on query images; one seed, so without s.d. Made by {_source(document)}."
+    return f"{table}\n\nAccuracy in % on query images. Made by {_source(document)}."
 
 
 def speed() -> str:

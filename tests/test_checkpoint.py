@@ -50,6 +50,20 @@ def test_fresh_process_gives_the_same(tmp_path):
     assert out.split(" ", 1) == [str(float(w.sum())), "{'question': 'q?'}\n"]
 
 
+def test_parts_of_two_savings_are_refused(tmp_path):
+    path, old = tmp_path / "m.safetensors", tmp_path / "old"
+    save = lambda value: save_model(
+        path, {"big": torch.full((50, 64), value)}, kind="adapter", config={}, max_bytes=2000
+    )
+    first = save(1.0)[0]
+    old.write_bytes(first.read_bytes())
+    save(2.0)
+    old.replace(first)
+    with pytest.raises(ValueError, match="different savings"):
+        load_model(path)
+    assert save(1.0) and (load_model(path)[1]["big"] == 1).all()
+
+
 @pytest.mark.parametrize("rows", [4, 50])
 def test_large_files_are_split_and_found_again(tmp_path, rows):
     tensors = {"big": torch.randn(rows, 64).half().float(), "small": torch.randn(5)}
