@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from core.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
 from core.backbone import Backbone
 from core.checkpoint import load_adapter, save_adapter
+from core.images import read_image
 
 
 @dataclass(frozen=True)
@@ -101,12 +102,4 @@ def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
 
 def open_image(source: Image.Image | str | Path) -> Image.Image:
     """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    try:
-        with Image.open(source) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"{source}: no such file") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        raise ValueError(f"{source}: not an image that can be read") from None
+    return source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)

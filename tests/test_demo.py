@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from core.adapter import LOGIT_SCALE, adapter_forward
+from core.checkpoint import load_model, save_model
+from core.config import to_dict
 from core.demo import about, ask, charts, guidance, pages, refine, results, views
 from core.demo.api import endpoints
 from core.demo.files import Downloads, open_adapter, read_pictures
@@ -287,14 +289,25 @@ def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     save_file({"w": torch.zeros(3)}, tmp_path / "crafted.safetensors", metadata={"header": '{"kind": "adapter"}'})
+    own = studio.generator.adapter
+    save_model(tmp_path / "list.safetensors", {"w": torch.zeros(own.num_params)}, kind="adapter", config=to_dict(own))
+    header, tensors = load_model(tmp_path / "list.safetensors")
+    header = json.dumps(header | {"metadata": []})
+    save_file(tensors, tmp_path / "list.safetensors", metadata={"header": header})
     assert 'role="alert"' in pages.identify(studio, None)
-    for name in ("notes.txt", "foreign.safetensors", "crafted.safetensors", "gone.safetensors"):
+    for name in ("notes.txt", "foreign.safetensors", "crafted.safetensors", "list.safetensors", "gone.safetensors"):
         html = pages.identify(studio, str(tmp_path / name))
         assert 'role="alert"' in html and name in html and str(tmp_path) not in html
     html = pages.identify(studio, str(ROOT / "weights" / "emoji" / "hvae_hyperldm.safetensors"))
     assert "expected a" in html
-    with pytest.raises(ValueError, match="no such file"):
-        read_pictures([tmp_path / "gone.png"])
+
+
+def test_bad_pictures_are_named_without_their_folder(tmp_path):
+    (tmp_path / "notes.png").write_text("hello")
+    (tmp_path / "size.ppm").write_bytes(b"P6\nwide 4\n255\n")
+    for name, word in (("gone.png", "no such file"), ("notes.png", "not an image"), ("size.ppm", "not an image")):
+        with pytest.raises(ValueError, match=rf"^{name}: {word}"):
+            read_pictures([tmp_path / name])
 
 
 def test_similarity_of_adapters_sees_through_wording(studio):

@@ -57,6 +57,4 @@ def open_adapter(path: str | Path | None, generator: AdapterGenerator) -> Adapte
         raise ValueError(f"{path.name}: no such file") from None
     except ValueError as error:
         raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
-    except (KeyError, TypeError):  # a header that says it is ours and is not
-        raise ValueError(f"{path.name}: its header is incomplete; not an adapter that this project saved") from None
     return adapter
