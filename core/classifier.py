@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from core.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
 from core.backbone import Backbone
 from core.checkpoint import load_adapter, save_adapter
 from core.images import read_image
+
+MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
 
 
 @dataclass(frozen=True)
@@ -80,17 +83,23 @@ class Adapter:
 
 
 def check_answers(answers: Sequence[str]) -> list[str]:
-    """Stripped answers; a ValueError for fewer than two, empty or repeated ones."""
+    """Stripped answers; a ValueError for fewer than two, too many, empty, too long or repeated ones."""
     if isinstance(answers, str):
         raise ValueError(f"answers must be a list of texts, got the text {answers!r}")
+    if len(answers) > MAX_ANSWERS:
+        raise ValueError(f"{len(answers)} answers; allowed: 2 to {MAX_ANSWERS}")
     answers = [answer.strip() for answer in answers]
     if any(not answer for answer in answers):
         raise ValueError("one of the answers is empty")
     if len(answers) < 2:
         raise ValueError(f"at least two answers are needed, got {len(answers)}")
-    twice = sorted({answer for answer in answers if answers.count(answer) > 1})
-    if twice:
-        raise ValueError(f"the answer {twice[0]!r} is given more than once")
+    longest = max(answers, key=len)
+    if len(longest) > MAX_ANSWER:
+        start = f"{longest[:40]}..."
+        raise ValueError(f"the answer {start!r} has {len(longest)} characters; {MAX_ANSWER} are allowed")
+    answer, times = Counter(answers).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"the answer {answer!r} is given more than once")
     return answers
 
 
