@@ -199,11 +199,11 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
             yield curve, gr.skip() if cards is None else cards, gr.skip() if file is None else download_of(file)
 
     def label(own, answer, labelled):
-        answer = (answer or "").strip()
-        if not own or not answer:
-            gr.Warning("Choose pictures and say what the right answer is for all of them.")
+        try:
+            labelled = pages.label(labelled, paths_of(own), answer)
+        except ValueError as error:
+            gr.Warning(str(error))
             return labelled, labelled, own
-        labelled = [*labelled, *((path, answer) for path in paths_of(own))]
         return labelled, labelled, None
 
     gr.Markdown(

@@ -3,6 +3,7 @@
 import json
 import re
 
+import gradio as gr
 import pytest
 import torch
 from PIL import Image
@@ -15,6 +16,7 @@ from core.demo.api import endpoints
 from core.demo.files import Downloads, open_adapter, read_pictures
 from core.demo.link import Shared, read_link
 from core.demo.novelty import PictureNovelty
+from core.demo.parts import Question
 from core.demo.similarity import read_questions
 from core.demo.studio import Studio
 from core.demo.world import describe, draw
@@ -105,6 +107,8 @@ def _ask(studio, **changes):
         (dict(question="why " * 100), "300 are allowed"),
         (dict(answers="red"), "two answers"),
         (dict(answers="red, red"), "more than once"),
+        (dict(answers=", ".join(map(str, range(257)))), "2 to 256"),
+        (dict(answers="red, " + "blue " * 41), "200 are allowed"),
         (dict(drawn=False), "at least one picture"),
         (dict(methods=[]), "at least one method"),
         (dict(count=65), "1 to 64"),
@@ -113,6 +117,13 @@ def _ask(studio, **changes):
 def test_mistakes_get_a_message(studio, changes, word):
     html, score, file = _ask(studio, **changes)
     assert 'role="alert"' in html and word in html and score == {} and file is None
+
+
+def test_no_answers_are_looked_up_for_a_question_that_is_too_long(studio):
+    with gr.Blocks():
+        words = Question(studio, "test")
+    assert words._fill("why " * 100, "why?", "red, blue") == ("red, blue", "why?")
+    assert words._fill(f" {QUESTION}", "why?", "red, blue") == (", ".join(studio.suggest(QUESTION)), QUESTION)
 
 
 # What is strange
@@ -150,9 +161,7 @@ def test_unfamiliar_pictures(studio):
 
 
 def test_photographs_are_unfamiliar(studio):
-    import gradio
-
-    folder = ROOT / next(iter(gradio.__path__)) / "media_assets" / "images"
+    folder = ROOT / next(iter(gr.__path__)) / "media_assets" / "images"
     photographs = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jp*g"))]
     if not photographs:
         pytest.skip("this version of Gradio brings no photographs")
@@ -308,6 +317,59 @@ def test_bad_pictures_are_named_without_their_folder(tmp_path):
     for name, word in (("gone.png", "no such file"), ("notes.png", "not an image"), ("size.ppm", "not an image")):
         with pytest.raises(ValueError, match=rf"^{name}: {word}"):
             read_pictures([tmp_path / name])
+
+
+def _white(path, width, height):
+    """A file of a few kilobytes that is many megabytes of pixels."""
+    Image.new("1", (width, height), 1).save(path)
+    return path
+
+
+def test_a_picture_with_too_many_pixels_is_not_decoded(studio, tmp_path, monkeypatch):
+    path = _white(tmp_path / "huge.png", 13_000, 13_000)
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("it was decoded"))
+    for html in (
+        _ask(studio, drawn=False, paths=[path])[0],
+        next(pages.guide(studio, QUESTION, "red, blue", False, 1, [path], 0))[0],
+        next(pages.refine(studio, QUESTION, "red, blue", False, 5, [(path, "red")] * 5, 0))[0],
+    ):
+        assert "huge.png: 13000 x 13000 pixels, 169 megapixels; allowed: up to 25 megapixels" in html
+        assert str(tmp_path) not in html
+
+
+def test_too_many_pictures_are_refused_before_any_is_read(studio, tmp_path):
+    paths = [tmp_path / "gone.png"] * 65
+    for html in (
+        _ask(studio, drawn=False, paths=paths)[0],
+        next(pages.guide(studio, QUESTION, "red, blue", False, 1, paths, 0))[0],
+        next(pages.refine(studio, QUESTION, "red, blue", False, 5, [(path, "red") for path in paths], 0))[0],
+    ):
+        assert "65 pictures; 64 are allowed" in html
+
+
+def test_little_is_kept_of_a_large_picture(tmp_path):
+    large, small = _white(tmp_path / "large.png", 5000, 2500), _white(tmp_path / "small.png", 1024, 80)
+    assert [image.size for image in read_pictures([large, small])] == [(1024, 512), (1024, 80)]
+
+
+def test_pictures_that_do_not_say_how_large_they_are_or_are_programs_are_refused(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.ico")
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.eps")
+    for name in ("a.ico", "a.eps"):
+        with pytest.raises(ValueError, match=f"^{name}: not an image"):
+            read_pictures([tmp_path / name])
+
+
+def test_pictures_are_labelled_once_and_not_without_end():
+    labelled = pages.label([], ["a.png", "b.png"], " red ")
+    assert labelled == [("a.png", "red"), ("b.png", "red")]
+    assert pages.label(labelled, ["b.png", "c.png"], "blue") == [("a.png", "red"), ("b.png", "blue"), ("c.png", "blue")]
+    for paths, answer in (([], "red"), (["a.png"], "  "), (["a.png"], None)):
+        with pytest.raises(ValueError, match="choose pictures"):
+            pages.label(labelled, paths, answer)
+    with pytest.raises(ValueError, match="66 pictures; 64 are allowed"):
+        pages.label(labelled, [f"{i}.png" for i in range(64)], "red")
 
 
 def test_similarity_of_adapters_sees_through_wording(studio):

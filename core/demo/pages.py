@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from core.demo import refine as few_shot
-from core.demo.ask import MAX_PICTURES, Score, add_to_score, check_question, read_answers
+from core.demo.ask import MAX_PICTURES, Score, add_to_score, check_count, check_question, read_answers
 from core.demo.cards import comparison_cards, error_card
 from core.demo.files import open_adapter, read_pictures
 from core.demo.guidance import sweep
@@ -73,6 +73,21 @@ def guide(
         yield guidance_curves(seen, studio.gamma), guidance_plane(studio.plane, seen)
     except ValueError as error:
         yield error_card(str(error)), ""
+
+
+def label(labelled: Sequence[tuple[str, str]], paths: Sequence[str], answer: str | None) -> list[tuple[str, str]]:
+    """The labelled pictures (path, answer) and more of them, all with one right answer; one labelled again is there
+    once, with its new answer, so that it cannot be learned from and tested with.
+
+    Raises:
+        ValueError: no picture, no answer, or too many pictures.
+    """
+    answer = (answer or "").strip()
+    if not paths or not answer:
+        raise ValueError("choose pictures and say what the right answer is for all of them")
+    answers = dict(labelled) | dict.fromkeys(paths, answer)
+    check_count(len(answers))
+    return list(answers.items())
 
 
 def refine(
