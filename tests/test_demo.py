@@ -273,6 +273,46 @@ def test_refine_page_with_own_pictures(studio, tmp_path):
         assert 'role="alert"' in message and word in message
 
 
+@pytest.mark.parametrize("most, learned", [(50, 8), (5, 5), (0, 0)])
+def test_own_pictures_that_are_shown_as_held_out_are_not_learned_from(studio, tmp_path, monkeypatch, most, learned):
+    images, truths = draw(studio.world, QUESTION, 12, seed=0)
+    paths = [str(tmp_path / f"{i}.png") for i in range(12)]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    used, judged, refined, cards = [], [], refine.refined, views.refine_cards
+    monkeypatch.setattr(refine, "refined", lambda *a, **k: used.append(a[3]) or refined(*a, **k))
+    monkeypatch.setattr(pages, "refine_cards", lambda *a: judged.append(a) or cards(*a))
+    labelled = list(zip(paths, truths, strict=True))
+    *_, (_, html, file) = pages.refine(studio, QUESTION, ", ".join(sorted(set(truths))), False, most, labelled, 3)
+    ((shown, told, _, _, x),) = judged
+    assert html.count("<article") == len(shown) == 4 and f"{learned} examples" in html
+    assert open_adapter(file, studio.generator).provenance["examples"] == learned
+    assert sorted(len(examples) for examples in used) == sorted([0, learned, learned])
+    for examples in used:
+        assert not any(torch.allclose(a, b, atol=1e-4) for a in examples.x for b in x)
+    everything = studio.generator.backbone.encode_images(images)
+    for row, truth in zip(x, told, strict=True):  # each with its own truth
+        assert truth == truths[int((everything @ row).argmax())]
+
+
+def test_too_few_own_pictures_are_not_shown_as_held_out(studio, tmp_path):
+    images, truths = draw(studio.world, QUESTION, 3, seed=0)
+    for i, image in enumerate(images):
+        image.save(tmp_path / f"{i}.png")
+    labelled = [(str(tmp_path / f"{i}.png"), truth) for i, truth in enumerate(truths)]
+    answers = ", ".join({*truths, "mauve"})
+    ((message, cards, file),) = pages.refine(studio, QUESTION, answers, False, 50, labelled, 0)
+    assert "3 labelled pictures are too few to hold any out: at least 4" in message and cards == "" and file == ""
+
+
+def test_what_is_held_out_is_what_the_curve_tests_with_first():
+    examples = refine.Labelled(torch.eye(10), torch.zeros(10, dtype=torch.long))
+    learned, held_out = refine.hold_out(examples, seed=5)
+    assert sorted([*learned.tolist(), *held_out.tolist()]) == list(range(10)) and len(held_out) == 4
+    first = torch.randperm(10, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(torch.cat([held_out, learned]), first)
+
+
 def test_zero_examples(studio):
     *_, (curve, _, _) = pages.refine(studio, QUESTION, ", ".join(ANSWERS), True, 0, [], 0)
     assert 'role="alert"' not in curve and "nan" not in curve

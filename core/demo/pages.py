@@ -100,7 +100,8 @@ def refine(
     seed: int,
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """(curve so far, cards and the refined adapter's file at the end) while labelled examples come in: drawn scenes,
-    tested on others, or `labelled` files (path, answer), tested on a third of them."""
+    tested on others, or `labelled` files (path, answer), tested on a third of them, which the refined adapter does not
+    learn from either."""
     generator, encode = studio.generator, studio.generator.backbone.encode_images
     try:
         question, candidates = check_question(question), read_answers(answers)
@@ -118,12 +119,16 @@ def refine(
             examples = few_shot.label_pictures(encode(images), truths, candidates)
             held_out, tested = None, "a third of your pictures, another third for each order"
         most = min(most, few_shot.usable(examples, held_out))
+        if drawn:
+            learned, shown = torch.arange(most), [i for i, truth in enumerate(truths) if truth in candidates]
+        else:  # every truth is a candidate, so pictures and examples are the same rows
+            rows, others = few_shot.hold_out(examples, seed)
+            learned, shown = rows[:most], others.tolist()
         seen = []
         for point in few_shot.k_shot_curve(generator, question, candidates, examples, held_out, most, seed=seed):
             seen.append(point)
             yield refine_curve(seen, most, tested), None, None
-        used = examples[torch.arange(most)] if drawn else examples
-        fair = [i for i, truth in enumerate(truths) if truth in candidates]
+        used = examples[learned]
         adapt = functools.partial(few_shot.refined, generator, question, candidates, seed=seed)
         row, other = studio.few_shot
         refined = adapt(used, row)
@@ -132,8 +137,8 @@ def refine(
             f"Generated, {len(used)} examples": refined,
             f"MNet-MAML, {len(used)} examples": adapt(used, other),
         }
-        shown = [images[i] for i in fair]
-        cards = refine_cards(shown, [truths[i] for i in fair], candidates, adapters, encode(shown))
+        images, truths = [images[i] for i in shown], [truths[i] for i in shown]
+        cards = refine_cards(images, truths, candidates, adapters, encode(images))
         yield refine_curve(seen, most, tested), cards, str(studio.downloads.save(refined))
     except ValueError as error:
         yield error_card(str(error)), "", ""
