@@ -150,14 +150,15 @@ def identify(studio: Studio, path: str | None) -> str:
         adapter = open_adapter(path, studio.generator)
     except ValueError as error:
         return error_card(str(error))
-    name = "hnet" if adapter.provenance.get("generator") == "hnet" else "hvae"  # each has an encoder of its own
+    of_hnet = adapter.provenance.get("generator") == "hnet" and studio.generator.has("hyperclip", "hnet")
+    name = "hnet" if of_hnet else "hvae"  # each has an encoder of its own
     found = studio.generator.infer_question(adapter, _RANKED, name)
     return inference(adapter, found, studio.generator)
 
 
 def example_adapter(studio: Studio, question: str) -> str:
-    """The file of an adapter for a known question: fine-tuned on drawn scenes where there are any, which is what
-    HyperCLIP was trained on, else generated."""
+    """The file of an adapter for a known question: fine-tuned on drawn scenes where there are any, as in Figure
+    3, else generated."""
     generator = studio.generator
     if not (studio.world.drawn and studio.few_shot):
         return str(studio.downloads.save(generator.generate(question)))
