@@ -89,16 +89,16 @@ def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any
     for file in files:
         try:
             with safe_open(file, framework="pt") as opened:
-                header = json.loads((opened.metadata() or {}).get("header", "null"))
-                if not isinstance(header, dict) or "kind" not in header:
-                    raise ValueError(f"{file}: a safetensors file, but not one of this project's checkpoints")
-                contents.add(header.get("content"))
+                header = _read_header((opened.metadata() or {}).get("header", "null"), file)
+                contents.add(str(header.get("content")))
                 for name in sorted(opened.keys()):  # parts of one matrix in order
                     base = name.split("#")[0]
                     tensor = opened.get_tensor(name).float()
                     tensors[base] = torch.cat([tensors[base], tensor]) if base in tensors else tensor
         except SafetensorError as error:
             raise ValueError(f"{file}: damaged or not a safetensors file ({error})") from None
+        except RuntimeError as error:  # PyTorch's, such as at rows of a matrix that do not fit together
+            raise ValueError(f"{file}: {error}") from None
     if len(contents) > 1:
         raise ValueError(f"{path}: its parts are of different savings; make or fetch all of them again")
     if kind is not None and header["kind"] != kind:
@@ -159,10 +159,16 @@ def save_adapter(path: Path | str, w: Tensor, config: AdapterConfig, metadata: M
 def load_adapter(path: Path | str) -> tuple[Tensor, AdapterConfig, dict[str, Any]]:
     """Weights, config and metadata of a file written by `save_adapter`."""
     header, tensors = load_model(path, "adapter")
-    config = from_dict(AdapterConfig, header["config"])
-    if tensors["w"].shape[-1] != config.num_params:
-        raise ValueError(f"{path}: {tensors['w'].shape[-1]} weights, its config says {config.num_params}")
-    return tensors["w"], config, header["metadata"]
+    try:
+        config = from_dict(AdapterConfig, header["config"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    w = tensors.get("w")
+    if w is None or w.ndim == 0:
+        raise ValueError(f"{path}: holds no vector of weights")
+    if w.shape[-1] != config.num_params:
+        raise ValueError(f"{path}: {w.shape[-1]} weights, its config says {config.num_params}")
+    return w, config, header["metadata"]
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
@@ -202,6 +208,23 @@ _CONFIGS: dict[str, type] = {
     "hyperclip": HyperCLIPConfig,
     "hyperldm": HyperLDMConfig,
 }
+
+_HEADER: dict[str, type] = {"kind": str, "format_version": int, "config": dict, "shapes": dict, "metadata": dict}
+
+
+def _read_header(text: str, file: Path) -> dict[str, Any]:
+    """The header of one of our files, with all that `save_model` writes; anyone may have made the file."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or "kind" not in header:
+        raise ValueError(f"{file}: a safetensors file, but not one of this project's checkpoints")
+    for name, kind in _HEADER.items():
+        if not isinstance(header.get(name), kind):
+            got = f"got {type(header[name]).__name__}" if name in header else "it is missing"
+            raise ValueError(f"{file}: {name!r} in its header must be {kind.__name__}, {got}")
+    return header
 
 
 def _temporary(path: Path) -> Path:
