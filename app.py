@@ -28,7 +28,7 @@ from core.demo.link import MAX_GAMMA, WRITE_JS, Shared, read_link
 from core.demo.parts import DRAWN, OWN, PRIVATE, Pictures, Question, download_of, paths_of, stops, upload
 from core.demo.refine import KS
 from core.demo.studio import Studio
-from core.demo.views import EMPTY, HEADER
+from core.demo.views import EMPTY, HEADER, inference_lead
 from core.generator import MAX_SAMPLES, AdapterGenerator
 
 ROOT = Path(__file__).parent
@@ -200,11 +200,11 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
             yield curve, gr.skip() if cards is None else cards, gr.skip() if file is None else download_of(file)
 
     def label(own, answer, labelled):
-        answer = (answer or "").strip()
-        if not own or not answer:
-            gr.Warning("Choose pictures and say what the right answer is for all of them.")
+        try:
+            labelled = pages.label(labelled, paths_of(own), answer)
+        except ValueError as error:
+            gr.Warning(str(error))
             return labelled, labelled, own
-        labelled = [*labelled, *((path, answer) for path in paths_of(own))]
         return labelled, labelled, None
 
     gr.Markdown(
@@ -250,12 +250,8 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
 def identify_tab(studio: Studio) -> None:
     identify = on_gpu(lambda path: pages.identify(studio, path))
     example = on_gpu(lambda question: pages.example_adapter(studio, question))
-    gr.Markdown(
-        "HyperCLIP embeds weights beside questions, so it can say which question an adapter answers without running it "
-        "on a single picture. It was trained on fine-tuned weights and reads those best; it finds the kind of question "
-        "more often than the very one.",
-        elem_classes="qa-lead",
-    )
+    decoded = studio.generator.module("hyperclip_hvae").config.decoded
+    gr.Markdown(inference_lead(decoded), elem_classes="qa-lead")
     with gr.Row(elem_classes="qa-grid"):
         with gr.Column(elem_classes="qa-words"):
             file = gr.File(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -42,7 +43,8 @@ def save_model(
     does not fit is split by rows.
 
     Returns:
-        The files written. A crash leaves the old file or the new one, never half of one.
+        The files written. A crash leaves old files or new ones, never half of one; parts of two savings are refused by
+        `load_model`.
     """
     path = Path(path)
     stored = {name: _on_disk(tensor) for name, tensor in tensors.items()}
@@ -57,11 +59,13 @@ def save_model(
         "shapes": {k: list(v.shape) for k, v in stored.items()},
         "metadata": dict(metadata or {}),
     }
+    if len(parts) > 1:
+        header["content"] = _digest(stored)
     path.parent.mkdir(parents=True, exist_ok=True)
     stale = set(_parts_on_disk(path))
     files = [path] if len(parts) == 1 else [_part_path(path, i, len(parts)) for i in range(len(parts))]
     for file, part in zip(files, parts, strict=True):
-        temporary = file.with_name(file.name + ".tmp")
+        temporary = _temporary(file)
         save_file(part, temporary, metadata={"header": json.dumps(header)})
         os.replace(temporary, file)
     for file in stale - set(files):
@@ -81,18 +85,22 @@ def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any
     if not files:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     tensors: dict[str, Tensor] = {}
+    contents = set()
     for file in files:
         try:
             with safe_open(file, framework="pt") as opened:
-                header = json.loads((opened.metadata() or {}).get("header", "null"))
-                if not isinstance(header, dict) or "kind" not in header:
-                    raise ValueError(f"{file}: a safetensors file, but not one of this project's checkpoints")
+                header = _read_header((opened.metadata() or {}).get("header", "null"), file)
+                contents.add(str(header.get("content")))
                 for name in sorted(opened.keys()):  # parts of one matrix in order
                     base = name.split("#")[0]
                     tensor = opened.get_tensor(name).float()
                     tensors[base] = torch.cat([tensors[base], tensor]) if base in tensors else tensor
         except SafetensorError as error:
             raise ValueError(f"{file}: damaged or not a safetensors file ({error})") from None
+        except RuntimeError as error:  # PyTorch's, such as at rows of a matrix that do not fit together
+            raise ValueError(f"{file}: {error}") from None
+    if len(contents) > 1:
+        raise ValueError(f"{path}: its parts are of different savings; make or fetch all of them again")
     if kind is not None and header["kind"] != kind:
         raise ValueError(f"{path}: holds a {header['kind']!r}, expected a {kind!r}")
     if header["format_version"] > FORMAT_VERSION:
@@ -151,10 +159,16 @@ def save_adapter(path: Path | str, w: Tensor, config: AdapterConfig, metadata: M
 def load_adapter(path: Path | str) -> tuple[Tensor, AdapterConfig, dict[str, Any]]:
     """Weights, config and metadata of a file written by `save_adapter`."""
     header, tensors = load_model(path, "adapter")
-    config = from_dict(AdapterConfig, header["config"])
-    if tensors["w"].shape[-1] != config.num_params:
-        raise ValueError(f"{path}: {tensors['w'].shape[-1]} weights, its config says {config.num_params}")
-    return tensors["w"], config, header["metadata"]
+    try:
+        config = from_dict(AdapterConfig, header["config"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    w = tensors.get("w")
+    if w is None or w.ndim == 0:
+        raise ValueError(f"{path}: holds no vector of weights")
+    if w.shape[-1] != config.num_params:
+        raise ValueError(f"{path}: {w.shape[-1]} weights, its config says {config.num_params}")
+    return w, config, header["metadata"]
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
@@ -175,7 +189,7 @@ def write_json(path: Path | str, value: Any) -> None:
     """Write indented JSON atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = _temporary(path)
     temporary.write_text(json.dumps(value, indent=1) + "\n")
     os.replace(temporary, path)
 
@@ -194,6 +208,36 @@ _CONFIGS: dict[str, type] = {
     "hyperclip": HyperCLIPConfig,
     "hyperldm": HyperLDMConfig,
 }
+
+_HEADER: dict[str, type] = {"kind": str, "format_version": int, "config": dict, "shapes": dict, "metadata": dict}
+
+
+def _read_header(text: str, file: Path) -> dict[str, Any]:
+    """The header of one of our files, with all that `save_model` writes; anyone may have made the file."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or "kind" not in header:
+        raise ValueError(f"{file}: a safetensors file, but not one of this project's checkpoints")
+    for name, kind in _HEADER.items():
+        if not isinstance(header.get(name), kind):
+            got = f"got {type(header[name]).__name__}" if name in header else "it is missing"
+            raise ValueError(f"{file}: {name!r} in its header must be {kind.__name__}, {got}")
+    return header
+
+
+def _temporary(path: Path) -> Path:
+    """Where a process writes a file before it moves it to its place: two may write the same file."""
+    return path.with_name(f"{path.name}.{os.getpid()}.tmp")
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _on_disk(tensor: Tensor) -> Tensor:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from core.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
 from core.backbone import Backbone
 from core.checkpoint import load_adapter, save_adapter
+from core.images import read_image
+
+MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
 
 
 @dataclass(frozen=True)
@@ -79,17 +83,23 @@ class Adapter:
 
 
 def check_answers(answers: Sequence[str]) -> list[str]:
-    """Stripped answers; a ValueError for fewer than two, empty or repeated ones."""
+    """Stripped answers; a ValueError for fewer than two, too many, empty, too long or repeated ones."""
     if isinstance(answers, str):
         raise ValueError(f"answers must be a list of texts, got the text {answers!r}")
+    if len(answers) > MAX_ANSWERS:
+        raise ValueError(f"{len(answers)} answers; allowed: 2 to {MAX_ANSWERS}")
     answers = [answer.strip() for answer in answers]
     if any(not answer for answer in answers):
         raise ValueError("one of the answers is empty")
     if len(answers) < 2:
         raise ValueError(f"at least two answers are needed, got {len(answers)}")
-    twice = sorted({answer for answer in answers if answers.count(answer) > 1})
-    if twice:
-        raise ValueError(f"the answer {twice[0]!r} is given more than once")
+    longest = max(answers, key=len)
+    if len(longest) > MAX_ANSWER:
+        start = f"{longest[:40]}..."
+        raise ValueError(f"the answer {start!r} has {len(longest)} characters; {MAX_ANSWER} are allowed")
+    answer, times = Counter(answers).most_common(1)[0]
+    if times > 1:
+        raise ValueError(f"the answer {answer!r} is given more than once")
     return answers
 
 
@@ -101,12 +111,4 @@ def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
 
 def open_image(source: Image.Image | str | Path) -> Image.Image:
     """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
-    if isinstance(source, Image.Image):
-        return source.convert("RGB")
-    try:
-        with Image.open(source) as image:
-            return image.convert("RGB")
-    except FileNotFoundError:
-        raise ValueError(f"{source}: no such file") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError):
-        raise ValueError(f"{source}: not an image that can be read") from None
+    return source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)

@@ -193,6 +193,7 @@ class AdapterGenerator:
                 steps=choice.get("steps", 10) if steps is None else steps,
                 lr=choice.get("lr", 0.1),
                 lam=choice.get("lam", 0.01),
+                optimizer=choice.get("optimizer", "adam"),
                 callback=callback,
             )
         model = self.module(f"{generator}_hyperldm")

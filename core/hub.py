@@ -94,15 +94,23 @@ def check_token() -> str:
         return HfApi().whoami()["name"]
 
 
-def push(files: dict[str, Path | bytes], repo: str, *, revision: str | None = None, private: bool = False) -> str:
+def push(
+    files: dict[str, Path | bytes],
+    repo: str,
+    *,
+    revision: str | None = None,
+    private: bool = False,
+    replace: bool = False,
+) -> str:
     """Make a model repository hold exactly these files, as one commit; returns the commit's address.
 
-    Creates the repository and the branch `revision` where needed. Readers see the old release or the new one, never a
-    mixture; after an interruption, large files that arrived are not sent again.
+    Creates the repository and the branch `revision` where needed. What else the repository holds is deleted: one that
+    is no release yet (it has files, but none that is called config.json) is left alone, unless `replace`. Readers see
+    the old release or the new one, never a mixture; after an interruption, large files that arrived are not sent again.
 
     Raises:
         ValueError: no name of a repository, or a `HubError`: token missing, refused or without the right to write, the
-            repository is public and should be private, connection lost.
+            repository is public and should be private, or holds something else; connection lost.
     """
     repo, _ = parse_repo(repo)
     api = HfApi()
@@ -113,7 +121,13 @@ def push(files: dict[str, Path | bytes], repo: str, *, revision: str | None = No
             raise HubError(f"Hub repository {repo!r} is public; make it private in its settings, or choose another")
         if revision is not None:
             api.create_branch(repo, branch=revision, exist_ok=True)
-        stale = set(api.list_repo_files(repo, revision=revision)) - files.keys() - {".gitattributes"}
+        there = set(api.list_repo_files(repo, revision=revision)) - {".gitattributes", CARD}
+        stale = there - files.keys()
+        if stale and CONFIG not in there and not replace:
+            raise HubError(
+                f"Hub repository {repo!r} holds {len(there)} files that are no release of ours, such as "
+                f"{min(stale)!r}, and pushing would delete them; choose another repository, or pass --replace"
+            )
         operations = [
             *(CommitOperationDelete(path) for path in sorted(stale)),
             *(CommitOperationAdd(path, file) for path, file in files.items()),

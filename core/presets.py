@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from core.adapter import AdapterConfig
 from core.backbone import Pooling
@@ -102,6 +103,7 @@ class GuidanceConfig:
     steps: int = 10
     lr: float = 0.1
     lam: float = 0.01
+    optimizer: Literal["adam", "sgd"] = "adam"  # the authors' code's; the paper's text says gradient descent
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,7 @@ class Preset:
     guidance: dict[str, GuidanceConfig] = field(default_factory=dict)  # by generator
     sampling: SamplingConfig = SamplingConfig()
     few_shot_steps: int = 50
-    few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0)
+    few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 _EMOJI = Preset(
@@ -247,6 +249,7 @@ _PRESETS: dict[str, Preset] = {
             steps=30, batch=32, behaviour_weight=1.0, behaviour_tasks=8, infer_descriptors=True
         ),
         sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5)),
+        few_shot_lrs=(0.25, 1.0, 4.0),
     ),
 }
 

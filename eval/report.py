@@ -1,8 +1,8 @@
-"""Remake the README's result tables and plots from the committed files under eval/results/.
+"""Remake the result tables of the documents, and the plots, from the committed files under eval/results/.
 
-Needs the JSON files there, each written by the `--json` flag of the script of its name (README.md has the commands),
-and the release's stages.json; rewrites the marked parts of README.md and the plots beside the JSON files. Ten seconds.
-A test fails while the README and the files disagree.
+Needs the JSON files there, each written by the `--json` flag of the script of its name (eval/README.md has the
+commands), and the release's stages.json. Rewrites the marked parts of README.md, eval/README.md and train/README.md,
+and the plots beside the JSON files. Ten seconds. A test fails while the documents and the files disagree.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from train.tune import chosen
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "eval" / "results"
-README = ROOT / "README.md"
+DOCUMENTS = tuple(ROOT / name for name in ("README.md", "eval/README.md", "train/README.md"))
 
 
 def _read(name: str) -> Any:
     path = RESULTS / name
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; README.md says which command writes it")
+        raise FileNotFoundError(f"{path} is missing; eval/README.md says which command writes it")
     return json.loads(path.read_text())
 
 
@@ -48,6 +48,13 @@ def _percent(record: dict[str, Any] | None) -> str:
         return ""
     spread = "" if record.get("sd") is None else f" ± {100 * record['sd']:.1f}"
     return f"{100 * record['mean']:.1f}{spread}"
+
+
+_PERCENT = "Accuracy in % on the query images of the test tasks; ± is the s.d. over training seeds."
+_RANKING = (
+    "In %; ± is the s.d. over training seeds. *Top-k*: the task's own question is among the first k.\n"
+    "*Reciprocal rank*: mean of 1 / its rank. *Family of top-1*: the first question is of the task's family."
+)
 
 
 def _source(document: dict[str, Any]) -> str:
@@ -92,10 +99,12 @@ def table1() -> str:
     ]
     seeds = sorted({seed for record in document["results"] for seed in record["seeds"]})
     return _markdown(header, rows) + (
-        f"\n\nAccuracy in % on the query images of the test tasks; training seeds {', '.join(map(str, seeds))}.\n"
-        "*Known*: families with training questions, *new*: families that training never saw. *Way to the ceiling*:\n"
-        "from plain CLIP to the few-shot ceiling, on known families. *Against*: mean difference over all tasks with\n"
-        "its 95% interval (paired bootstrap, 10,000 draws). The paper's column is another dataset.\n\n"
+        "\n\nAccuracy in % on the query images of the test tasks; ± is the s.d. over training seeds "
+        f"{', '.join(map(str, seeds))}.\n"
+        "*Known*: families with training questions; *new*: families that training never saw. *50% Q.*: trained with\n"
+        "the question text of half of the training tasks. *Way to the ceiling*: from plain CLIP (0%) to the few-shot\n"
+        "ceiling (100%), on known families. *Against Cond. Multitask*: mean difference over all tasks, with its 95%\n"
+        "interval (paired bootstrap over tasks, 10,000 draws). The paper's column is on another dataset.\n\n"
         f"Made by {_source(document)}."
     )
 
@@ -108,7 +117,8 @@ def links() -> str:
     values = {(r["row"], r["tasks"]): r for r in document["results"]}
     rows = [[name, *(_percent(values[name, tasks]) for tasks, _ in columns)] for name in names]
     return _markdown(["link", *(f"{tasks} ({n})" for tasks, n in columns)], rows) + (
-        "\n\nAccuracy in % on query images. Training tasks were seen with these images: their column is memory.\n\n"
+        "\n\nAccuracy in % on query images; ± is the s.d. over training seeds. The column of the training tasks\n"
+        "measures memory: their query images were seen in training.\n\n"
         f"Made by {_source(document)}."
     )
 
@@ -129,7 +139,8 @@ def table4() -> str:
     header, rows = _by_tasks(document["results"], "label")
     paper = {record["label"]: record["paper"] for record in document["results"]}
     rows = [[*row, "" if paper[row[0]] is None else f"{100 * paper[row[0]]:.1f}"] for row in rows]
-    return _markdown(["few-shot, 50 steps", *header, "paper, Meta-VQA"], rows) + f"\n\nMade by {_source(document)}."
+    table = _markdown(["few-shot, 50 steps", *header, "paper, Meta-VQA"], rows)
+    return f"{table}\n\n{_PERCENT}\n\nMade by {_source(document)}."
 
 
 def sanity() -> str:
@@ -138,7 +149,7 @@ def sanity() -> str:
     header, rows = _by_tasks(document["results"], "label")
     distance = {r["row"]: r["mean"] for r in document["results"] if r["tasks"] == "distance"}
     return _markdown(["row", *header], rows) + (
-        "\n\nGenerated weights lie "
+        f"\n\n{_PERCENT}\n\nGenerated weights lie "
         f"{distance['distance_to_training']:.0f} from the nearest training adapter (median, "
         "standardised), training\nadapters "
         f"{distance['distance_in_training']:.0f} from each other's nearest: a ratio of "
@@ -158,7 +169,7 @@ def inference() -> str:
         [f"{row}, among {names[which]} ({n})", *(_percent(cell[which, n, row, metric]) for metric in metrics)]
         for which, n, row in lines
     ]
-    return _markdown(["encoder", *metrics], rows) + f"\n\nIn %. Made by {_source(document)}."
+    return _markdown(["encoder", *metrics], rows) + f"\n\n{_RANKING}\n\nMade by {_source(document)}."
 
 
 def descriptors() -> str:
@@ -170,7 +181,10 @@ def descriptors() -> str:
     for share, row in dict.fromkeys(key[:2] for key in cell):
         found = [cell.get((share, row, metric)) for metric in metrics]
         rows.append([f"{row}, {100 * share:g}% Q. ({found[-1]['n_tasks']})", *map(_percent, found)])
-    return _markdown(["undescribed tasks", *metrics], rows) + f"\n\nIn %. Made by {_source(document)}."
+    return _markdown(["undescribed tasks", *metrics], rows) + (
+        "\n\n*R^2*: share of the variance of the whitened question embeddings that is inferred.\n"
+        f"{_RANKING}\n\nMade by {_source(document)}."
+    )
 
 
 def probes() -> str:
@@ -202,6 +216,22 @@ def stages() -> str:
     return f"{table}\n\nMade by `python train/run_all.py --preset emoji --seed 0`."
 
 
+def figure5_made() -> str:
+    """Where Figure 5 is from."""
+    return f"± and bars: s.d. over training seeds. Made by {_source(_read('figure5.json'))}."
+
+
+def figure6_made() -> str:
+    """What Figure 6 counts, and where it is from."""
+    document = _read("figure6.json")
+    share = {(r["row"], r["tasks"]): f"{100 * r['mean']:.1f}%" for r in document["results"]}
+    return (
+        f"For {share['nearest_question', 'all']} of the test questions the nearest training question is of their own\n"
+        f"family (known families alone: {share['nearest_question', 'known']}; chance: {share['chance', 'all']}).\n\n"
+        f"Made by {_source(document)}."
+    )
+
+
 def tuning() -> str:
     """The settings tried for every row, and which validation tasks chose."""
     document = _read("tuning.json")
@@ -218,9 +248,13 @@ def tuning() -> str:
             cells.append(f"{setting}: {mark}{100 * r['val_accuracy']:.1f}{mark}")
         rows.append([row, *cells])
     width = max(len(row) for row in rows)
-    table = _markdown(["row", *[""] * (width - 1)], [row + [""] * (width - len(row)) for row in rows])
-    note = "the search began with a row's first setting, and left it where another was better by half a point"
-    return f"{table}\n\nZero-shot accuracy in % on the 87 validation tasks; {note}. Made by {_source(document)}."
+    header = ["row", "setting 1 (start)", *(str(number) for number in range(2, width))]
+    table = _markdown(header, [row + [""] * (width - len(row)) for row in rows])  # rows of unequal length
+    return table + (
+        "\n\nEach cell: what is set, and the zero-shot accuracy in % on the 87 validation tasks. Bold: chosen, which\n"
+        "is the best setting if it is better than the first by half a point, else the first.\n\n"
+        f"Made by {_source(document)}."
+    )
 
 
 def ablations() -> str:
@@ -265,13 +299,15 @@ def costs() -> str:
     rows = []
     for name, estimate in estimates(preset, stages, torch.device("cpu")).items():
         if (entry := entries.get(cost_key(preset, name))) is None:
-            raise ValueError(f"bench.json has no cost of metavqa_sim's stage {name!r}; README.md says what measures it")
+            how = "train/README.md says what measures it"
+            raise ValueError(f"bench.json has no cost of metavqa_sim's stage {name!r}; {how}")
         step = f"{entry['step_seconds']:.3g}" if entry["step_seconds"] else ""
         numbers = (f"{entry['rest_seconds']:.0f}", f"{entry['memory']:.1f}")
         rows.append([name, step, *numbers, f"{steps_of(preset, name) or ''}", duration(estimate.seconds)])
-    header = ["stage", "s a step", "s besides", "peak GiB", "steps of the paper", "would take"]
+    header = ["stage", "s a step", "fixed seconds", "peak GiB", "steps of the paper", "would take"]
     threads = sorted({entry["threads"] for entry in entries.values()})
-    return f"{_markdown(header, rows)}\n\nOn a CPU, threads: {', '.join(map(str, threads))}."
+    made = "`python eval/bench.py --costs runs/metavqa_sim`"
+    return f"{_markdown(header, rows)}\n\nOn a CPU, threads: {', '.join(map(str, threads))}. Made by {made}."
 
 
 PARTS = {
@@ -287,23 +323,35 @@ PARTS = {
     "stages": stages,
     "speed": speed,
     "costs": costs,
+    "figure5": figure5_made,
+    "figure6": figure6_made,
 }
 
 
-OPTIONAL = ("tuning", "ablations")  # an hour of training each: shown once they have been run
+OPTIONAL = ("tuning", "ablations")  # hours of training each: shown once they have been run
 
 
-def render(readme: str) -> str:
-    """The README with every marked part remade from the result files."""
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+
+
+def render(text: str) -> str:
+    """A document with every marked part that stands in it remade from the result files."""
     for name, part in PARTS.items():
-        pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
-        if not pattern.search(readme):
-            if name in OPTIONAL and not (RESULTS / f"{name}.json").is_file():
-                continue
-            raise ValueError(f"README.md has no part marked <!-- {name} --> ... <!-- /{name} -->")
-        body = part()
-        readme = pattern.sub(lambda match, body=body: match.group(1) + body + match.group(2), readme)
-    return readme
+        if _pattern(name).search(text):
+            body = part()
+            text = _pattern(name).sub(lambda match, body=body: match.group(1) + body + match.group(2), text)
+    return text
+
+
+def homeless(texts: list[str]) -> list[str]:
+    """The parts that stand in none of the documents but should."""
+    return [
+        name
+        for name in PARTS
+        if not any(_pattern(name).search(text) for text in texts)
+        and (name not in OPTIONAL or (RESULTS / f"{name}.json").is_file())
+    ]
 
 
 def plot_table1(path: Path) -> None:
@@ -373,12 +421,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
     try:
-        README.write_text(render(README.read_text()))
+        texts = [path.read_text() for path in DOCUMENTS]
+        if lost := homeless(texts):
+            raise ValueError(f"no document has a part marked <!-- {lost[0]} --> ... <!-- /{lost[0]} -->")
+        for path, text in zip(DOCUMENTS, texts, strict=True):
+            path.write_text(render(text))
         for name, plot in FIGURES.items():
             plot(RESULTS / name)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    print(f"remade {README.name} and {', '.join(FIGURES)} in {RESULTS.relative_to(ROOT)}")
+    names = ", ".join(str(path.relative_to(ROOT)) for path in DOCUMENTS)
+    print(f"remade {names} and {', '.join(FIGURES)} in {RESULTS.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -112,7 +112,7 @@ def accuracy(
         rows = slice(first, first + chunk)
         q = query[rows]
         if row.few_shot:
-            w = chosen_few_shot(generator, support[rows], _few_shot_method(row, generator))
+            w = chosen_few_shot(generator, support[rows], _few_shot_method(row, generator), seed)
         else:
             w = generator.weights(q.question, row.method, generator=row.generator, gamma=row.gamma, seed=seed)
         if row.through_hvae:
@@ -124,9 +124,9 @@ def accuracy(
     return torch.cat(result).cpu()
 
 
-def chosen_few_shot(generator: AdapterGenerator, support: TaskBatch, row: str | None = None) -> Tensor:
+def chosen_few_shot(generator: AdapterGenerator, support: TaskBatch, row: str | None = None, seed: int = 0) -> Tensor:
     """Few-shot weights (T, P) of a row at the rate validation tasks chose; by default of the best row, the ceiling."""
     choices = generator.config["choices"]
     row = row or choices["few_shot_ceiling"]["row"]
     choice = choices[f"few_shot_{row}"]
-    return few_shot_weights(generator, support, row, choice["lr"], choice["steps"])
+    return few_shot_weights(generator, support, row, choice["lr"], choice["steps"], seed)

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ from safetensors.torch import save_file
 from core import checkpoint
 from core.adapter import AdapterConfig
 from core.checkpoint import load_adapter, load_model, load_module, save_adapter, save_model, save_module
+from core.config import to_dict
 from core.hvae import HVAE, HVAEConfig
 from core.hyperclip import HyperCLIP, HyperCLIPConfig
 from core.hyperldm import HyperLDM, HyperLDMConfig
@@ -48,6 +50,20 @@ def test_fresh_process_gives_the_same(tmp_path):
     code = f"from core.checkpoint import load_adapter; {load}; print(float(w.sum()), m)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
     assert out.split(" ", 1) == [str(float(w.sum())), "{'question': 'q?'}\n"]
+
+
+def test_parts_of_two_savings_are_refused(tmp_path):
+    path, old = tmp_path / "m.safetensors", tmp_path / "old"
+    save = lambda value: save_model(
+        path, {"big": torch.full((50, 64), value)}, kind="adapter", config={}, max_bytes=2000
+    )
+    first = save(1.0)[0]
+    old.write_bytes(first.read_bytes())
+    save(2.0)
+    old.replace(first)
+    with pytest.raises(ValueError, match="different savings"):
+        load_model(path)
+    assert save(1.0) and (load_model(path)[1]["big"] == 1).all()
 
 
 @pytest.mark.parametrize("rows", [4, 50])
@@ -115,3 +131,53 @@ def test_unknown_config_key_is_refused(tmp_path):
     save_model(tmp_path / "a.safetensors", {"w": torch.zeros(2)}, kind="adapter", config={"dimm": 2})
     with pytest.raises(ValueError, match="dimm"):
         load_adapter(tmp_path / "a.safetensors")
+    with pytest.raises(ValueError, match=r"a\.safetensors"):
+        load_adapter(tmp_path / "a.safetensors")
+
+
+HEADER = {"kind": "adapter", "format_version": 1, "config": to_dict(ADAPTER), "metadata": {}, "shapes": {"w": [3]}}
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"metadata": []}, "'metadata' in its header must be dict, got list"),
+        ({"metadata": None}, "'metadata' in its header"),
+        ({"shapes": []}, "'shapes' in its header must be dict, got list"),
+        ({"config": "small"}, "'config' in its header must be dict, got str"),
+        ({"config": {"dim": -1}}, "must be positive"),
+        ({"format_version": "1"}, "'format_version' in its header must be int, got str"),
+        ({"kind": ["adapter"]}, "'kind' in its header must be str, got list"),
+        ({}, "3 weights, its config says"),
+    ],
+)
+def test_whatever_a_header_says_the_error_names_the_file(tmp_path, change, word):
+    path = tmp_path / "crafted.safetensors"
+    save_file({"w": torch.zeros(3)}, path, metadata={"header": json.dumps(HEADER | change)})
+    with pytest.raises(ValueError, match=rf"crafted\.safetensors: .*{word}"):
+        load_adapter(path)
+
+
+@pytest.mark.parametrize("header", ['{"kind": "adapter"}', "[" * 100_000, "{", "[]", '"kind"'])
+def test_whatever_the_header_is_the_error_names_the_file(tmp_path, header):
+    path = tmp_path / "crafted.safetensors"
+    save_file({"w": torch.zeros(3)}, path, metadata={"header": header})
+    with pytest.raises(ValueError, match=r"crafted\.safetensors"):
+        load_adapter(path)
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"v": torch.zeros(3)},
+        {"w": torch.zeros(())},
+        {"w#0": torch.zeros(2, 3), "w#1": torch.zeros(2, 4)},
+        {"w#0": torch.zeros(()), "w#1": torch.zeros(())},
+    ],
+)
+def test_whatever_an_adapter_file_holds_the_error_names_it(tmp_path, tensors):
+    path = tmp_path / "crafted.safetensors"
+    shapes = {name: list(tensor.shape) for name, tensor in tensors.items() if "#" not in name}
+    save_file(tensors, path, metadata={"header": json.dumps(HEADER | {"shapes": shapes})})
+    with pytest.raises(ValueError, match=r"crafted\.safetensors"):
+        load_adapter(path)

@@ -3,16 +3,20 @@
 import json
 import re
 
+import gradio as gr
 import pytest
 import torch
 from PIL import Image
 
 from core.adapter import LOGIT_SCALE, adapter_forward
+from core.checkpoint import load_model, save_model
+from core.config import to_dict
 from core.demo import about, ask, charts, guidance, pages, refine, results, views
 from core.demo.api import endpoints
 from core.demo.files import Downloads, open_adapter, read_pictures
 from core.demo.link import Shared, read_link
 from core.demo.novelty import PictureNovelty
+from core.demo.parts import Question
 from core.demo.similarity import read_questions
 from core.demo.studio import Studio
 from core.demo.world import describe, draw
@@ -103,6 +107,8 @@ def _ask(studio, **changes):
         (dict(question="why " * 100), "300 are allowed"),
         (dict(answers="red"), "two answers"),
         (dict(answers="red, red"), "more than once"),
+        (dict(answers=", ".join(map(str, range(257)))), "2 to 256"),
+        (dict(answers="red, " + "blue " * 41), "200 are allowed"),
         (dict(drawn=False), "at least one picture"),
         (dict(methods=[]), "at least one method"),
         (dict(count=65), "1 to 64"),
@@ -111,6 +117,13 @@ def _ask(studio, **changes):
 def test_mistakes_get_a_message(studio, changes, word):
     html, score, file = _ask(studio, **changes)
     assert 'role="alert"' in html and word in html and score == {} and file is None
+
+
+def test_no_answers_are_looked_up_for_a_question_that_is_too_long(studio):
+    with gr.Blocks():
+        words = Question(studio, "test")
+    assert words._fill("why " * 100, "why?", "red, blue") == ("red, blue", "why?")
+    assert words._fill(f" {QUESTION}", "why?", "red, blue") == (", ".join(studio.suggest(QUESTION)), QUESTION)
 
 
 # What is strange
@@ -148,9 +161,7 @@ def test_unfamiliar_pictures(studio):
 
 
 def test_photographs_are_unfamiliar(studio):
-    import gradio
-
-    folder = ROOT / next(iter(gradio.__path__)) / "media_assets" / "images"
+    folder = ROOT / next(iter(gr.__path__)) / "media_assets" / "images"
     photographs = [Image.open(path).convert("RGB") for path in sorted(folder.glob("*.jp*g"))]
     if not photographs:
         pytest.skip("this version of Gradio brings no photographs")
@@ -262,6 +273,46 @@ def test_refine_page_with_own_pictures(studio, tmp_path):
         assert 'role="alert"' in message and word in message
 
 
+@pytest.mark.parametrize("most, learned", [(50, 8), (5, 5), (0, 0)])
+def test_own_pictures_that_are_shown_as_held_out_are_not_learned_from(studio, tmp_path, monkeypatch, most, learned):
+    images, truths = draw(studio.world, QUESTION, 12, seed=0)
+    paths = [str(tmp_path / f"{i}.png") for i in range(12)]
+    for image, path in zip(images, paths, strict=True):
+        image.save(path)
+    used, judged, refined, cards = [], [], refine.refined, views.refine_cards
+    monkeypatch.setattr(refine, "refined", lambda *a, **k: used.append(a[3]) or refined(*a, **k))
+    monkeypatch.setattr(pages, "refine_cards", lambda *a: judged.append(a) or cards(*a))
+    labelled = list(zip(paths, truths, strict=True))
+    *_, (_, html, file) = pages.refine(studio, QUESTION, ", ".join(sorted(set(truths))), False, most, labelled, 3)
+    ((shown, told, _, _, x),) = judged
+    assert html.count("<article") == len(shown) == 4 and f"{learned} examples" in html
+    assert open_adapter(file, studio.generator).provenance["examples"] == learned
+    assert sorted(len(examples) for examples in used) == sorted([0, learned, learned])
+    for examples in used:
+        assert not any(torch.allclose(a, b, atol=1e-4) for a in examples.x for b in x)
+    everything = studio.generator.backbone.encode_images(images)
+    for row, truth in zip(x, told, strict=True):  # each with its own truth
+        assert truth == truths[int((everything @ row).argmax())]
+
+
+def test_too_few_own_pictures_are_not_shown_as_held_out(studio, tmp_path):
+    images, truths = draw(studio.world, QUESTION, 3, seed=0)
+    for i, image in enumerate(images):
+        image.save(tmp_path / f"{i}.png")
+    labelled = [(str(tmp_path / f"{i}.png"), truth) for i, truth in enumerate(truths)]
+    answers = ", ".join({*truths, "mauve"})
+    ((message, cards, file),) = pages.refine(studio, QUESTION, answers, False, 50, labelled, 0)
+    assert "3 labelled pictures are too few to hold any out: at least 4" in message and cards == "" and file == ""
+
+
+def test_what_is_held_out_is_what_the_curve_tests_with_first():
+    examples = refine.Labelled(torch.eye(10), torch.zeros(10, dtype=torch.long))
+    learned, held_out = refine.hold_out(examples, seed=5)
+    assert sorted([*learned.tolist(), *held_out.tolist()]) == list(range(10)) and len(held_out) == 4
+    first = torch.randperm(10, generator=torch.Generator().manual_seed(5))
+    assert torch.equal(torch.cat([held_out, learned]), first)
+
+
 def test_zero_examples(studio):
     *_, (curve, _, _) = pages.refine(studio, QUESTION, ", ".join(ANSWERS), True, 0, [], 0)
     assert 'role="alert"' not in curve and "nan" not in curve
@@ -287,14 +338,89 @@ def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     save_file({"w": torch.zeros(3)}, tmp_path / "crafted.safetensors", metadata={"header": '{"kind": "adapter"}'})
+    own = studio.generator.adapter
+    save_model(tmp_path / "list.safetensors", {"w": torch.zeros(own.num_params)}, kind="adapter", config=to_dict(own))
+    header, tensors = load_model(tmp_path / "list.safetensors")
+    header = json.dumps(header | {"metadata": []})
+    save_file(tensors, tmp_path / "list.safetensors", metadata={"header": header})
     assert 'role="alert"' in pages.identify(studio, None)
-    for name in ("notes.txt", "foreign.safetensors", "crafted.safetensors", "gone.safetensors"):
+    for name in ("notes.txt", "foreign.safetensors", "crafted.safetensors", "list.safetensors", "gone.safetensors"):
         html = pages.identify(studio, str(tmp_path / name))
         assert 'role="alert"' in html and name in html and str(tmp_path) not in html
     html = pages.identify(studio, str(ROOT / "weights" / "emoji" / "hvae_hyperldm.safetensors"))
     assert "expected a" in html
-    with pytest.raises(ValueError, match="no such file"):
-        read_pictures([tmp_path / "gone.png"])
+
+
+def test_an_adapter_of_the_hnet_is_read_where_there_is_no_encoder_for_it(studio, tmp_path, monkeypatch):
+    generator = studio.generator
+    generator.generate(QUESTION, "cond_multitask", generator="hnet").save(tmp_path / "a.safetensors")
+    has, asked, infer = generator.has, [], generator.infer_question
+    monkeypatch.setattr(generator, "infer_question", lambda *a: asked.append(a[2]) or infer(*a))
+    pages.identify(studio, str(tmp_path / "a.safetensors"))
+    monkeypatch.setattr(generator, "has", lambda method, name="hvae": name == "hvae" and has(method))
+    pages.identify(studio, str(tmp_path / "a.safetensors"))
+    assert asked == ["hnet", "hvae"]
+
+
+def test_bad_pictures_are_named_without_their_folder(tmp_path):
+    (tmp_path / "notes.png").write_text("hello")
+    (tmp_path / "size.ppm").write_bytes(b"P6\nwide 4\n255\n")
+    for name, word in (("gone.png", "no such file"), ("notes.png", "not an image"), ("size.ppm", "not an image")):
+        with pytest.raises(ValueError, match=rf"^{name}: {word}"):
+            read_pictures([tmp_path / name])
+
+
+def _white(path, width, height):
+    """A file of a few kilobytes that is many megabytes of pixels."""
+    Image.new("1", (width, height), 1).save(path)
+    return path
+
+
+def test_a_picture_with_too_many_pixels_is_not_decoded(studio, tmp_path, monkeypatch):
+    path = _white(tmp_path / "huge.png", 13_000, 13_000)
+    assert path.stat().st_size < 50_000
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("it was decoded"))
+    for html in (
+        _ask(studio, drawn=False, paths=[path])[0],
+        next(pages.guide(studio, QUESTION, "red, blue", False, 1, [path], 0))[0],
+        next(pages.refine(studio, QUESTION, "red, blue", False, 5, [(path, "red")] * 5, 0))[0],
+    ):
+        assert "huge.png: 13000 x 13000 pixels, 169 megapixels; allowed: up to 25 megapixels" in html
+        assert str(tmp_path) not in html
+
+
+def test_too_many_pictures_are_refused_before_any_is_read(studio, tmp_path):
+    paths = [tmp_path / "gone.png"] * 65
+    for html in (
+        _ask(studio, drawn=False, paths=paths)[0],
+        next(pages.guide(studio, QUESTION, "red, blue", False, 1, paths, 0))[0],
+        next(pages.refine(studio, QUESTION, "red, blue", False, 5, [(path, "red") for path in paths], 0))[0],
+    ):
+        assert "65 pictures; 64 are allowed" in html
+
+
+def test_little_is_kept_of_a_large_picture(tmp_path):
+    large, small = _white(tmp_path / "large.png", 5000, 2500), _white(tmp_path / "small.png", 1024, 80)
+    assert [image.size for image in read_pictures([large, small])] == [(1024, 512), (1024, 80)]
+
+
+def test_pictures_that_do_not_say_how_large_they_are_or_are_programs_are_refused(tmp_path):
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.ico")
+    Image.new("RGB", (16, 16)).save(tmp_path / "a.eps")
+    for name in ("a.ico", "a.eps"):
+        with pytest.raises(ValueError, match=f"^{name}: not an image"):
+            read_pictures([tmp_path / name])
+
+
+def test_pictures_are_labelled_once_and_not_without_end():
+    labelled = pages.label([], ["a.png", "b.png"], " red ")
+    assert labelled == [("a.png", "red"), ("b.png", "red")]
+    assert pages.label(labelled, ["b.png", "c.png"], "blue") == [("a.png", "red"), ("b.png", "blue"), ("c.png", "blue")]
+    for paths, answer in (([], "red"), (["a.png"], "  "), (["a.png"], None)):
+        with pytest.raises(ValueError, match="choose pictures"):
+            pages.label(labelled, paths, answer)
+    with pytest.raises(ValueError, match="66 pictures; 64 are allowed"):
+        pages.label(labelled, [f"{i}.png" for i in range(64)], "red")
 
 
 def test_similarity_of_adapters_sees_through_wording(studio):

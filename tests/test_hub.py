@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import torch
-from huggingface_hub import constants
+from huggingface_hub import HfApi, constants
 
 from core.adapter import AdapterConfig
 from core.checkpoint import save_adapter
@@ -68,6 +68,18 @@ def test_repository_holds_exactly_the_release(hub, release):
     send(release)
     assert "mnet_maml.safetensors" not in hub.files(REPO) and "mnet_fomaml.safetensors" in hub.files(REPO)
     assert same(pull(REPO), release)
+
+
+def test_a_repository_of_something_else_is_left_alone(hub, release):
+    hub.repos.clear()
+    hub_api = HfApi()
+    hub_api.create_repo(REPO)
+    hub_api.upload_file(path_or_fileobj=b"theirs", path_in_repo="thesis.txt", repo_id=REPO)
+    with pytest.raises(HubError, match=r"thesis.txt.*--replace"):
+        send(release)
+    assert "thesis.txt" in hub.files(REPO) and "config.json" not in hub.files(REPO)
+    send(release, replace=True)
+    assert "thesis.txt" not in hub.files(REPO) and same(pull(REPO), release)
 
 
 def test_revisions_are_branches(hub, release):

@@ -217,6 +217,12 @@ def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tin
     tune.main([*arguments, "--rows", "cond_multitask_film"])
     (best,) = [line for line in capsys.readouterr().out.splitlines() if "chosen" in line]
     assert "100.00" in best and "lr=1e-3" in best
+    document["results"][1]["identity"] = "of other settings"
+    file.write_text(json.dumps(document))
+    tune.main([*arguments, "--rows", "cond_multitask_film"])
+    assert json.loads(file.read_text())["results"][1]["val_accuracy"] < 1.0  # made again
+    with pytest.raises(SystemExit):
+        tune.main([*arguments, "--set", "film.cond_noise=2"])
 
 
 def test_ablations(tiny, tmp_path, capsys):

@@ -59,7 +59,7 @@ def test_costs_are_looked_up_by_size_and_scale_with_steps(monkeypatch):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_memory_by_arithmetic_is_near_what_was_measured(stage, monkeypatch):
-    """Every stage at paper size was measured, in a run with one draw of adaptations: README.md has its command."""
+    """Every stage was measured at paper size, with one draw of adaptations: train/README.md has the command."""
     measured = json.loads(train.plan.COSTS.read_text())["costs"]["cpu"][cost_key(PRESET, stage)]["memory"]
     preset = override(PRESET, ["adaptations.hvae.draws=1", "adaptations.hnet.draws=1"])
     monkeypatch.setattr(train.plan, "_costs", dict)

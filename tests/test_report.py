@@ -1,12 +1,43 @@
-"""The README says what the result files say."""
+"""The documents say what the result files say."""
 
-from eval.report import README, render
+import re
+
+import pytest
+
+from eval import report
+from eval.report import DOCUMENTS, PARTS, ROOT, homeless, render
 from eval.table1 import label_of
 
+NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
-def test_readme_agrees_with_the_result_files():
-    text = README.read_text()
+
+@pytest.mark.parametrize("name", NAMES)
+def test_documents_agree_with_the_result_files(name):
+    text = (ROOT / name).read_text()
     assert render(text) == text, "run `python eval/report.py`"
+
+
+def test_every_part_stands_in_some_document():
+    texts = [path.read_text() for path in DOCUMENTS]
+    assert NAMES == ["README.md", "eval/README.md", "train/README.md"] and homeless(texts) == []
+    assert homeless([text.replace("<!-- links -->", "") for text in texts]) == ["links"]
+    marked = {name for text in texts for name in re.findall(r"<!-- /([\w-]+) -->", text)}
+    assert marked == {*PARTS, "test-command"}
+
+
+def test_a_part_is_filled_wherever_it_stands(monkeypatch):
+    monkeypatch.setitem(report.PARTS, "links", lambda: "new")
+    text = "a\n<!-- links -->\nold\n<!-- /links -->\nb"
+    assert render(text) == "a\n<!-- links -->\nnew\n<!-- /links -->\nb" and render("a\nb") == "a\nb"
+
+
+def test_rows_with_more_settings_than_others(monkeypatch):
+    record = lambda row, n: {"row": row, "setting": [f"maml.{row}.steps={n}"], "val_accuracy": 0.5 + 0.01 * n}
+    results = [record("a", 1), record("a", 2), record("b", 1)]
+    monkeypatch.setattr(report, "_read", lambda name: {"results": results, "command": "c", "commit": "d"})
+    lines = report.tuning().splitlines()
+    assert lines[0] == "| row | setting 1 (start) | 2 |" and lines[2] == "| a | steps=1: 51.0 | steps=2: **52.0** |"
+    assert lines[3] == "| b | steps=1: **51.0** |  |"
 
 
 def test_a_label_says_what_validation_chose_for_every_seed():

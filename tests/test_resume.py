@@ -1,5 +1,6 @@
 """A killed run, started again, ends with the metrics of an uninterrupted one."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,10 +10,12 @@ import sys
 import time
 
 import pytest
+import torch
 
 import train.run
 from tests.conftest import ROOT
 from train import run_all
+from train.graph import Records
 
 
 class Killed(BaseException):
@@ -65,6 +68,47 @@ def test_stage_killed_after_its_first_step_and_after_its_last(again, tiny, stage
     run_all.main(arguments)
     assert metrics(again) == metrics(tiny)
     assert not list((again / "seed-0" / "state").glob("*"))
+
+
+def test_what_was_trained_on_a_stage_is_done_no_more_when_that_is_trained_anew(again, tiny, capsys):
+    arguments = ["--preset", "tiny", "--work", str(again), "--device", "cpu", "--retrain", "--stages", "hvae"]
+    run_all.main([*arguments, "--plan"])
+    assert metrics(again) == metrics(tiny)  # planning changes nothing
+    capsys.readouterr()
+    run_all.main(arguments)
+    assert "to be trained anew after this" in capsys.readouterr().out
+    left = set(metrics(again))
+    assert "hvae" in left and "mnet_maml" in left and not left & {"hyperclip_hvae", "hvae_hyperldm", "choose"}
+    run_all.main([*arguments[:6]])
+    assert metrics(again) == metrics(tiny)
+
+
+def test_a_stage_that_another_run_finishes_meanwhile_is_not_made_again(again, monkeypatch):
+    forget(again, "uncond_multitask")
+    arguments = ["--preset", "tiny", "--work", str(again), "--device", "cpu", "--rows", "uncond_multitask"]
+    alone_at = Records.alone_at
+
+    @contextlib.contextmanager
+    def after_another(self, name):
+        monkeypatch.setattr(Records, "alone_at", alone_at)
+        run_all.main(arguments)  # the other run has the stage
+        monkeypatch.setattr(run_all, "_run_stage", lambda *_: pytest.fail("made twice"))
+        with alone_at(self, name):
+            yield
+
+    monkeypatch.setattr(Records, "alone_at", after_another)
+    run_all.main(arguments)
+    assert "uncond_multitask" in metrics(again)
+
+
+def test_noise_of_a_step_is_apart_from_its_draws(tiny):
+    """Dropout and noise on questions come from the global state, all else from the step's generator."""
+    run = train.run.open_run(train.run.parser("").parse_args(["--preset", "tiny", "--work", str(tiny)]))
+    for _, generator in run.steps("hvae_hyperldm", 1, {}):
+        noise, drawn = torch.randn(4096), torch.randn(8192, generator=generator)
+        assert not torch.isin(noise, drawn).any()
+    again = run.generator("hvae_hyperldm", 0, "global", 0)
+    assert torch.equal(torch.randn(4096, generator=again), noise)
 
 
 def test_state_of_another_seed_or_config_is_not_resumed(again, tiny, monkeypatch):

@@ -262,7 +262,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="Time: about 45 minutes on two CPU cores that multiply in bfloat16; the report about 5.",
+        epilog="Time: about 40 minutes on two CPU threads that multiply in bfloat16; the report five to ten.",
     )
     parser.add_argument(
         "--output", type=Path, default=Path("weights/emoji/backbone"), help="directory to write (or report on)"

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 import core.describe
 import train.adaptations
@@ -256,6 +257,15 @@ def identities(run: Run, stages: dict[str, Stage]) -> dict[str, str]:
     return result
 
 
+def downstream(stages: dict[str, Stage], names: Iterable[str]) -> list[str]:
+    """These stages and all that build on them, in order."""
+    found = set(names)
+    for name, stage in stages.items():  # every stage comes after what it needs
+        if found & set(stage.needs):
+            found.add(name)
+    return [name for name in stages if name in found]
+
+
 class Records:
     """What was done, by stage: identity, metrics, seconds. Release stages are recorded in OUTPUT/stages.json, which is
     shipped; the others beside the work files."""
@@ -269,6 +279,23 @@ class Records:
         if stage.release:
             return self.run.output / "stages.json"
         return (self.run.scratch if stage.seeded else self.run.work) / "stages.json"
+
+    @contextlib.contextmanager
+    def alone_at(self, name: str) -> Iterator[None]:
+        """Wait until no other run is at a stage, and keep others from it: runs of different rows share stages."""
+        stage, run = self.stages[name], self.run
+        folder = run.work if not stage.seeded else run.state_path(name).parent if stage.release else run.scratch
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{name}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"another run is at {name}: waiting for it", flush=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def get(self, name: str) -> dict[str, Any] | None:
         path = self._path(self.stages[name])

@@ -1,7 +1,7 @@
 """Train the HVAE on adapted weights (Section 3, Algorithm 8).
 
-Needs the adaptations of the MNet-MAML initialisation; writes OUTPUT/hvae*.safetensors. About three minutes on two
-CPU cores. What it reaches is reported as task accuracy: of adapted weights, and of the same weights encoded and
+Needs the adaptations of the MNet-MAML initialisation; writes OUTPUT/hvae*.safetensors. About five minutes on one
+CPU thread. What it reaches is reported as task accuracy: of adapted weights, and of the same weights encoded and
 decoded, on query examples of training and of validation tasks.
 """
 

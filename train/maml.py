@@ -1,6 +1,7 @@
 """Meta-train the MAML rows: mnet_maml, mnet_fomaml, hnet_maml, cond_hnet_maml (Algorithms 3, 4, 7).
 
-Needs features (made on the first use) and writes OUTPUT/ROW.safetensors. One to two minutes a row on two CPU cores.
+Needs features (made on the first use) and writes OUTPUT/ROW.safetensors. Up to eleven minutes a row on one CPU thread
+(hnet_maml); 17 for cond_hnet_maml.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Train the multitask baselines: uncond_multitask, cond_multitask, cond_multitask_film (Algorithms 2, 5, 6).
 
-Needs features (made on the first use) and writes OUTPUT/ROW.safetensors. One to three minutes a row on two CPU cores.
+Needs features (made on the first use) and writes OUTPUT/ROW.safetensors. Up to seven minutes a row on one CPU thread.
 """
 
 from __future__ import annotations

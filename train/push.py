@@ -1,7 +1,8 @@
 """Push a release to the Hugging Face Hub: weights, backbone, config and a model card, as one commit.
 
-The repository then holds exactly the release; resume states, temporary files and whatever else lies in the directory
-stay here. An interrupted push is finished by the same command, and sends only what has not arrived.
+The repository then holds exactly the release, and nothing that it held before; one that holds other files and no
+release yet needs --replace. Resume states, temporary files and whatever else lies in the directory stay here. An
+interrupted push is finished by the same command, and sends only what has not arrived.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--revision", metavar="BRANCH", help="push to this branch, made if there is none")
     arguments.add_argument("--private", action="store_true", help="make a new repository private")
     arguments.add_argument(
+        "--replace", action="store_true", help="delete what else the repository holds, if it must be"
+    )
+    arguments.add_argument(
         "--results", type=Path, metavar="FILE", help="test results for the card, as `eval/table1.py --json` writes them"
     )
     arguments.add_argument(
@@ -59,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
             with contextlib.suppress(BrokenPipeError):  # whoever reads may stop early, as `head` does
                 print(f"{_listing(files, args.weights, where)}\n\nREADME.md:\n\n{card}", flush=True)
             return
-        address = push(files, repo, revision=revision, private=args.private)
+        address = push(files, repo, revision=revision, private=args.private, replace=args.replace)
     except ValueError as error:
         arguments.error(str(error))
     print(f"pushed {len(files)} files to {address}")

@@ -73,6 +73,9 @@ class Run:
     flags: tuple[str, ...] = ()  # what chose preset, dataset and settings, to say how a release was made
     processes: Processes = field(default_factory=Processes)
     loops: dict[str, tuple[int, float]] = field(default_factory=dict)  # by stage: steps made here, and their seconds
+    identities: dict[str, str] = field(
+        default_factory=dict
+    )  # by stage, where run_all.py runs it: see `graph.identities`
 
     @property
     def scratch(self) -> Path:
@@ -100,7 +103,8 @@ class Run:
         stage must take it.
         """
         path = self.state_path(stage)
-        key = config_hash(self.preset, self.seed, total)  # a state of other settings is no state of this run
+        # A state of other settings, inputs or formats is no state of this run.
+        key = config_hash(self.preset, self.seed, total, self.identities.get(stage))
         start = 0
         if path.is_file():
             saved = load_state(path, self.device)
@@ -113,7 +117,8 @@ class Run:
         bar = {"initial": start, "total": total, "disable": not self.processes.is_main}
         for step in tqdm(range(start, total), stage, mininterval=2, leave=False, **bar):
             generator = self.generator(stage, step)
-            torch.manual_seed(generator.initial_seed() + self.processes.rank)  # dropout and noise are each one's own
+            # Dropout, and noise on questions: each process's own, and apart from what the generator draws.
+            torch.manual_seed(self.generator(stage, step, "global", self.processes.rank).initial_seed())
             yield step, generator
             if self.processes.is_main and step + 1 < total and time.monotonic() >= save_at:
                 saving = time.monotonic()

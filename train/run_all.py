@@ -14,22 +14,24 @@ if __package__ in (None, ""):  # so that `python train/run_all.py` works from th
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import argparse
+import contextlib
 import platform
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
 from core.hub import check_token, parse_repo
-from train.graph import Records, Stage, build, identities, plan, stages_of
+from train.graph import Records, Stage, build, downstream, identities, plan, stages_of
 from train.memory import peak, reset_peak
 from train.model_card import write_card
 from train.plan import Estimate, cost_key, duration, estimates
 from train.push import push_release
 from train.run import Run, open_run, parser, release_directory
 
-_EPILOG = """Time for --preset emoji on two CPU cores: see the table in README.md; --plan estimates from measured costs.
+_EPILOG = """Time for --preset emoji: see the table of stages in train/README.md; --plan estimates from measured costs.
 Examples:
   python train/run_all.py --preset emoji --plan      what would be done
   python train/run_all.py --preset emoji --seed 1    another seed, from the shipped backbone
@@ -101,18 +103,26 @@ def _one_run(
     """Plan and run one seed."""
     main_process = run.processes.is_main
     records = Records(run, stages)
-    if main_process and (args.from_scratch or args.retrain):
-        for name in wanted:
-            if args.from_scratch or name not in ("backbone", "features"):
-                _forget(run, records, name)
+    again: list[str] = []
+    if args.from_scratch or args.retrain:
+        again = [name for name in wanted if args.from_scratch or name not in ("backbone", "features")]
+        again = downstream(stages, again)  # what was trained on their old outputs is done no more
+        later = [name for name in again if name not in wanted]
+        if later and main_process:
+            print(f"to be trained anew after this, by a run without --stages or --rows: {', '.join(later)}")
     identity = identities(run, stages)
+
+    def done(name: str) -> bool:
+        return name not in again and records.is_done(name, identity[name])
+
+    run.identities.update(identity)
     if main_process and run.variant and not args.plan:
         for name in records.inherit(release_directory(run.preset.name, run.seed, "", run.work), identity):
             print(f"{name}: the same as in the preset's own run, taken from there")
     run.processes.wait()
-    todo = plan(stages, lambda name: records.is_done(name, identity[name]), wanted)
+    todo = plan(stages, done, wanted)
     for name in todo:
-        lacking = [n for n in stages[name].needs if n not in todo and not records.is_done(n, identity[n])]
+        lacking = [n for n in stages[name].needs if n not in todo and not done(n)]
         if lacking:
             arguments.error(f"stage {name!r} needs {lacking[0]!r}, which is not done; add it to --stages")
 
@@ -121,10 +131,14 @@ def _one_run(
         if costs[name].seconds is None and (record := records.get(name)):
             costs[name] = replace(costs[name], seconds=record["seconds"])
     if main_process:
-        _print_plan(run, stages, records, identity, todo, costs)
+        _print_plan(run, stages, records, done, todo, costs)
     run.processes.wait()  # all have planned before anything changes
     if args.plan:
         return
+    if main_process:
+        for name in again:
+            _forget(run, records, name)
+    run.processes.wait()
 
     started = time.time()
     for i, name in enumerate(todo):
@@ -134,14 +148,17 @@ def _one_run(
             print(f"[{i + 1}/{len(todo)}] {name}; left: {known if any(left) else 'unknown'}", flush=True)
             if name == "features" and (records.get(name) or {}).get("identity") not in (None, identity[name]):
                 _forget(run, records, name)  # encoded by another backbone
-        if main_process or stages[name].shared:
-            record = _run_stage(run, stages[name])
-        if main_process:
-            for metric, value in record["metrics"].items():
-                run.log(name, metric, value)
-            records.put(name, {"identity": identity[name], **record})
-            run.state_path(name).unlink(missing_ok=True)
-        run.processes.wait()
+        with records.alone_at(name) if main_process else contextlib.nullcontext():
+            run.processes.wait()
+            if not records.is_done(name, identity[name]):  # by a run that was at it just now
+                if main_process or stages[name].shared:
+                    record = _run_stage(run, stages[name])
+                if main_process:
+                    for metric, value in record["metrics"].items():
+                        run.log(name, metric, value)
+                    records.put(name, {"identity": identity[name], **record})
+                    run.state_path(name).unlink(missing_ok=True)
+            run.processes.wait()
 
     if not main_process:
         return
@@ -181,7 +198,7 @@ def _print_plan(
     run: Run,
     stages: dict[str, Stage],
     records: Records,
-    identity: dict[str, str],
+    done: Callable[[str], bool],
     todo: list[str],
     costs: dict[str, Estimate],
 ) -> None:
@@ -191,7 +208,7 @@ def _print_plan(
     for name in stages:
         before = (records.get(name) or {}).get("seconds")
         if name not in todo:
-            state = "done" if records.is_done(name, identity[name]) else "not needed"
+            state = "done" if done(name) else "not needed"
         elif run.state_path(name).is_file():
             state = "resume"
         else:

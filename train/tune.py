@@ -1,9 +1,9 @@
 """Choose learning rates, step counts and what else a row depends on, on validation tasks, with one budget for all rows.
 
-Every row gets the settings of `GRIDS`, five of them and Cond. HNet-MAML six; each is trained by run_all into a release of its own
-(WORK/seed-N/weights-HASH) and judged by its zero-shot accuracy on the validation tasks. What a row shares with the
-preset's own run is taken from there, so that one must be complete. Test tasks are never touched. Writes every setting
-tried to --json; what is there already is not run again. About an hour on two CPU cores.
+Every row gets the settings of `GRIDS`, five of them and Cond. HNet-MAML six; each is trained by run_all into a release
+of its own (WORK/seed-N/weights-HASH) and judged by its zero-shot accuracy on the validation tasks. What a row shares
+with the preset's own run is taken from there, so that one must be complete. Test tasks are never touched. Writes every
+setting tried to --json; what is there already is not run again. Near four hours in all on one CPU thread.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from core.config import to_dict
 from core.generator import AdapterGenerator
 from train import run_all
 from train.choose import guidance_options
+from train.graph import build, identities
 from train.run import Run, commit, open_run, parser
 
 CLEARLY = 0.005  # 87 validation tasks tell no less apart
@@ -171,14 +172,22 @@ def stage_of(row: str) -> str:
 def train_setting(args: argparse.Namespace, row: str, setting: Sequence[str]) -> Run:
     """The run of a preset with settings changed, of which a row's stages are trained; the preset's own is taken as it
     is."""
+    run_all.main([*_flags(args, setting), "--rows", row])
+    return setting_run(args, setting)
+
+
+def setting_run(args: argparse.Namespace, setting: Sequence[str]) -> Run:
+    """The run of a preset with settings changed, as it is."""
+    return open_run(parser("").parse_args(_flags(args, setting)))
+
+
+def _flags(args: argparse.Namespace, setting: Sequence[str]) -> list[str]:
     flags = ["--preset", args.preset, "--seed", str(args.seed), "--device", args.device]
     flags += ["--descriptors", str(args.descriptors)]
     for flag in ("data", "work"):
         if getattr(args, flag):
             flags += [f"--{flag}", str(getattr(args, flag))]
-    flags += ["--set", *setting] if setting else []
-    run_all.main([*flags, "--rows", row])
-    return open_run(parser("").parse_args(flags))
+    return flags + (["--set", *setting] if setting else [])
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -191,17 +200,22 @@ def main(argv: list[str] | None = None) -> None:
         help="where the results go (default: %(default)s)",
     )
     args = arguments.parse_args(argv)
+    if args.set or args.output or args.steps_share != 1.0:
+        arguments.error("--set, --output and --steps-share have no place here: every setting is trained in full")
     document = json.loads(args.json.read_text()) if args.json.is_file() else {"results": []}
     found = {(r["row"], tuple(r["setting"])): r for r in document["results"]}
     for row in args.rows:
         for setting in GRIDS[row]:
-            if (row, setting) in found:
+            run = setting_run(args, setting)
+            identity = identities(run, build(run.preset))[stage_of(row)]
+            if found.get((row, setting), {}).get("identity") == identity:
                 continue
             run = train_setting(args, row, setting)
             seconds = json.loads((run.output / "stages.json").read_text())[stage_of(row)]["seconds"]
             found[row, setting] = {
                 "row": row,
                 "setting": list(setting),
+                "identity": identity,
                 "val_accuracy": round(chosen_release(run, row)[1], 4),
                 "seconds": seconds,
             }

@@ -1,7 +1,7 @@
 """Emoji-VQA, the embedded dataset: real meta-learning on a laptop, offline.
 
-870 training and 373 test questions about scenes of OpenMoji glyphs, shaped like Meta-VQA (Appendix A.5): about 58
-support and 26 query images a task, 2 to 20 answers, no image in two tasks, no test question in training. Part of
+870 training and 373 test questions about scenes of OpenMoji glyphs, shaped like Meta-VQA (Appendix A.5): about 59
+support and 25 query images a task, 2 to 19 answers, no image in two tasks, no test question in training. Part of
 the test questions comes from families that training never saw.
 """
 

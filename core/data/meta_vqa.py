@@ -4,8 +4,6 @@ anyone's own questions. `train/make_data.py` builds the directory that is read h
 from __future__ import annotations
 
 import random
-import struct
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,10 +26,10 @@ from core.data.built import (
     read_prompts,
     read_questions,
 )
+from core.images import UNREADABLE
 from core.tasks import Split, Task
 
 COCO = "COCO's train2014 and val2014 images, http://images.cocodataset.org/zips/train2014.zip and .../val2014.zip"
-_UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ class MetaVQA:
         try:
             with Image.open(path) as image:
                 return image.convert("RGB")
-        except _UNREADABLE as error:  # Pillow's readers of damaged files raise all of these
+        except UNREADABLE as error:
             raise OSError(f"{path}: {error}") from None
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from core.classifier import MAX_ANSWERS
+from core.demo.files import MAX_PIXELS
 from core.demo.world import World
 
 PICTURE = f'<div class="qa-scroll">{(Path(__file__).parent / "method.svg").read_text()}</div>'
@@ -44,9 +46,9 @@ stereotypes. Do not use such adapters to decide anything about people.
 
 **How the page judges what is unfamiliar.** {novelty}
 
-**Limits.** Two requests are worked on at a time and up to {queue} wait; at most {pictures} pictures a request and
-{size} a file. The same question, settings and seed give the same answer. Uploads and generated files are deleted
-within two hours; questions are not kept."""
+**Limits.** Two requests are worked on at a time and up to {queue} wait; at most {pictures} pictures a request, of
+{size} and {megapixels} megapixels each, and {answers} candidate answers. The same question, settings and seed give
+the same answer. Uploads and generated files are deleted within two hours; questions are not kept."""
 
 _NOVELTY_DRAWN = """A question is unfamiliar if it has a word that no known question or answer has, or if its
 embedding is farther from the nearest known questions than 98% of those are from each other: 2% of the benchmark's
@@ -69,6 +71,8 @@ def text(world: World, *, queue: int, pictures: int, size: str) -> str:
         queue=queue,
         pictures=pictures,
         size=size,
+        megapixels=MAX_PIXELS // 10**6,
+        answers=MAX_ANSWERS,
     )
 
 

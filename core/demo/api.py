@@ -14,6 +14,7 @@ from core.demo.files import open_adapter, read_pictures
 from core.demo.link import MAX_SEED
 from core.demo.studio import Studio
 from core.demo.world import draw
+from core.generator import check_answers
 
 
 def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
@@ -56,12 +57,13 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
 
         Args:
             question: a question about pictures, in plain words
-            answers: at least two candidate answers
-            pictures: image files
+            answers: 2 to 256 candidate answers
+            pictures: 1 to 64 image files of up to 25 megapixels
             method: hyperldm, hyperclip, cond_multitask, clip or another method of the project
             gamma: strength of classifier-free guidance of hyperldm; 0 ignores the question, 1 is the conditional model
             seed: of the noise
         """
+        question, answers = check_question(question), check_answers(answers)
         images = read_pictures([_path(picture) for picture in pictures])
         comparison = studio.compare(
             question,
@@ -92,7 +94,7 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
 
         Args:
             question: a question about drawn scenes
-            answers: at least two candidate answers
+            answers: 2 to 256 candidate answers
             count: number of scenes, 1 to 64
             seed: of the scenes and of the noise
             gamma: strength of classifier-free guidance of hyperldm

@@ -60,8 +60,14 @@ def check_question(question: str | None) -> str:
     return question
 
 
+def check_count(pictures: int) -> None:
+    """A ValueError if so many pictures are too many for one request."""
+    if pictures > MAX_PICTURES:
+        raise ValueError(f"{pictures} pictures; {MAX_PICTURES} are allowed at once")
+
+
 def read_answers(text: str | None) -> list[str]:
-    """Candidate answers from a comma-separated text; a ValueError for fewer than two or repeated ones."""
+    """Candidate answers from a comma-separated text; a ValueError for what `check_answers` refuses."""
     return check_answers([answer for answer in (text or "").replace("\n", ",").split(",") if answer.strip()])
 
 
@@ -92,8 +98,7 @@ def compare(
     question, answers = check_question(question), check_answers(answers)
     if not methods:
         raise ValueError("please choose at least one method")
-    if len(check_images(images)) > MAX_PICTURES:
-        raise ValueError(f"{len(images)} pictures; {MAX_PICTURES} are allowed at once")
+    check_count(len(check_images(images)))
     begun = time.perf_counter()
     sampling = {"gamma": gamma, "steps": steps, "samples": samples}
     adapters = {

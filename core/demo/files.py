@@ -10,7 +10,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.generator import Adapter, AdapterGenerator, open_image
+from core.demo.ask import check_count
+from core.generator import Adapter, AdapterGenerator
+from core.images import read_image
+
+# A few kilobytes can hold a picture that fills the memory once it is decoded, so its size is limited, too.
+MAX_PIXELS = 25_000_000
+MAX_SIDE = 1024  # pixels of what is kept of a picture, more than any CLIP looks at
+Image.init()  # makes all formats known
+# Not all that Pillow reads: an ICO file says nothing reliable about its size, an EPS file is a program.
+FORMATS = tuple(name for name in ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP") if name in Image.OPEN)
 
 
 class Downloads:
@@ -32,15 +41,23 @@ class Downloads:
 
 
 def read_pictures(paths: Sequence[str | Path] | None) -> list[Image.Image]:
-    """The pictures in files; a ValueError that names the file, not its folder, if one is no picture or none came."""
+    """The pictures in files, shrunk to `MAX_SIDE` pixels.
+
+    Raises:
+        ValueError: none came, too many, one is no picture or has too many pixels; the message names the file, not its
+            folder. Nothing is decoded before its size is known.
+    """
     if not paths:
         raise ValueError("please add at least one picture")
+    check_count(len(paths))
     images = []
     for path in map(Path, paths):
         try:
-            images.append(open_image(path))
+            image = read_image(path, max_pixels=MAX_PIXELS, formats=FORMATS)
         except ValueError as error:
             raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
+        image.thumbnail((MAX_SIDE, MAX_SIDE))
+        images.append(image)
     return images
 
 
@@ -57,6 +74,4 @@ def open_adapter(path: str | Path | None, generator: AdapterGenerator) -> Adapte
         raise ValueError(f"{path.name}: no such file") from None
     except ValueError as error:
         raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
-    except (KeyError, TypeError):  # a header that says it is ours and is not
-        raise ValueError(f"{path.name}: its header is incomplete; not an adapter that this project saved") from None
     return adapter

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from core.demo import refine as few_shot
-from core.demo.ask import MAX_PICTURES, Score, add_to_score, check_question, read_answers
+from core.demo.ask import MAX_PICTURES, Score, add_to_score, check_count, check_question, read_answers
 from core.demo.cards import comparison_cards, error_card
 from core.demo.files import open_adapter, read_pictures
 from core.demo.guidance import sweep
@@ -75,6 +75,21 @@ def guide(
         yield error_card(str(error)), ""
 
 
+def label(labelled: Sequence[tuple[str, str]], paths: Sequence[str], answer: str | None) -> list[tuple[str, str]]:
+    """The labelled pictures (path, answer) and more of them, all with one right answer; one labelled again is there
+    once, with its new answer, so that it cannot be learned from and tested with.
+
+    Raises:
+        ValueError: no picture, no answer, or too many pictures.
+    """
+    answer = (answer or "").strip()
+    if not paths or not answer:
+        raise ValueError("choose pictures and say what the right answer is for all of them")
+    answers = dict(labelled) | dict.fromkeys(paths, answer)
+    check_count(len(answers))
+    return list(answers.items())
+
+
 def refine(
     studio: Studio,
     question: str,
@@ -85,7 +100,8 @@ def refine(
     seed: int,
 ) -> Iterator[tuple[str, str | None, str | None]]:
     """(curve so far, cards and the refined adapter's file at the end) while labelled examples come in: drawn scenes,
-    tested on others, or `labelled` files (path, answer), tested on a third of them."""
+    tested on others, or `labelled` files (path, answer), tested on a third of them, which the refined adapter does not
+    learn from either."""
     generator, encode = studio.generator, studio.generator.backbone.encode_images
     try:
         question, candidates = check_question(question), read_answers(answers)
@@ -103,12 +119,16 @@ def refine(
             examples = few_shot.label_pictures(encode(images), truths, candidates)
             held_out, tested = None, "a third of your pictures, another third for each order"
         most = min(most, few_shot.usable(examples, held_out))
+        if drawn:
+            learned, shown = torch.arange(most), [i for i, truth in enumerate(truths) if truth in candidates]
+        else:  # every truth is a candidate, so pictures and examples are the same rows
+            rows, others = few_shot.hold_out(examples, seed)
+            learned, shown = rows[:most], others.tolist()
         seen = []
         for point in few_shot.k_shot_curve(generator, question, candidates, examples, held_out, most, seed=seed):
             seen.append(point)
             yield refine_curve(seen, most, tested), None, None
-        used = examples[torch.arange(most)] if drawn else examples
-        fair = [i for i, truth in enumerate(truths) if truth in candidates]
+        used = examples[learned]
         adapt = functools.partial(few_shot.refined, generator, question, candidates, seed=seed)
         row, other = studio.few_shot
         refined = adapt(used, row)
@@ -117,8 +137,8 @@ def refine(
             f"Generated, {len(used)} examples": refined,
             f"MNet-MAML, {len(used)} examples": adapt(used, other),
         }
-        shown = [images[i] for i in fair]
-        cards = refine_cards(shown, [truths[i] for i in fair], candidates, adapters, encode(shown))
+        images, truths = [images[i] for i in shown], [truths[i] for i in shown]
+        cards = refine_cards(images, truths, candidates, adapters, encode(images))
         yield refine_curve(seen, most, tested), cards, str(studio.downloads.save(refined))
     except ValueError as error:
         yield error_card(str(error)), "", ""
@@ -130,14 +150,15 @@ def identify(studio: Studio, path: str | None) -> str:
         adapter = open_adapter(path, studio.generator)
     except ValueError as error:
         return error_card(str(error))
-    name = "hnet" if adapter.provenance.get("generator") == "hnet" else "hvae"  # each has an encoder of its own
+    of_hnet = adapter.provenance.get("generator") == "hnet" and studio.generator.has("hyperclip", "hnet")
+    name = "hnet" if of_hnet else "hvae"  # each has an encoder of its own
     found = studio.generator.infer_question(adapter, _RANKED, name)
     return inference(adapter, found, studio.generator)
 
 
 def example_adapter(studio: Studio, question: str) -> str:
-    """The file of an adapter for a known question: fine-tuned on drawn scenes where there are any, which is what
-    HyperCLIP was trained on, else generated."""
+    """The file of an adapter for a known question: fine-tuned on drawn scenes where there are any, as in Figure
+    3, else generated."""
     generator = studio.generator
     if not (studio.world.drawn and studio.few_shot):
         return str(studio.downloads.save(generator.generate(question)))

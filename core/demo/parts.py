@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from core.demo.ask import MAX_PICTURES
+from core.demo.ask import MAX_PICTURES, MAX_QUESTION
 from core.demo.studio import Studio
 
 DRAWN, OWN = "Drawn scenes", "My own pictures"
@@ -19,7 +19,7 @@ class Question:
         first = studio.first_question
         self.filled_for = gr.State(first)
         self.question = gr.Textbox(
-            first, label="Question", placeholder=first, elem_id=f"{tab}-question", max_length=300, lines=1
+            first, label="Question", placeholder=first, elem_id=f"{tab}-question", max_length=MAX_QUESTION, lines=1
         )
         self.answers = gr.Textbox(
             ", ".join(studio.suggest(first)),
@@ -40,7 +40,7 @@ class Question:
 
     def _fill(self, question: str, filled_for: str, answers: str) -> tuple[str, str]:
         question = " ".join((question or "").split())
-        if not question or question == filled_for:
+        if not question or question == filled_for or len(question) > MAX_QUESTION:
             return answers, filled_for
         return ", ".join(self._studio.suggest(question)), question
 

@@ -70,8 +70,23 @@ def usable(examples: Labelled, held_out: Labelled | None) -> int:
     if held_out is not None:
         return len(examples)
     if len(examples) < MIN_OWN:
-        raise ValueError(f"{len(examples)} labelled pictures; at least {MIN_OWN} are needed, a third to test with")
+        raise ValueError(
+            f"{len(examples)} labelled pictures are too few to hold any out: at least {MIN_OWN} are needed, "
+            "since a third is not learned from but tested with"
+        )
     return len(examples) - math.ceil(len(examples) / 3)
+
+
+def hold_out(examples: Labelled, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Rows of examples that must test each other: those to learn from, in order, and those held out. They are those of
+    the first order of `k_shot_curve`.
+
+    Raises:
+        ValueError: too few examples.
+    """
+    tested = len(examples) - usable(examples, None)
+    order = _orders(len(examples), seed)[0]
+    return order[tested:], order[:tested]
 
 
 def k_shot_curve(
@@ -94,8 +109,7 @@ def k_shot_curve(
     room = usable(examples, held_out)
     if not 0 <= most <= min(KS[-1], room):
         raise ValueError(f"{most} examples; allowed: 0 to {min(KS[-1], room)}")
-    rng = torch.Generator().manual_seed(seed)
-    orders = torch.stack([torch.randperm(len(examples), generator=rng) for _ in range(DRAWS)])  # (T, N)
+    orders = _orders(len(examples), seed)
     tested = len(examples) - room
     if held_out is None:
         query = _batch(generator, question, answers, examples, orders[:, :tested])
@@ -112,6 +126,12 @@ def k_shot_curve(
                 scores = task_accuracy(adapter_logits(w, query.to(w.device), generator.adapter), query.to(w.device))
             accuracy[row] = (float(scores.mean()), float(scores.min()), float(scores.max()))
         yield KShot(k, accuracy)
+
+
+def _orders(count: int, seed: int) -> Tensor:
+    """The orders (DRAWS, count) in which examples arrive."""
+    rng = torch.Generator().manual_seed(seed)
+    return torch.stack([torch.randperm(count, generator=rng) for _ in range(DRAWS)])
 
 
 def refined(
