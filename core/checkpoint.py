@@ -168,6 +168,8 @@ def load_adapter(path: Path | str) -> tuple[Tensor, AdapterConfig, dict[str, Any
         raise ValueError(f"{path}: holds no vector of weights")
     if w.shape[-1] != config.num_params:
         raise ValueError(f"{path}: {w.shape[-1]} weights, its config says {config.num_params}")
+    if not w.isfinite().all():
+        raise ValueError(f"{path}: some of its weights are infinite or not numbers")
     return w, config, header["metadata"]
 
 

@@ -310,6 +310,25 @@ def costs() -> str:
     return f"{_markdown(header, rows)}\n\nOn a CPU, threads: {', '.join(map(str, threads))}. Made by {made}."
 
 
+def demo() -> str:
+    """What the demo holds under load, and how often it is right through its API."""
+    document, accuracies = _read("app_load.json"), _read("app_accuracy.json")
+    (load,) = document["results"]
+    how, right = load["settings"], accuracies["results"]
+    waits = (
+        f"{load['visitors']} visitors ask at once, each with {load['pictures']} uploaded pictures and "
+        f"{len(how['methods'])} methods (HyperLDM with {how['steps']} steps, {how['samples']} samples), on "
+        f"{load['cores']} CPU cores:\nmedian wait {load['median']:.1f} s, 95% under {load['95%']:.1f} s, longest "
+        f"{load['longest']:.1f} s; failed: {load['failed']}. Made by {_source(document)}."
+    )
+    rows = [[f"`{r['method']}`", *(f"{100 * r[k]:.1f}" for k in ("api", "query", "support_and_query"))] for r in right]
+    table = _markdown(["method", "through the API", "Table 1's query images", "... and support images"], rows)
+    about = (
+        f"{right[0]['questions']} random test questions, through the API with {right[0]['scenes']} fresh scenes each"
+    )
+    return f"{waits}\n\n{table}\n\nAccuracy in % on {about}. Made by {_source(accuracies)}."
+
+
 PARTS = {
     "table1": table1,
     "links": links,
@@ -325,6 +344,7 @@ PARTS = {
     "costs": costs,
     "figure5": figure5_made,
     "figure6": figure6_made,
+    "demo": demo,
 }
 
 

@@ -171,6 +171,7 @@ def test_whatever_the_header_is_the_error_names_the_file(tmp_path, header):
     [
         {"v": torch.zeros(3)},
         {"w": torch.zeros(())},
+        {"w": torch.full((ADAPTER.num_params,), torch.nan)},
         {"w#0": torch.zeros(2, 3), "w#1": torch.zeros(2, 4)},
         {"w#0": torch.zeros(()), "w#1": torch.zeros(())},
     ],

@@ -230,7 +230,9 @@ def _test_result(dataset: str, record: dict[str, Any]) -> EvalResult:
     return replace(
         _result(dataset, about, "test", record["mean"], f"{record['label']} ({spread})"),
         dataset_config=record["tasks"],
-        metric_args={key: record[key] for key in ("sd", "seeds", "gamma", "n_tasks") if record[key] is not None},
+        metric_args={
+            key: record[key] for key in ("sd", "seeds", "gamma", "gammas", "n_tasks") if record.get(key) is not None
+        },
     )
 
 

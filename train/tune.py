@@ -3,7 +3,7 @@
 Every row gets the settings of `GRIDS`, five of them and Cond. HNet-MAML six; each is trained by run_all into a release
 of its own (WORK/seed-N/weights-HASH) and judged by its zero-shot accuracy on the validation tasks. What a row shares
 with the preset's own run is taken from there, so that one must be complete. Test tasks are never touched. Writes every
-setting tried to --json; what is there already is not run again. Near four hours in all on one CPU thread.
+setting tried to --json; what is there already is not run again. About three hours in all on one CPU thread.
 """
 
 from __future__ import annotations

@@ -90,8 +90,3 @@ def draw(world: World, question: str, count: int, seed: int) -> tuple[list[Image
         raise ValueError("this release knows no drawn scenes; please add pictures of your own")
     images, truths = zip(*draw_scenes_for_question(question, count, seed), strict=True)
     return list(images), list(truths)
-
-
-def truths_known(truths: Sequence[str | None]) -> bool:
-    """Whether there is anything to mark right or wrong."""
-    return any(truth is not None for truth in truths)
