@@ -287,7 +287,7 @@ def compare_tab(studio: Studio) -> None:
     button.click(compare, [text, seed], result, **PRIVATE, **MODELS)
 
 
-def results_tab() -> None:
+def results_tab(preset: str) -> None:
     directory = ROOT / "eval" / "results"
     for name, title, show in (
         ("table1", "Table 1: from the question alone", results.table1),
@@ -296,10 +296,9 @@ def results_tab() -> None:
     ):
         gr.Markdown(f"### {title}")
         document = results.read(directory, name)
-        if document is None:
-            gr.Markdown(
-                f"`python eval/{name}.py --json eval/results/{name}.json` writes these results; they are not here."
-            )
+        if document is None or document["preset"] != preset:  # those of another release say nothing of this one
+            command = f"python eval/{name}.py --preset {preset} --json eval/results/{name}.json"
+            gr.Markdown(f"`{command}` writes these results for releases of preset {preset}; they are not here.")
             continue
         gr.HTML(show(document), elem_id=f"results-{name}")
         gr.Markdown(results.source(document))
@@ -336,7 +335,7 @@ def build_demo(generator: AdapterGenerator) -> gr.Blocks:
                 with gr.Tab("Compare", id="compare"):
                     compare_tab(studio)
             with gr.Tab("Results", id="results"):
-                results_tab()
+                results_tab(generator.config["preset"])
             with gr.Tab("About", id="about"):
                 about_tab(studio)
         for name, function in endpoints(studio).items():

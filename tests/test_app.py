@@ -55,6 +55,19 @@ def picture(tmp_path):
     return path
 
 
+def test_results_of_another_preset_are_not_shown_as_this_release_s(demo):
+    import app
+
+    def shown(blocks):
+        return {block.elem_id for block in blocks.blocks.values() if str(block.elem_id).startswith("results-")}
+
+    assert shown(demo) == {"results-table1", "results-links", "results-figure5"}
+    with gr.Blocks() as other:
+        app.results_tab("metavqa")
+    assert not shown(other)
+    assert "--preset metavqa" in " ".join(str(getattr(block, "value", "")) for block in other.blocks.values())
+
+
 # Programs
 
 
