@@ -28,7 +28,7 @@ from core.demo.link import MAX_GAMMA, WRITE_JS, Shared, read_link
 from core.demo.parts import DRAWN, OWN, PRIVATE, Pictures, Question, download_of, paths_of, stops, upload
 from core.demo.refine import KS
 from core.demo.studio import Studio
-from core.demo.views import EMPTY, HEADER, inference_lead
+from core.demo.views import EMPTY, HEADER, INFERENCE
 from core.generator import MAX_SAMPLES, AdapterGenerator
 
 ROOT = Path(__file__).parent
@@ -250,8 +250,7 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
 def identify_tab(studio: Studio) -> None:
     identify = on_gpu(lambda path: pages.identify(studio, path))
     example = on_gpu(lambda question: pages.example_adapter(studio, question))
-    decoded = studio.generator.module("hyperclip_hvae").config.decoded
-    gr.Markdown(inference_lead(decoded), elem_classes="qa-lead")
+    gr.Markdown(INFERENCE, elem_classes="qa-lead")
     with gr.Row(elem_classes="qa-grid"):
         with gr.Column(elem_classes="qa-words"):
             file = gr.File(

@@ -277,11 +277,7 @@ class AdapterGenerator:
     @torch.no_grad()
     def task_probabilities(self, w: Tensor, e: Tensor, generator: str = "hvae") -> Tensor:
         """Task inference: probability (B, Q) of every question e (Q, D), given weights w (B, P)."""
-        model = self.module(f"hyperclip_{generator}")
-        if model.config.decoded and generator == "hvae":  # it knows weights as the HVAE decodes them
-            hvae = self.module("hvae")
-            w = hvae.decode(hvae.encode(w)[0])
-        return infer_task(model, w, e)
+        return infer_task(self.module(f"hyperclip_{generator}"), w, e)
 
     def infer_question(self, adapter: Adapter, count: int = 5, generator: str = "hvae") -> list[dict[str, Any]]:
         """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities."""

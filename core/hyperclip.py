@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from core.conditioning import Whitening
+from core.config import added
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,16 @@ class HyperCLIPConfig:
     activation: Literal["tanh", "softplus"] = "tanh"
     whitening: float = 1e-3  # shrinkage of `Whitening` of question embeddings
     cond_noise: float = 0.0  # in training, on whitened question embeddings
-    # Beyond the paper: what it learns from is not fine-tuned weights but what a generator decodes from their latents,
-    # with noise of up to one s.d. on them. That is what guidance asks about: decoded weights, at first far from any
-    # task's. Fine-tuned weights must then pass through the generator before they are embedded.
+    # Beyond the paper: whether it learns not from fine-tuned weights alone but also from what a generator decodes from
+    # their latents, with noise of up to one s.d. on them. That is what guidance asks about: decoded weights, at first
+    # far from any task's. They are `decoded_share` of every batch; without the others it cannot tell what fine-tuned
+    # weights are for.
     decoded: bool = False
+    decoded_share: float = added(1.0, was=1.0)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.decoded_share <= 1.0:
+            raise ValueError(f"HyperCLIPConfig: decoded_share {self.decoded_share}; allowed: 0 to 1")
 
 
 class HyperCLIP(nn.Module):

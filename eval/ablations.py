@@ -68,9 +68,10 @@ ABLATIONS = (
     Ablation("cond_multitask", "questions whitened less sharply", ("cond_hnet.cond_multitask.whitening=1e-3",)),
     Ablation("cond_multitask", "questions embedded by the end token", ("question_pooling=eos",)),
     Ablation("hvae_hyperclip", "HVAE + HyperCLIP guidance, as it is"),
-    Ablation("hvae_hyperclip", "HyperCLIP learns from fine-tuned weights", ("hyperclip.hvae.decoded=false",)),
+    Ablation("hvae_hyperclip", "HyperCLIP learns from fine-tuned weights alone", ("hyperclip.hvae.decoded=false",)),
+    Ablation("hvae_hyperclip", "HyperCLIP learns from decoded weights alone", ("hyperclip.hvae.decoded_share=1",)),
     Ablation("hnet_hyperclip", "HNet + HyperCLIP guidance, as it is"),
-    Ablation("hnet_hyperclip", "HyperCLIP learns from decoded weights", ("hyperclip.hnet.decoded=true",)),
+    Ablation("hnet_hyperclip", "HyperCLIP learns from decoded weights alone", ("hyperclip.hnet.decoded=true",)),
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
     Ablation(
         "hvae_hyperldm", "half of the questions, no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5

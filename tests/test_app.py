@@ -1,6 +1,5 @@
 """The demo on the shipped weights: through its API, and as visitors in a real browser see it."""
 
-import dataclasses
 import json
 import re
 import shutil
@@ -240,18 +239,6 @@ def test_a_release_of_another_dataset_is_served_without_drawing():
     assert "trained on **meta-vqa**" in config and "try_on_scenes" not in config and "drawn scenes" not in config
     hidden = [c["props"] for c in json.loads(config)["components"] if c["props"].get("label") == "How many scenes"]
     assert hidden and not any(props["visible"] for props in hidden)
-
-
-@pytest.mark.parametrize("decoded", [True, False])
-def test_the_page_says_what_hyperclip_learned_from(decoded):
-    import app
-
-    generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
-    model = generator.module("hyperclip_hvae")
-    model.config = dataclasses.replace(model.config, decoded=decoded)
-    config = json.dumps(app.build_demo(generator).get_config_file(), default=str)
-    assert ("It learned from weights that the HVAE decodes; fine-tuned ones pass through" in config) == decoded
-    assert ("It learned from fine-tuned weights and reads those best" in config) != decoded
 
 
 # People

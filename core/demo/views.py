@@ -126,17 +126,11 @@ def similarity_maps(questions: Sequence[str], adapters: Tensor, embeddings: Tens
     )
 
 
-def inference_lead(decoded: bool) -> str:
-    """What task inference is, by whether the HVAE's HyperCLIP learned from `decoded` weights or fine-tuned ones."""
-    learned = (
-        "It learned from weights that the HVAE decodes; fine-tuned ones pass through the HVAE before it reads them"
-        if decoded
-        else "It learned from fine-tuned weights and reads those best"
-    )
-    return (
-        "HyperCLIP embeds weights beside questions, so it can say which question an adapter answers without running it "
-        f"on a single picture. {learned}. It finds the kind of question more often than the very one."
-    )
+INFERENCE = (
+    "HyperCLIP embeds weights beside questions, so it can say which question an adapter answers without running it on "
+    "a single picture. It was trained on fine-tuned weights and reads those best; it finds the kind of question more "
+    "often than the very one."
+)
 
 
 def inference(adapter: Adapter, found: Sequence[dict[str, Any]], generator: AdapterGenerator) -> str:
