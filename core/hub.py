@@ -105,7 +105,7 @@ def push(
     """Make a model repository hold exactly these files, as one commit; returns the commit's address.
 
     Creates the repository and the branch `revision` where needed. What else the repository holds is deleted: one that
-    is no release yet (it has files, but none that is called config.json) is left alone, unless `replace`. Readers see
+    is no release of this project yet, but has files, is left alone, unless `replace`. Readers see
     the old release or the new one, never a mixture; after an interruption, large files that arrived are not sent again.
 
     Raises:
@@ -123,7 +123,7 @@ def push(
             api.create_branch(repo, branch=revision, exist_ok=True)
         there = set(api.list_repo_files(repo, revision=revision)) - {".gitattributes", CARD}
         stale = there - files.keys()
-        if stale and CONFIG not in there and not replace:
+        if stale and not replace and not (CONFIG in there and _is_release(api, repo, revision)):
             raise HubError(
                 f"Hub repository {repo!r} holds {len(there)} files that are no release of ours, such as "
                 f"{min(stale)!r}, and pushing would delete them; choose another repository, or pass --replace"
@@ -133,6 +133,15 @@ def push(
             *(CommitOperationAdd(path, file) for path, file in files.items()),
         ]
         return api.create_commit(repo, operations, commit_message="Upload weights", revision=revision).commit_url
+
+
+def _is_release(api: HfApi, repo: str, revision: str | None) -> bool:
+    """Whether a repository's config.json is one of this project's: other libraries' models have a file so called."""
+    try:
+        config = json.loads(Path(api.hf_hub_download(repo, CONFIG, revision=revision)).read_text())
+    except ValueError:
+        return False
+    return isinstance(config, dict) and {"format_version", "adapter"} <= config.keys()
 
 
 @contextlib.contextmanager

@@ -70,14 +70,17 @@ def test_repository_holds_exactly_the_release(hub, release):
     assert same(pull(REPO), release)
 
 
-def test_a_repository_of_something_else_is_left_alone(hub, release):
+@pytest.mark.parametrize("config", [None, b'{"model_type": "bert"}', b"not JSON"])
+def test_a_repository_of_something_else_is_left_alone(hub, release, config):
     hub.repos.clear()
     hub_api = HfApi()
     hub_api.create_repo(REPO)
     hub_api.upload_file(path_or_fileobj=b"theirs", path_in_repo="thesis.txt", repo_id=REPO)
+    if config is not None:
+        hub_api.upload_file(path_or_fileobj=config, path_in_repo="config.json", repo_id=REPO)
     with pytest.raises(HubError, match=r"thesis.txt.*--replace"):
         send(release)
-    assert "thesis.txt" in hub.files(REPO) and "config.json" not in hub.files(REPO)
+    assert "thesis.txt" in hub.files(REPO) and "mnet_maml.safetensors" not in hub.files(REPO)
     send(release, replace=True)
     assert "thesis.txt" not in hub.files(REPO) and same(pull(REPO), release)
 

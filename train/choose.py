@@ -1,7 +1,7 @@
 """Make every choice that is left on validation tasks, and write OUTPUT/config.json.
 
 Chooses gamma and the number of averaged samples for HyperLDM, starting scale, steps and rate for HyperCLIP guidance,
-and the few-shot rate, for whatever models OUTPUT holds. Test tasks decide nothing. For emoji 5.5 minutes on
+and the few-shot rate, for whatever models OUTPUT holds. Test tasks decide nothing. For emoji 6.5 minutes on
 one CPU thread.
 """
 

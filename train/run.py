@@ -73,9 +73,7 @@ class Run:
     flags: tuple[str, ...] = ()  # what chose preset, dataset and settings, to say how a release was made
     processes: Processes = field(default_factory=Processes)
     loops: dict[str, tuple[int, float]] = field(default_factory=dict)  # by stage: steps made here, and their seconds
-    identities: dict[str, str] = field(
-        default_factory=dict
-    )  # by stage, where run_all.py runs it: see `graph.identities`
+    identities: dict[str, str] = field(default_factory=dict)  # by stage, set by run_all.py: see `graph.identities`
 
     @property
     def scratch(self) -> Path:
