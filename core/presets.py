@@ -137,7 +137,7 @@ class Preset:
     maml: dict[str, MamlConfig] = field(default_factory=dict)  # by row
     adaptations: dict[str, AdaptationConfig] = field(default_factory=dict)  # by generator: hvae, hnet
     hvae_training: HVAETraining = HVAETraining()
-    hyperclip_training: HyperCLIPTraining = HyperCLIPTraining()
+    hyperclip_training: dict[str, HyperCLIPTraining] = field(default_factory=dict)  # by generator
     diffusion: DiffusionTraining = DiffusionTraining()
     guidance: dict[str, GuidanceConfig] = field(default_factory=dict)  # by generator
     sampling: SamplingConfig = SamplingConfig()
@@ -176,6 +176,7 @@ _EMOJI = Preset(
         "hvae": HyperCLIPConfig(whitening=1e-4, cond_noise=1.0, decoded=True, decoded_share=0.25),
         "hnet": HyperCLIPConfig(whitening=1e-4, cond_noise=1.0),
     },
+    hyperclip_training={"hvae": HyperCLIPTraining(), "hnet": HyperCLIPTraining()},
     hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v", whitening=1e-4, cond_noise=1.5),
     diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0, infer_descriptors=True),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
@@ -216,7 +217,7 @@ _METAVQA = Preset(
     hvae_training=HVAETraining(steps=_epochs(2000, 32), lr=1e-4, batch=32),
     # Appendix A.7.2
     hyperclip={"hvae": HyperCLIPConfig(), "hnet": HyperCLIPConfig()},
-    hyperclip_training=HyperCLIPTraining(steps=_epochs(600, 64), weight_decay=0.0),
+    hyperclip_training={g: HyperCLIPTraining(steps=_epochs(600, 64), weight_decay=0.0) for g in ("hvae", "hnet")},
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
     # Appendix A.7.3, whose "128 epochs" must mean the batch
     hyperldm=HyperLDMConfig(),
@@ -244,7 +245,7 @@ _PRESETS: dict[str, Preset] = {
         maml={row: replace(c, steps=4, tasks=8, examples=24) for row, c in _EMOJI.maml.items()},
         adaptations={g: replace(c, draws=2, steps=5) for g, c in _EMOJI.adaptations.items()},
         hvae_training=HVAETraining(steps=20),
-        hyperclip_training=HyperCLIPTraining(steps=20),
+        hyperclip_training={g: HyperCLIPTraining(steps=20) for g in _EMOJI.hyperclip_training},
         diffusion=DiffusionTraining(
             steps=30, batch=32, behaviour_weight=1.0, behaviour_tasks=8, infer_descriptors=True
         ),
@@ -271,7 +272,7 @@ def shortened(preset: Preset, share: float) -> Preset:
         multitask={row: cut(config) for row, config in preset.multitask.items()},
         maml={row: cut(config) for row, config in preset.maml.items()},
         hvae_training=cut(preset.hvae_training),
-        hyperclip_training=cut(preset.hyperclip_training),
+        hyperclip_training={g: cut(config) for g, config in preset.hyperclip_training.items()},
         diffusion=cut(preset.diffusion),
     )
 

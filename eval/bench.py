@@ -202,7 +202,7 @@ def bench_hvae(bench: Bench) -> tuple[float, float]:
 
 def bench_hyperclip(bench: Bench) -> tuple[float, float]:
     """A step of HyperCLIP. The plain loop embeds weights one by one and contrasts each with all questions."""
-    batch, adapter = bench.preset.hyperclip_training.batch, bench.preset.adapter
+    batch, adapter = bench.preset.hyperclip_training["hvae"].batch, bench.preset.adapter
     model = HyperCLIP(bench.preset.hyperclip["hvae"], adapter.num_params, adapter.dim).to(bench.device)
     w = torch.randn(batch, adapter.num_params, device=bench.device)
     e = F.normalize(torch.randn(batch, adapter.dim, device=bench.device), dim=-1)

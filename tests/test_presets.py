@@ -48,7 +48,7 @@ def test_steps_are_the_papers_epochs():
     }
     for row, config in {**PAPER.multitask, **PAPER.maml}.items():
         assert config.steps * 32 / 870 == pytest.approx(epochs[row], rel=1e-3) and config.tasks == 32
-    training = (PAPER.hvae_training, 2000), (PAPER.hyperclip_training, 600), (PAPER.diffusion, 1000)
+    training = (PAPER.hvae_training, 2000), (PAPER.hyperclip_training["hvae"], 600), (PAPER.diffusion, 1000)
     assert all(c.steps * c.batch / 870 == pytest.approx(n, rel=1e-3) for c, n in training)
 
 

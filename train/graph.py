@@ -180,7 +180,7 @@ def build(preset: Preset) -> dict[str, Stage]:
                 f"hyperclip_{name}",
                 functools.partial(train.hyperclip.run, generator=name),
                 (*needs, f"adaptations_{name}"),
-                lambda p, name=name: [p.hyperclip[name], p.hyperclip_training, *_questions(p)],
+                lambda p, name=name: [p.hyperclip[name], p.hyperclip_training[name], *_questions(p)],
                 _file(f"hyperclip_{name}"),
                 format=_TRAINED,
             )

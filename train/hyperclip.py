@@ -28,7 +28,7 @@ from train.run import Run, open_run, parser
 
 def run(run: Run, generator: str) -> dict[str, float]:
     """Train on the weights of one generator's adaptations; returns loss and top-1 of matching within training tasks."""
-    training, stage = run.preset.hyperclip_training, f"hyperclip_{generator}"
+    training, stage = run.preset.hyperclip_training[generator], f"hyperclip_{generator}"
     config = run.preset.hyperclip[generator]
     module, decode = load_generator(run, generator)
     latents = training_latents(run, generator)  # (draws, T, Z)

@@ -80,7 +80,7 @@ def steps_of(preset: Preset, stage: str) -> int:
     if stage == "hvae":
         return preset.hvae_training.steps
     if stage.startswith("hyperclip_"):
-        return preset.hyperclip_training.steps
+        return preset.hyperclip_training[stage.removeprefix("hyperclip_")].steps
     return preset.diffusion.steps if stage.endswith("_hyperldm") else 0
 
 
@@ -97,8 +97,9 @@ def cost_key(preset: Preset, stage: str) -> str:
     if stage == "hvae":
         sizes += [preset.hvae, replace(preset.hvae_training, steps=1)]
     elif stage.startswith(("hyperclip_", "latents_")):
-        hyperclip = preset.hyperclip[stage.rpartition("_")[2]]
-        sizes += [preset.hvae, hyperclip, replace(preset.hyperclip_training, steps=1)]
+        generator = stage.rpartition("_")[2]
+        training = replace(preset.hyperclip_training[generator], steps=1)
+        sizes += [preset.hvae, preset.hyperclip[generator], training]
     elif stage.endswith("_hyperldm"):
         sizes += [preset.hvae, preset.hyperldm, replace(preset.diffusion, steps=1)]
     elif stage == "choose":
@@ -168,7 +169,7 @@ def _memory(preset: Preset, stage: str, device: torch.device) -> float:
         copies = 10 * preset.hvae_training.batch
     elif stage.startswith("hyperclip_"):
         values += frozen + (draws if generator == "hvae" else 0)
-        copies = 6 * preset.hyperclip_training.batch + 2 * train_tasks  # these are ranked at the end
+        copies = 6 * preset.hyperclip_training[generator].batch + 2 * train_tasks  # these are ranked at the end
     elif stage.endswith("_hyperldm"):
         values += own + frozen + (draws if generator == "hvae" else 0)  # and the average of the denoiser
         copies = 8 * preset.diffusion.behaviour_tasks if preset.diffusion.behaviour_weight else 2 * 87

@@ -94,16 +94,16 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "hvae_hyperclip": (
         ("hyperclip.hvae.whitening=1e-3",),
-        ("hyperclip.hvae.whitening=1e-3", "hyperclip_training.lr=1e-3"),
+        ("hyperclip.hvae.whitening=1e-3", "hyperclip_training.hvae.lr=1e-3"),
         ("hyperclip.hvae.whitening=1e-3", "hyperclip.hvae.cond_noise=0.5"),
-        ("hyperclip.hvae.whitening=1e-3", "hyperclip_training.steps=4500"),
+        ("hyperclip.hvae.whitening=1e-3", "hyperclip_training.hvae.steps=4500"),
         ("hyperclip.hvae.whitening=1e-4",),
     ),
     "hnet_hyperclip": (
         ("hyperclip.hnet.whitening=1e-3",),
-        ("hyperclip.hnet.whitening=1e-3", "hyperclip_training.lr=1e-3"),
+        ("hyperclip.hnet.whitening=1e-3", "hyperclip_training.hnet.lr=1e-3"),
         ("hyperclip.hnet.whitening=1e-3", "hyperclip.hnet.cond_noise=0.5"),
-        ("hyperclip.hnet.whitening=1e-3", "hyperclip_training.steps=4500"),
+        ("hyperclip.hnet.whitening=1e-3", "hyperclip_training.hnet.steps=4500"),
         ("hyperclip.hnet.whitening=1e-4",),
     ),
     "hvae_hyperldm": (
