@@ -29,8 +29,14 @@ class HyperCLIPConfig:
     # weights are for.
     decoded: bool = False
     decoded_share: float = added(1.0, was=1.0)
+    # Beyond the paper: weights are projected on this many of their principal components, each scaled to unit variance,
+    # before the first layer. A few hundred tasks in thousands of coordinates are learned by heart, and a cosine that
+    # knows weights by heart leads guidance astray. 0 leaves weights as they are but for centre and scale.
+    components: int = added(0, was=0)
 
     def __post_init__(self) -> None:
+        if self.components < 0:
+            raise ValueError(f"HyperCLIPConfig: components {self.components}; allowed: 0 (none) or more")
         if not 0.0 <= self.decoded_share <= 1.0:
             raise ValueError(f"HyperCLIPConfig: decoded_share {self.decoded_share}; allowed: 0 to 1")
 
@@ -38,29 +44,56 @@ class HyperCLIPConfig:
 class HyperCLIP(nn.Module):
     """CLIP_H: adapted weights (B, P) to unit embeddings e^(H) (B, D) in the space of question embeddings.
 
-    Weights are standardised by buffers, and questions are compared after whitening: as they come, two questions of one
-    kind have nearly the same direction.
+    Weights are standardised by buffers, or projected on their principal components (`config.components`). Questions are
+    compared after whitening: as they come, two questions of one kind have nearly the same direction.
     """
 
     def __init__(self, config: HyperCLIPConfig, num_params: int, dim: int) -> None:
         super().__init__()
         self.config, self.num_params, self.dim = config, num_params, dim
-        self.hidden = nn.Linear(num_params, config.hidden)
+        if config.components > num_params:
+            raise ValueError(f"HyperCLIP: {config.components} components of {num_params} weights; allowed: as many")
+        self.hidden = nn.Linear(config.components or num_params, config.hidden)
         self.out = nn.Linear(config.hidden, dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.register_buffer("w_mean", torch.zeros(num_params))
-        self.register_buffer("w_std", torch.ones(num_params))
+        if config.components:
+            self.register_buffer("projection", torch.eye(num_params, config.components))
+        else:
+            self.register_buffer("w_std", torch.ones(num_params))
         self.condition = Whitening(dim, config.whitening, config.cond_noise)
 
     def set_statistics(self, mean: Tensor, std: Tensor, e: Tensor) -> None:
-        """Mean and s.d. (P,) of adapted weights, and training questions e (tasks, D)."""
+        """Mean and s.d. (P,) of weights, for a model without components, and training questions e (tasks, D)."""
         self.w_mean.copy_(mean)
         self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
         self.condition.fit(e)
 
+    @torch.no_grad()
+    def set_components(self, w: Tensor, e: Tensor) -> None:
+        """Principal components of weights w (n, P) like those to come, and training questions e (tasks, D).
+
+        Raises:
+            ValueError: fewer weights than components.
+        """
+        K = self.config.components
+        if len(w) <= K:
+            raise ValueError(f"HyperCLIP: {K} components need more than {K} weights, got {len(w)}")
+        mean = w.mean(0)
+        _, singular, directions = torch.svd_lowrank(w - mean, q=K, niter=4)  # the spectrum falls fast enough
+        std = singular / math.sqrt(len(w))
+        self.w_mean.copy_(mean)
+        self.projection.copy_(directions / std.clamp(min=float(std[0]) * 1e-4 + 1e-8))
+        self.condition.fit(e)
+
     def forward(self, w: Tensor) -> Tensor:
         activation = torch.tanh if self.config.activation == "tanh" else F.softplus
-        return F.normalize(self.out(activation(self.hidden((w - self.w_mean) / self.w_std))), dim=-1)
+        if self.config.components:
+            with torch.autocast(w.device.type, enabled=False):  # it makes much of small differences
+                x = (w.float() - self.w_mean) @ self.projection
+        else:
+            x = (w - self.w_mean) / self.w_std
+        return F.normalize(self.out(activation(self.hidden(x))), dim=-1)
 
     def embed_questions(self, e: Tensor) -> Tensor:
         """Question embeddings (B, D), whitened and unit, ready to be compared with `forward`'s output."""

@@ -69,9 +69,20 @@ ABLATIONS = (
     Ablation("cond_multitask", "questions embedded by the end token", ("question_pooling=eos",)),
     Ablation("hvae_hyperclip", "HVAE + HyperCLIP guidance, as it is"),
     Ablation("hvae_hyperclip", "HyperCLIP learns from fine-tuned weights alone", ("hyperclip.hvae.decoded=false",)),
-    Ablation("hvae_hyperclip", "HyperCLIP learns from decoded weights alone", ("hyperclip.hvae.decoded_share=1",)),
+    Ablation("hvae_hyperclip", "HyperCLIP reads all weights, not components", ("hyperclip.hvae.components=0",)),
+    Ablation(
+        "hvae_hyperclip",
+        "fine-tuned weights alone, and all of them (the paper's way)",
+        ("hyperclip.hvae.components=0", "hyperclip.hvae.decoded=false"),
+    ),
     Ablation("hnet_hyperclip", "HNet + HyperCLIP guidance, as it is"),
-    Ablation("hnet_hyperclip", "HyperCLIP learns from decoded weights alone", ("hyperclip.hnet.decoded=true",)),
+    Ablation("hnet_hyperclip", "HyperCLIP learns from weights without noise", ("hyperclip.hnet.decoded=false",)),
+    Ablation("hnet_hyperclip", "HyperCLIP reads all weights, not components", ("hyperclip.hnet.components=0",)),
+    Ablation(
+        "hnet_hyperclip",
+        "weights without noise, and all of them (the paper's way)",
+        ("hyperclip.hnet.components=0", "hyperclip.hnet.decoded=false"),
+    ),
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
     Ablation(
         "hvae_hyperldm", "half of the questions, no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5

@@ -109,6 +109,33 @@ def test_hyperclip_infers_the_task():
     torch.testing.assert_close(probability.sum(-1), torch.ones(12))
 
 
+def test_hyperclip_reads_principal_components():
+    torch.manual_seed(0)
+    e = torch.nn.functional.normalize(torch.randn(12, 16), dim=-1)
+    scale = torch.tensor([20.0, 9.0, 5.0, 3.0, *[0.1] * 36])
+    w = 2 + scale * torch.randn(300, 40) @ torch.linalg.qr(torch.randn(40, 40)).Q
+    model = HyperCLIP(HyperCLIPConfig(hidden=8, components=4), num_params=40, dim=16)
+    model.set_components(w, e)
+    x = (w - model.w_mean) @ model.projection
+    torch.testing.assert_close(x.mT.cov(correction=0), torch.eye(4), rtol=0, atol=1e-4)
+    directions = torch.linalg.svd(w - w.mean(0), full_matrices=False).Vh[:4]
+    cosine = torch.nn.functional.normalize(model.projection, dim=0).mT @ directions.mT
+    torch.testing.assert_close(cosine.abs(), torch.eye(4), rtol=0, atol=1e-3)
+    assert model.hidden.in_features == 4 and model(w).shape == (300, 16)
+    across = torch.linalg.svd(w - w.mean(0), full_matrices=False).Vh[10]  # what no component holds is not seen
+    torch.testing.assert_close(model(w + across), model(w), rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match="4 components need more than 4 weights, got 3"):
+        model.set_components(w[:3], e)
+    with pytest.raises(ValueError, match="50 components of 40 weights"):
+        HyperCLIP(HyperCLIPConfig(hidden=8, components=50), num_params=40, dim=16)
+
+
+@pytest.mark.parametrize("options", [{"components": -1}, {"decoded_share": 1.5}])
+def test_hyperclip_refuses_settings_out_of_range(options):
+    with pytest.raises(ValueError, match="allowed: 0"):
+        HyperCLIPConfig(**options)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_guidance_raises_the_cosine_of_each_task_alone(optimizer):
     model, e = trained_hyperclip()

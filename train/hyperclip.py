@@ -1,13 +1,15 @@
 """Train HyperCLIP, the CLIP encoder of weights (Section 4.1, Algorithm 1).
 
 Needs adaptations and their generator (hvae or hnet_maml); writes OUTPUT/hyperclip_GENERATOR.safetensors. Contrasts
-weights with the embeddings of their questions: fine-tuned weights as in the paper, with `decoded` also decoded ones.
+weights with the embeddings of their questions: fine-tuned weights as in the paper, with `decoded` also decoded ones,
+and with `components` their principal components.
 A minute on two CPU cores.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 if __package__ in (None, ""):  # so that the script runs from the repository's root
@@ -25,37 +27,63 @@ from train.latents import load_generator, training_latents
 from train.optim import adam, cosine_decay
 from train.run import Run, open_run, parser
 
+_COMPONENT_DRAWS = 2  # of all tasks: what principal components are taken of
+
+
+class TrainingWeights:
+    """What HyperCLIP learns from: adapted weights, and in their stead, for a share, what a generator decodes from
+    their latents with noise of up to one s.d. on these."""
+
+    def __init__(self, run: Run, generator: str) -> None:
+        config = run.preset.hyperclip[generator]
+        module, self.decode = load_generator(run, generator)
+        self.latents = training_latents(run, generator)  # (draws, T, Z)
+        self.spread = self.latents.flatten(0, 1).std(0)
+        self.adapted = self.decoded = Adaptations(self.latents.unbind(), run.device, module)
+        if generator == "hvae":
+            self.adapted = Adaptations(load_adaptations(run, generator), run.device)
+        self.share = config.decoded_share if config.decoded else 0.0
+
+    @torch.no_grad()
+    def __call__(self, draw: Tensor, task: Tensor, rng: torch.Generator) -> Tensor:
+        """Weights (B, P): row b is draw `draw[b]` of training task `task[b]`; the first ones are decoded with noise."""
+        noisy = round(self.share * len(task))
+        w = self.adapted(draw[noisy:], task[noisy:])
+        if not noisy:
+            return w
+        amount = torch.rand(noisy, 1, generator=rng)
+        noise = (amount * torch.randn(noisy, len(self.spread), generator=rng)).to(w.device)
+        return torch.cat([self.decode(self.latents[draw[:noisy], task[:noisy]] + self.spread * noise), w])
+
+    def sample(self, rng: torch.Generator) -> Tensor:
+        """Some draws of all tasks, in random order."""
+        draws, tasks = self.latents.shape[:2]
+        order = lambda: torch.randperm(tasks, generator=rng)
+        return torch.cat([self(torch.full((tasks,), d), order(), rng) for d in range(min(_COMPONENT_DRAWS, draws))])
+
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and s.d. (P,) without noise."""
+        if self.share in (0.0, 1.0) or self.adapted is self.decoded:
+            return (self.decoded if self.share == 1.0 else self.adapted).moments()
+        (mean_a, std_a), (mean_d, std_d) = self.adapted.moments(), self.decoded.moments()
+        mean = self.share * mean_d + (1 - self.share) * mean_a
+        square = self.share * (std_d**2 + mean_d**2) + (1 - self.share) * (std_a**2 + mean_a**2)
+        return mean, (square - mean**2).clamp(min=0).sqrt()
+
 
 def run(run: Run, generator: str) -> dict[str, float]:
     """Train on the weights of one generator's adaptations; returns loss and top-1 of matching within training tasks."""
     training, stage = run.preset.hyperclip_training[generator], f"hyperclip_{generator}"
-    config = run.preset.hyperclip[generator]
-    module, decode = load_generator(run, generator)
-    latents = training_latents(run, generator)  # (draws, T, Z)
-    spread = latents.flatten(0, 1).std(0)
-    adapted = decoded = Adaptations(latents.unbind(), run.device, module)
-    if generator == "hvae":
-        adapted = Adaptations(load_adaptations(run, generator), run.device)
-    share = config.decoded_share if config.decoded else 0.0
+    weights = TrainingWeights(run, generator)
     rows, question = run.described, run.train_batch.question
-    torch.manual_seed(run.generator(stage, "init").initial_seed())
-    model = HyperCLIP(config, run.preset.adapter.num_params, run.preset.adapter.dim).to(run.device)
-    model.set_statistics(*_mixed_moments(adapted, decoded, share), question[rows])
+    model = _model(run, generator, weights)
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     schedule = cosine_decay(optimizer, training.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for _, rng in run.steps(stage, training.steps, state):
-        chosen = rows[
-            torch.randperm(len(rows), generator=rng)[: training.batch]
-        ]  # a task at most once: no false negatives
-        draw = torch.randint(len(adapted), (len(chosen),), generator=rng)
-        noisy = round(share * len(chosen))  # these are decoded with noise, the others as they were fine-tuned
-        w = adapted(draw[noisy:], chosen[noisy:])
-        if noisy:
-            amount = torch.rand(noisy, 1, generator=rng)
-            noise = (amount * torch.randn(noisy, len(spread), generator=rng)).to(run.device)
-            with torch.no_grad():
-                w = torch.cat([decode(latents[draw[:noisy], chosen[:noisy]] + spread * noise), w])
+        # a task at most once: no false negatives
+        chosen = rows[torch.randperm(len(rows), generator=rng)[: training.batch]]
+        w = weights(torch.randint(weights.latents.shape[0], (len(chosen),), generator=rng), chosen, rng)
         with run.autocast():
             embedded, asked = model(w), model.embed_questions(question[chosen])
         loss = hyperclip_loss(embedded.float(), asked.float(), model.logit_scale)
@@ -65,21 +93,28 @@ def run(run: Run, generator: str) -> dict[str, float]:
         schedule.step()
     model.eval()
     with torch.no_grad():
-        cosine = model(adapted.tasks(0, rows)) @ model.embed_questions(question[rows]).mT
+        cosine = model(weights.adapted.tasks(0, rows)) @ model.embed_questions(question[rows]).mT
     rank = ranks(cosine, torch.arange(len(rows), device=run.device)).float()
     metrics = {"loss": float(loss.detach()), "train_top1": float((rank == 1).float().mean())}
     save_module(run.output / f"{stage}.safetensors", model, {"row": stage, "seed": run.seed, **metrics})
     return metrics
 
 
-def _mixed_moments(adapted: Adaptations, decoded: Adaptations, share: float) -> tuple[Tensor, Tensor]:
-    """Mean and s.d. (P,) of weights of which a share is decoded."""
-    if share in (0.0, 1.0) or adapted is decoded:
-        return (decoded if share == 1.0 else adapted).moments()
-    (mean_a, std_a), (mean_d, std_d) = adapted.moments(), decoded.moments()
-    mean = share * mean_d + (1 - share) * mean_a
-    square = share * (std_d**2 + mean_d**2) + (1 - share) * (std_a**2 + mean_a**2)
-    return mean, (square - mean**2).clamp(min=0).sqrt()
+def _model(run: Run, generator: str, weights: TrainingWeights) -> HyperCLIP:
+    """A fresh model with the statistics of the training weights and questions."""
+    config, stage = run.preset.hyperclip[generator], f"hyperclip_{generator}"
+    questions, sample = run.train_batch.question[run.described], None
+    if config.components:
+        sample = weights.sample(run.generator(stage, "components"))
+        # Small datasets have fewer.
+        config = replace(config, components=min(config.components, len(sample) // 2, sample.shape[1]))
+    torch.manual_seed(run.generator(stage, "init").initial_seed())
+    model = HyperCLIP(config, run.preset.adapter.num_params, run.preset.adapter.dim).to(run.device)
+    if sample is None:
+        model.set_statistics(*weights.moments(), questions)
+    else:
+        model.set_components(sample, questions)
+    return model
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -170,6 +170,7 @@ def _memory(preset: Preset, stage: str, device: torch.device) -> float:
     elif stage.startswith("hyperclip_"):
         values += frozen + (draws if generator == "hvae" else 0)
         copies = 6 * preset.hyperclip_training[generator].batch + 2 * train_tasks  # these are ranked at the end
+        copies += 4 * train_tasks if preset.hyperclip[generator].components else 0
     elif stage.endswith("_hyperldm"):
         values += own + frozen + (draws if generator == "hvae" else 0)  # and the average of the denoiser
         copies = 8 * preset.diffusion.behaviour_tasks if preset.diffusion.behaviour_weight else 2 * 87
