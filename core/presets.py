@@ -173,7 +173,7 @@ _EMOJI = Preset(
     adaptations={"hvae": AdaptationConfig(lr=1.0, subspace=True), "hnet": AdaptationConfig(lr=1.0, draws=4)},
     hvae_training=HVAETraining(steps=3000),
     hyperclip={
-        "hvae": HyperCLIPConfig(whitening=1e-3, cond_noise=1.0, decoded=True, decoded_share=0.5, components=64),
+        "hvae": HyperCLIPConfig(whitening=1e-4, cond_noise=1.0, decoded=True, decoded_share=0.5, components=64),
         "hnet": HyperCLIPConfig(whitening=1e-3, cond_noise=1.0, decoded=True, components=64),
     },
     hyperclip_training={"hvae": HyperCLIPTraining(), "hnet": HyperCLIPTraining()},
