@@ -49,8 +49,8 @@ def start_and_decoder(
 
 def _adapter(generator: AdapterGenerator, row: str, seed: int) -> Tensor:
     """The weights (P,) of a row that has one adapter for all questions."""
-    if row == "clip":  # a fresh adapter, the base model without any meta-training
-        return init_adapter(generator.adapter, torch.Generator().manual_seed(seed))
+    if row == "clip":  # a fresh adapter, the base model without any meta-training; another for every training seed
+        return init_adapter(generator.adapter, torch.Generator().manual_seed(generator.config.get("seed", 0) + seed))
     w, _, _ = load_adapter(generator.directory / f"{row}.safetensors")
     return w
 

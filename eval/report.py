@@ -24,7 +24,7 @@ from core.presets import get_preset
 from eval.table1 import label_of
 from train.graph import build
 from train.plan import cost_key, duration, estimates, steps_of
-from train.tune import chosen
+from train.tune import chosen, method_of
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "eval" / "results"
@@ -243,7 +243,8 @@ def tuning() -> str:
         best = chosen(tried)
         cells = []
         for r in tried:
-            setting = ", ".join(re.sub(rf"^\w+\.{row}\.", "", s) for s in r["setting"])
+            own = rf"^\w+\.({row}|{method_of(row)[1]})\."  # a configuration of this row's or its generator's own
+            setting = ", ".join(re.sub(own, "", s) for s in r["setting"])
             mark = "**" if r is best else ""
             cells.append(f"{setting}: {mark}{100 * r['val_accuracy']:.1f}{mark}")
         rows.append([row, *cells])

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from core import few_shot
 from core import generator as module
 from core.data.emoji_vqa import draw_scenes_for_question
 from core.generator import Adapter, AdapterGenerator
@@ -37,6 +38,14 @@ def test_seed_decides_and_gamma_zero_ignores_the_question(generator):
     assert torch.equal(w(seed=1), w(seed=1)) and not torch.equal(w(seed=1), w(seed=2))
     assert torch.allclose(w(gamma=0.0), w("How many fruits are there?", gamma=0.0), atol=1e-5)
     assert not torch.allclose(w(), w("How many fruits are there?"), atol=1e-5)
+
+
+def test_few_shot_clip_starts_from_the_training_seed(tiny):
+    releases = [AdapterGenerator.from_pretrained(tiny / "seed-0" / "weights") for _ in range(2)]
+    releases[1].config["seed"] = 1
+    starts = [few_shot.start_and_decoder(release, "clip", torch.zeros(2, 256))[0] for release in releases]
+    assert starts[0].shape == (2, releases[0].adapter.num_params) and not torch.equal(*starts)
+    assert torch.equal(few_shot.start_and_decoder(releases[0], "clip", torch.zeros(2, 256), seed=1)[0], starts[1])
 
 
 def test_one_question_alone_or_among_others_is_the_same(generator):
