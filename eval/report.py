@@ -22,6 +22,7 @@ import torch
 
 from core.presets import get_preset
 from eval.table1 import label_of
+from eval.task_inference import LABELS
 from train.graph import build
 from train.plan import cost_key, duration, estimates, steps_of
 from train.tune import chosen, method_of
@@ -166,10 +167,10 @@ def inference() -> str:
     lines = list(dict.fromkeys(key[:3] for key in cell))
     names = {"test": "the test questions", "all": "all questions"}
     rows = [
-        [f"{row}, among {names[which]} ({n})", *(_percent(cell[which, n, row, metric]) for metric in metrics)]
+        [f"{LABELS[row]}, among {names[which]} ({n})", *(_percent(cell[which, n, row, metric]) for metric in metrics)]
         for which, n, row in lines
     ]
-    return _markdown(["encoder", *metrics], rows) + f"\n\n{_RANKING}\n\nMade by {_source(document)}."
+    return _markdown(["HyperCLIP of the", *metrics], rows) + f"\n\n{_RANKING}\n\nMade by {_source(document)}."
 
 
 def descriptors() -> str:

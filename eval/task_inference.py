@@ -1,8 +1,9 @@
-"""Task inference (Figure 3): which question do fine-tuned weights answer? HyperCLIP ranks the candidates.
+"""Task inference (Figure 3): which question do given weights answer? HyperCLIP ranks the candidates.
 
 Fine-tunes weights on the support set of every test task, at the rate that validation tasks chose, from what HyperCLIP
 saw in training: the MNet-MAML initialisation for its encoder beside the HVAE, the latent of HNet-MAML for that beside
-the HNet. Then ranks the test questions, and those of training, validation and test together. Needs a release
+the HNet. Beside these, weights that HyperLDM generates from the task's question, as in the demo. Then ranks the test
+questions, and those of training, validation and test together. Needs a release
 directory; encodes images on the first use, then caches them. With --json and --plot writes the results and the
 picture. Under a minute a release on one CPU core.
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that `python eval/task_inference.py` works from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -30,26 +32,49 @@ from eval.common import open_release, write_results
 from eval.rows import chosen_few_shot
 
 CHUNK = 128
-ENCODERS = {"hvae": "mnet_maml", "hnet": "hnet_maml"}  # by generator: the few-shot row that makes its weights
-COLOURS = {"hyperclip_hvae": "#4f46e5", "hyperclip_hnet": "#0d9488", "chance": "#9aa5b1"}
 METRICS = ("top-1", "top-5", "reciprocal rank", "family of top-1")
 
 
-def available(generator: AdapterGenerator, name: str) -> bool:
+@dataclass(frozen=True)
+class Line:
+    """HyperCLIP of a generator, and the weights that it is given: of a few-shot row, or else those of HyperLDM."""
+
+    row: str
+    label: str
+    generator: str
+    few_shot: str | None
+    colour: str
+
+
+LINES = (
+    Line("hyperclip_hvae", "HVAE, fine-tuned weights", "hvae", "mnet_maml", "#4f46e5"),
+    Line("hyperclip_hvae_generated", "HVAE, generated weights", "hvae", None, "#a5a0f3"),
+    Line("hyperclip_hnet", "HNet, fine-tuned weights", "hnet", "hnet_maml", "#0d9488"),
+    Line("hyperclip_hnet_generated", "HNet, generated weights", "hnet", None, "#86cbc4"),
+)
+LABELS = {line.row: line.label for line in LINES} | {"chance": "chance"}
+COLOURS = {line.row: line.colour for line in LINES} | {"chance": "#9aa5b1"}
+
+
+def available(generator: AdapterGenerator, line: Line) -> bool:
     """Whether a release holds an encoder, and what makes weights for it."""
-    return (
-        generator.has("hyperclip", name)
-        and generator.has(ENCODERS[name])
-        and f"few_shot_{ENCODERS[name]}" in generator.config["choices"]
-    )
+    if not generator.has("hyperclip", line.generator):
+        return False
+    if line.few_shot is None:
+        return generator.has("hyperldm", line.generator)
+    return generator.has(line.few_shot) and f"few_shot_{line.few_shot}" in generator.config["choices"]
 
 
-def probabilities(generator: AdapterGenerator, name: str, support: TaskBatch, questions: Tensor) -> Tensor:
-    """Probability (T, Q) of every question e (Q, D) for weights fine-tuned on support sets."""
+def probabilities(generator: AdapterGenerator, line: Line, support: TaskBatch, questions: Tensor) -> Tensor:
+    """Probability (T, Q) of every question e (Q, D) for weights fine-tuned on support sets, or generated."""
     result = []
-    for first in tqdm(range(0, len(support), CHUNK), desc=f"fine-tuning {ENCODERS[name]}", leave=False):
-        w = chosen_few_shot(generator, support[first : first + CHUNK], ENCODERS[name])
-        result.append(generator.task_probabilities(w, questions, name))
+    for first in tqdm(range(0, len(support), CHUNK), desc=line.label, leave=False):
+        tasks = support[first : first + CHUNK]
+        if line.few_shot:
+            w = chosen_few_shot(generator, tasks, line.few_shot)
+        else:
+            w = generator.weights(tasks.question, "hyperldm", generator=line.generator)
+        result.append(generator.task_probabilities(w, questions, line.generator))
     return torch.cat(result).cpu()
 
 
@@ -70,7 +95,7 @@ def chance(tasks: int, family: Tensor) -> Tensor:
 
 
 def evaluate(run, generators: list[AdapterGenerator], limit: int | None) -> list[dict[str, Any]]:
-    """Records of every encoder and share of descriptors, and of chance: each metric among each set of candidates."""
+    """Records of every line and share of descriptors, and of chance: each metric among each set of candidates."""
     test = run.task_set("test")
     candidates = [*test.tasks, *run.train.tasks, *run.val.tasks]  # test tasks first: task t's question is candidate t
     questions = torch.cat([s.question_features for s in (test, run.train, run.val)]).float().to(run.device)
@@ -81,15 +106,15 @@ def evaluate(run, generators: list[AdapterGenerator], limit: int | None) -> list
     support = test.batch(part="support").to(run.device)
     records = []
     shares = sorted({figures.descriptors(g) for g in generators}, reverse=True)
-    for name, share in ((name, share) for name in ENCODERS for share in shares):
-        owners = [g for g in generators if available(g, name) and figures.descriptors(g) == share]
+    for line, share in ((line, share) for line in LINES for share in shares):
+        owners = [g for g in generators if available(g, line) and figures.descriptors(g) == share]
         if not owners:
             continue
-        found = [probabilities(g, name, support, questions) for g in owners]
+        found = [probabilities(g, line, support, questions) for g in owners]
         seeds = [g.config["seed"] for g in owners]
         for which, Q in counts.items():
             scores = torch.stack([judge(probability[:, :Q], family[:Q]) for probability in found])  # (seeds, 4, T)
-            records += _records(f"hyperclip_{name}", share, which, Q, scores, seeds, test)
+            records += _records(line.row, share, which, Q, scores, seeds, test)
     for which, Q in counts.items():
         records += _records("chance", 1.0, which, Q, chance(len(test), family[:Q])[None], [], test)
     return records
@@ -115,7 +140,7 @@ def _records(
 
 def _label(record: dict[str, Any]) -> str:
     share = "" if record["descriptors"] == 1.0 else f", {100 * record['descriptors']:g}% Q."
-    return record["row"] + share
+    return LABELS[record["row"]] + share
 
 
 def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
@@ -164,13 +189,13 @@ def main(argv: list[str] | None = None) -> None:
     records = evaluate(run, generators, args.limit_tasks)
     print(as_table(records).to_string())
     print(
-        f"\nIn %, weights fine-tuned on the support sets of {args.preset}'s test tasks, mean (s.d. over training seeds "
-        "where there are several).\nCandidates: the questions that are ranked; family of top-1: the question ranked "
-        "first is of the right family,\nif not the right one."
+        f"\nIn %, weights fine-tuned on the support sets of {args.preset}'s test tasks or generated from their "
+        "questions, mean (s.d. over\ntraining seeds where there are several). Candidates: the questions that are "
+        "ranked; family of top-1: the question\nranked first is of the right family, if not the right one."
     )
-    for name in ENCODERS:
-        if f"hyperclip_{name}" not in {record["row"] for record in records}:
-            print(f"missing: hyperclip_{name}; python train/run_all.py --preset {args.preset} makes it")
+    for line in LINES:
+        if line.row not in {record["row"] for record in records}:
+            print(f"missing: {line.label}; python train/run_all.py --preset {args.preset} makes what it needs")
     if args.json:
         write_results(args.json, args.preset, records, "eval/task_inference.py")
     if args.plot:

@@ -124,31 +124,33 @@ def test_task_inference(tiny, tmp_path, capsys):
     json_file, plot = tmp_path / "3.json", tmp_path / "3.png"
     task_inference.main(flags(tiny, "--json", json_file, "--plot", plot))
     records = {(r["row"], r["candidates"], r["metric"], r["tasks"]): r for r in read(json_file)}
-    assert len(records) == 3 * 2 * 4 * 3
+    assert len(records) == 5 * 2 * 4 * 3
     assert {(r["candidates"], r["n_candidates"]) for r in records.values()} == {("test", 24), ("all", 96)}
-    for row in ("hyperclip_hvae", "hyperclip_hnet"):
+    for row in (line.row for line in task_inference.LINES):
         mean = lambda metric, which="all", row=row: records[row, which, metric, "all"]["mean"]
         assert mean("top-1") <= mean("reciprocal rank") and mean("top-1") <= mean("top-5")
         assert mean("reciprocal rank") <= mean("reciprocal rank", "test")  # more candidates, worse ranks
     assert records["chance", "test", "top-1", "known"]["mean"] == pytest.approx(1 / 24, abs=1e-4)
-    assert "hyperclip_hnet" in capsys.readouterr().out and plot.read_bytes().startswith(PNG)
+    assert "HNet, generated weights" in capsys.readouterr().out and plot.read_bytes().startswith(PNG)
 
 
 def test_task_inference_looks_for_the_task_itself(tiny, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(task_inference, "chosen_few_shot", lambda generator, support, row: support.question)
+    monkeypatch.setattr(AdapterGenerator, "weights", lambda self, e, method, generator: e)
     monkeypatch.setattr(
         AdapterGenerator, "task_probabilities", lambda self, w, questions, generator: -torch.cdist(w, questions)
     )
     file = tmp_path / "3.json"
     task_inference.main(flags(tiny, "--limit-tasks", 5, "--json", file))
     records = [r for r in read(file) if r["row"] != "chance"]
+    assert {r["row"] for r in records} == {line.row for line in task_inference.LINES}
     assert all(r["mean"] == 1 and r["n_tasks"] <= 5 and r["n_candidates"] in (24, 96) for r in records)
 
 
 def test_task_inference_names_missing_rows(tiny, tmp_path, capsys):
     shutil.copy(release(tiny) / "config.json", tmp_path)
     task_inference.main(flags(tiny, "--weights", tmp_path))
-    assert "missing: hyperclip_hvae; python train/run_all.py" in capsys.readouterr().out
+    assert "missing: HVAE, fine-tuned weights; python train/run_all.py" in capsys.readouterr().out
 
 
 def test_chance_is_the_mean_of_random_rankings():
