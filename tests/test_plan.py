@@ -67,6 +67,19 @@ def test_memory_by_arithmetic_is_near_what_was_measured(stage, monkeypatch):
     assert 0.6 * estimate < measured < 1.2 * estimate
 
 
+def test_costs_of_the_default_preset_are_known():
+    preset = get_preset("emoji")
+    found = estimates(preset, graph.build(preset), torch.device("cpu"))
+    given = {"backbone", "features"}  # they ship, or are shared by all seeds
+    assert {name for name, estimate in found.items() if estimate.seconds is None} <= given
+
+
+def test_a_cost_knows_its_own_stage_alone():
+    other = override(PRESET, ["cond_hnet.cond_hnet_maml.whitening=0.5", "hyperclip.hvae.hidden=8"])
+    changed = {name for name in STAGES if cost_key(other, name) != cost_key(PRESET, name)}
+    assert changed == {"cond_hnet_maml", "hyperclip_hvae", "choose"}
+
+
 def test_choosing_is_counted_in_steps_of_the_denoiser():
     assert steps_of(PRESET, "choose") == 2 * 3 * 350 * (2 + 2 * 5)  # generators, seeds, steps; guided gammas twice
 

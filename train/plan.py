@@ -85,28 +85,30 @@ def steps_of(preset: Preset, stage: str) -> int:
 
 
 def cost_key(preset: Preset, stage: str) -> str:
-    """What a stage's cost depends on: sizes and settings, less its number of steps and the origin of its data."""
-    once: dict[str, Any] = {
-        "multitask": {row: replace(config, steps=1) for row, config in preset.multitask.items() if row == stage},
-        "maml": {row: replace(config, steps=1) for row, config in preset.maml.items() if row == stage},
-        "adaptations": {
-            g: replace(c, draws=1, steps=1) for g, c in preset.adaptations.items() if stage == f"adaptations_{g}"
-        },
-    }
-    sizes: list[Any] = [preset.adapter, preset.hnet, preset.cond_hnet, preset.film]
-    if stage == "hvae":
-        sizes += [preset.hvae, replace(preset.hvae_training, steps=1)]
-    elif stage.startswith(("hyperclip_", "latents_")):
-        generator = stage.rpartition("_")[2]
-        training = replace(preset.hyperclip_training[generator], steps=1)
-        sizes += [preset.hvae, preset.hyperclip[generator], training]
+    """What a stage's cost depends on: its own sizes and settings, less its number of steps and the origin of data."""
+    once = lambda config, **more: replace(config, steps=1, **more)
+    generator = stage.removeprefix("adaptations_").removeprefix("hyperclip_").removeprefix("latents_").split("_")[0]
+    decoder = {"hvae": preset.hvae, "hnet": preset.hnet}.get(generator)
+    own: list[Any] = [preset.adapter]
+    if stage in preset.multitask or stage in preset.maml:
+        own.append(once({**preset.multitask, **preset.maml}[stage]))
+        networks = {"hnet_maml": preset.hnet, "cond_multitask_film": preset.film, **preset.cond_hnet}
+        own += [networks[stage]] if stage in networks else []
+    elif stage.startswith("adaptations_"):
+        own += [once(preset.adaptations[generator], draws=1), preset.hnet if generator == "hnet" else None]
+    elif stage == "hvae":
+        own += [decoder, once(preset.hvae_training)]
+    elif stage.startswith("hyperclip_"):
+        own += [decoder, preset.hyperclip[generator], once(preset.hyperclip_training[generator])]
+    elif stage.startswith("latents_"):
+        own.append(decoder)
     elif stage.endswith("_hyperldm"):
-        sizes += [preset.hvae, preset.hyperldm, replace(preset.diffusion, steps=1)]
+        own += [decoder, preset.hyperldm, once(preset.diffusion)]
     elif stage == "choose":
-        sizes += [preset.hvae, preset.hyperldm, preset.hyperclip["hvae"]]
+        own += [preset.hvae, preset.hnet, preset.cond_hnet, preset.hyperldm, preset.hyperclip]
     elif stage == "features":
-        sizes = [preset.backbone]
-    return config_hash(stage, once, sizes)
+        own = [preset.backbone]
+    return config_hash(stage, own)
 
 
 def _module(preset: Preset, stage: str) -> nn.Module | None:
