@@ -329,7 +329,7 @@ def test_the_kind_of_question_that_an_adapter_was_fine_tuned_for_is_found(studio
     right = sum(k["family"] in {item["family"] for item in items} for k, items in zip(known, found, strict=True))
     assert right >= len(known) / 2
     html = pages.identify(studio, paths[0])
-    assert html.count("<li>") == 8 and f"made for “{known[0]['question']}”" in html
+    assert html.count("<li>") == 8 and f"made for “{known[0]['question']}” by fine-tuning on examples" in html
 
 
 def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from core.demo.ask import LABELS
 from core.demo.cards import Row, picture_cards
 from core.demo.charts import Line, bars, heatmap, line_chart, path_chart
 from core.demo.guidance import GAMMAS, PATHS, Guided, LatentPlane
@@ -128,16 +129,17 @@ def similarity_maps(questions: Sequence[str], adapters: Tensor, embeddings: Tens
 
 INFERENCE = (
     "HyperCLIP embeds weights beside questions, so it can say which question an adapter answers without running it on "
-    "a single picture. It was trained on fine-tuned weights and reads those best; it finds the kind of question more "
-    "often than the very one."
+    "a single picture. It reads generated adapters best; for fine-tuned ones it finds the kind of question more often "
+    "than the very one."
 )
 
 
 def inference(adapter: Adapter, found: Sequence[dict[str, Any]], generator: AdapterGenerator) -> str:
     """The ranked questions of an adapter, beside what its file says of itself."""
     own = adapter.provenance.get("question")
-    method = adapter.provenance.get("method", "an unknown method")
-    made = f"made for “{own}” by {method}" if own else "made for no question"
+    method = str(adapter.provenance.get("method", "an unknown method"))
+    how = "fine-tuning on examples" if method.startswith("few_shot_") else LABELS.get(method, method)
+    made = f"made for “{own}” by {how}" if own else "made for no question"
     ranked = bars([(item["question"], ", ".join(item["answers"][:6]), item["probability"]) for item in found])
     return (
         f'<p class="qa-hint">Among {len(generator.known_questions)} known questions, by the weights alone:</p>{ranked}'
