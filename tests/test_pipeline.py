@@ -10,7 +10,7 @@ from core.config import override
 from core.presets import get_preset
 from eval import ablations, descriptors, table1, table4
 from train import adaptations, choose, graph, hvae, hyperclip, hyperldm, maml, multitask, run_all, tune
-from train.run import Run
+from train.run import Run, open_run, parser
 
 
 def release(work):
@@ -39,6 +39,26 @@ def test_files_carry_how_they_were_made(tiny):
         config["preset"] == "tiny" and config["choices"]["hvae_hyperldm"]["gamma"] in get_preset("tiny").sampling.gammas
     )
     assert len(config["questions"]) == 72
+
+
+@pytest.mark.parametrize("generator, noisy", [("hvae", 6), ("hnet", 12)])
+def test_hyperclip_learns_from_the_share_it_was_promised(tiny, generator, noisy):
+    """Of 12 weights the first are decoded with noise, the others as adapted, both of the tasks asked for."""
+    flags = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
+    weights = hyperclip.TrainingWeights(open_run(parser("").parse_args(flags)), generator)
+    draw, task = torch.arange(12) % 2, torch.arange(12) * 5
+    w = weights(draw, task, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(w[noisy:], weights.adapted(draw, task)[noisy:])
+    clean = weights.decoded(draw, task)
+    assert not any(torch.allclose(a, b) for a, b in zip(w[:noisy], clean[:noisy], strict=True))
+    weights.spread = torch.zeros_like(weights.spread)
+    torch.testing.assert_close(weights(draw, task, torch.Generator())[:noisy], clean[:noisy])
+
+
+def test_a_small_dataset_has_fewer_components(tiny):
+    header, tensors = load_model(release(tiny) / "hyperclip_hvae.safetensors", "hyperclip")
+    assert header["config"]["config"]["components"] == 60 < get_preset("tiny").hyperclip["hvae"].components
+    assert tensors["projection"].shape[1] == 60  # half of the 2 x 60 weights that they are taken of
 
 
 def test_one_changed_config_reruns_what_depends_on_it(tiny):

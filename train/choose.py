@@ -53,8 +53,12 @@ def run(run: Run) -> dict[str, float]:
     """Try the preset's small grids; returns the validation accuracy of every choice made."""
     preset, query = run.preset, run.val_query
     choices: dict[str, dict[str, Any]] = {}
-    draft = {"seed": run.seed, "adapter": to_dict(preset.adapter), "question_pooling": preset.question_pooling}
-    draft["choices"] = choices
+    draft = {
+        "seed": run.seed,
+        "adapter": to_dict(preset.adapter),
+        "question_pooling": preset.question_pooling,
+        "choices": choices,
+    }
     generator = AdapterGenerator(run.output, draft, run.device)
     metrics: dict[str, float] = {}
 

@@ -2,8 +2,7 @@
 
 Needs adaptations and their generator (hvae or hnet_maml); writes OUTPUT/hyperclip_GENERATOR.safetensors. Contrasts
 weights with the embeddings of their questions: fine-tuned weights as in the paper, with `decoded` also decoded ones,
-and with `components` their principal components.
-A minute on two CPU cores.
+and with `components` their principal components. A minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -106,7 +105,7 @@ def _model(run: Run, generator: str, weights: TrainingWeights) -> HyperCLIP:
     questions, sample = run.train_batch.question[run.described], None
     if config.components:
         sample = weights.sample(run.generator(stage, "components"))
-        # Small datasets have fewer.
+        # A small dataset cannot tell so many apart.
         config = replace(config, components=min(config.components, len(sample) // 2, sample.shape[1]))
     torch.manual_seed(run.generator(stage, "init").initial_seed())
     model = HyperCLIP(config, run.preset.adapter.num_params, run.preset.adapter.dim).to(run.device)
