@@ -18,8 +18,10 @@ import json
 import re
 from typing import Any
 
+import pandas as pd
 import torch
 
+from core.data.emoji_questions import QUESTIONS
 from core.presets import get_preset
 from eval.table1 import label_of
 from eval.task_inference import LABELS
@@ -259,6 +261,31 @@ def tuning() -> str:
     )
 
 
+def weakest() -> str:
+    """The families of test questions on which HVAE + HyperLDM is furthest behind Cond. Multitask, by seed 0."""
+    columns = {
+        "CLIP, bare answers": "CLIP",
+        "Cond. Multitask": "Cond. Multitask",
+        "HVAE + HyperCLIP guidance": "HVAE + HyperCLIP",
+        "HVAE + HyperLDM, gamma 1": "HVAE + HyperLDM",
+        "Few-shot, MNet-MAML": "Few-shot, MNet-MAML",
+        "Few-shot, MNet-MAML through the HVAE (ours)": "... through the HVAE",
+        "Few-shot ceiling: the best row of Table 4 on validation": "Few-shot ceiling",
+    }
+    path = RESULTS / "table1_tasks.csv"
+    tasks = pd.read_csv(path).rename(columns=columns)
+    family = tasks["question"].map(lambda question: QUESTIONS[question].family).rename("family")
+    means = tasks.groupby(family)[list(columns.values())].mean()
+    behind = (means["HVAE + HyperLDM"] - means["Cond. Multitask"]).sort_values().index[:6]
+    counts = family.value_counts()
+    rows = [[f"{name} ({counts[name]})", *(f"{100 * value:.1f}" for value in means.loc[name])] for name in behind]
+    rest = tasks[~family.isin(behind)]
+    rows.append([f"all others ({len(rest)})", *(f"{100 * rest[name].mean():.1f}" for name in means)])
+    return _markdown(["family (test questions)", *means], rows) + (
+        "\n\nAccuracy in % on query images, seed 0, from `eval/results/table1_tasks.csv` (Table 1's command makes it)."
+    )
+
+
 def ablations() -> str:
     """What each departure from the paper is worth."""
     document = _read("ablations.json")
@@ -336,6 +363,7 @@ PARTS = {
     "links": links,
     "table4": table4,
     "ablations": ablations,
+    "weakest": weakest,
     "tuning": tuning,
     "sanity": sanity,
     "inference": inference,
