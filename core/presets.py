@@ -170,7 +170,12 @@ _EMOJI = Preset(
     hvae=HVAEConfig(
         hidden=(256,), reconstruction="mean", reconstruction_weight=3e-5, kl_weight=5e-3, behaviour_weight=1.0
     ),
-    adaptations={"hvae": AdaptationConfig(lr=1.0, subspace=True), "hnet": AdaptationConfig(lr=1.0, draws=4)},
+    # 50 steps at rate 1 leave "Where is ...?" unlearned, by held-out images of training tasks: from 26% to 32% right,
+    # these to 51%. Other questions gain nothing.
+    adaptations={
+        "hvae": AdaptationConfig(steps=200, lr=4.0, subspace=True),
+        "hnet": AdaptationConfig(lr=1.0, draws=4),
+    },
     hvae_training=HVAETraining(steps=3000),
     hyperclip={
         "hvae": HyperCLIPConfig(whitening=1e-4, cond_noise=1.0, decoded=True, decoded_share=0.5, components=64),

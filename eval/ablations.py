@@ -50,6 +50,11 @@ _PAPER_HVAE = (
 ABLATIONS = (
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, as it is"),
     Ablation("hvae_hyperldm", "HVAE learns coordinates, not behaviour", _PAPER_HVAE),
+    Ablation(
+        "hvae_hyperldm",
+        "HVAE learns from weights of 50 steps at rate 1",
+        ("adaptations.hvae.steps=50", "adaptations.hvae.lr=1"),
+    ),
     Ablation("hvae_hyperldm", "HyperLDM learns from its denoising loss alone", ("diffusion.behaviour_weight=0",)),
     Ablation(
         "hvae_hyperldm",

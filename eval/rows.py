@@ -83,6 +83,8 @@ FEW_SHOT: tuple[Row, ...] = (
     ),
 )
 
+_STARTS = {"hvae": "mnet_maml", "hnet": "hnet_maml"}  # what is fine-tuned into the training data of a generator
+
 
 def available(row: Row, generator: AdapterGenerator) -> bool:
     """Whether a release holds what the row needs."""
@@ -95,7 +97,7 @@ def available(row: Row, generator: AdapterGenerator) -> bool:
     return (
         f"few_shot_{method}" in choices
         and has_few_shot(generator, method)
-        and (not row.through_hvae or generator.has("hyperldm", "hvae"))
+        and (not row.through_hvae or (can_adapt(generator, "hvae") and generator.has("hyperldm", "hvae")))
     )
 
 
@@ -111,14 +113,14 @@ def accuracy(
     for first in range(0, len(query), chunk):
         rows = slice(first, first + chunk)
         q = query[rows]
-        if row.few_shot:
-            w = chosen_few_shot(generator, support[rows], _few_shot_method(row, generator), seed)
-        else:
-            w = generator.weights(q.question, row.method, generator=row.generator, gamma=row.gamma, seed=seed)
         if row.through_hvae:
             hvae = generator.module("hvae")
             with torch.no_grad():
-                w = hvae.decode(hvae.encode(w)[0])
+                w = hvae.decode(hvae.encode(adapted_weights(generator, support[rows], "hvae"))[0])
+        elif row.few_shot:
+            w = chosen_few_shot(generator, support[rows], _few_shot_method(row, generator), seed)
+        else:
+            w = generator.weights(q.question, row.method, generator=row.generator, gamma=row.gamma, seed=seed)
         with torch.no_grad():
             result.append(task_accuracy(adapter_logits(w, q, generator.adapter), q))
     return torch.cat(result).cpu()
@@ -130,3 +132,14 @@ def chosen_few_shot(generator: AdapterGenerator, support: TaskBatch, row: str | 
     row = row or choices["few_shot_ceiling"]["row"]
     choice = choices[f"few_shot_{row}"]
     return few_shot_weights(generator, support, row, choice["lr"], choice["steps"], seed)
+
+
+def can_adapt(generator: AdapterGenerator, name: str) -> bool:
+    """Whether a release says how the training data of a generator were made, and holds where they start from."""
+    return f"adaptations_{name}" in generator.config["choices"] and generator.has(_STARTS[name])
+
+
+def adapted_weights(generator: AdapterGenerator, support: TaskBatch, name: str) -> Tensor:
+    """Weights (T, P) fine-tuned on support sets as those that "hvae" or "hnet", and its HyperCLIP, learned from."""
+    how = generator.config["choices"][f"adaptations_{name}"]
+    return few_shot_weights(generator, support, _STARTS[name], how["lr"], how["steps"])

@@ -1,11 +1,10 @@
 """Task inference (Figure 3): which question do given weights answer? HyperCLIP ranks the candidates.
 
-Fine-tunes weights on the support set of every test task, at the rate that validation tasks chose, from what HyperCLIP
-saw in training: the MNet-MAML initialisation for its encoder beside the HVAE, the latent of HNet-MAML for that beside
-the HNet. Beside these, weights that HyperLDM generates from the task's question, as in the demo. Then ranks the test
-questions, and those of training, validation and test together. Needs a release
-directory; encodes images on the first use, then caches them. With --json and --plot writes the results and the
-picture. Under a minute a release on one CPU core.
+Fine-tunes weights on the support set of every test task, as those were that HyperCLIP saw in training: from the
+MNet-MAML initialisation for its encoder beside the HVAE, the latent of HNet-MAML for that beside the HNet. Beside
+these, weights that HyperLDM generates from the task's question, as in the demo. Then ranks the test questions, and
+those of training, validation and test together. Needs a release directory; encodes images on the first use, then caches
+them. With --json and --plot writes the results and the picture. Under a minute a release on one CPU core.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from core.metrics import ranks
 from core.tasks import TaskBatch, TaskSet
 from eval import figures
 from eval.common import open_release, write_results
-from eval.rows import chosen_few_shot
+from eval.rows import adapted_weights, can_adapt
 
 CHUNK = 128
 METRICS = ("top-1", "top-5", "reciprocal rank", "family of top-1")
@@ -37,20 +36,20 @@ METRICS = ("top-1", "top-5", "reciprocal rank", "family of top-1")
 
 @dataclass(frozen=True)
 class Line:
-    """HyperCLIP of a generator, and the weights that it is given: of a few-shot row, or else those of HyperLDM."""
+    """HyperCLIP of a generator, and the weights that it is given: fine-tuned on support sets, or those of HyperLDM."""
 
     row: str
     label: str
     generator: str
-    few_shot: str | None
+    fine_tuned: bool
     colour: str
 
 
 LINES = (
-    Line("hyperclip_hvae", "HVAE, fine-tuned weights", "hvae", "mnet_maml", "#4f46e5"),
-    Line("hyperclip_hvae_generated", "HVAE, generated weights", "hvae", None, "#a5a0f3"),
-    Line("hyperclip_hnet", "HNet, fine-tuned weights", "hnet", "hnet_maml", "#0d9488"),
-    Line("hyperclip_hnet_generated", "HNet, generated weights", "hnet", None, "#86cbc4"),
+    Line("hyperclip_hvae", "HVAE, fine-tuned weights", "hvae", True, "#4f46e5"),
+    Line("hyperclip_hvae_generated", "HVAE, generated weights", "hvae", False, "#a5a0f3"),
+    Line("hyperclip_hnet", "HNet, fine-tuned weights", "hnet", True, "#0d9488"),
+    Line("hyperclip_hnet_generated", "HNet, generated weights", "hnet", False, "#86cbc4"),
 )
 LABELS = {line.row: line.label for line in LINES} | {"chance": "chance"}
 COLOURS = {line.row: line.colour for line in LINES} | {"chance": "#9aa5b1"}
@@ -60,9 +59,7 @@ def available(generator: AdapterGenerator, line: Line) -> bool:
     """Whether a release holds an encoder, and what makes weights for it."""
     if not generator.has("hyperclip", line.generator):
         return False
-    if line.few_shot is None:
-        return generator.has("hyperldm", line.generator)
-    return generator.has(line.few_shot) and f"few_shot_{line.few_shot}" in generator.config["choices"]
+    return can_adapt(generator, line.generator) if line.fine_tuned else generator.has("hyperldm", line.generator)
 
 
 def probabilities(generator: AdapterGenerator, line: Line, support: TaskBatch, questions: Tensor) -> Tensor:
@@ -70,8 +67,8 @@ def probabilities(generator: AdapterGenerator, line: Line, support: TaskBatch, q
     result = []
     for first in tqdm(range(0, len(support), CHUNK), desc=line.label, leave=False):
         tasks = support[first : first + CHUNK]
-        if line.few_shot:
-            w = chosen_few_shot(generator, tasks, line.few_shot)
+        if line.fine_tuned:
+            w = adapted_weights(generator, tasks, line.generator)
         else:
             w = generator.weights(tasks.question, "hyperldm", generator=line.generator)
         result.append(generator.task_probabilities(w, questions, line.generator))

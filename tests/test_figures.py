@@ -135,7 +135,7 @@ def test_task_inference(tiny, tmp_path, capsys):
 
 
 def test_task_inference_looks_for_the_task_itself(tiny, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(task_inference, "chosen_few_shot", lambda generator, support, row: support.question)
+    monkeypatch.setattr(task_inference, "adapted_weights", lambda generator, support, name: support.question)
     monkeypatch.setattr(AdapterGenerator, "weights", lambda self, e, method, generator: e)
     monkeypatch.setattr(
         AdapterGenerator, "task_probabilities", lambda self, w, questions, generator: -torch.cdist(w, questions)

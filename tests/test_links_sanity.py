@@ -11,7 +11,7 @@ from core.checkpoint import load_adapter, load_model
 from core.generator import AdapterGenerator
 from core.presets import get_preset
 from eval import links, sanity
-from eval.rows import chosen_few_shot
+from eval.rows import adapted_weights, chosen_few_shot
 from tests.test_pipeline import release
 from train.run import Run
 
@@ -88,13 +88,13 @@ def test_links(tiny, run, generator, judged, tmp_path, capsys, monkeypatch):
     start, adapter = load_adapter(release(tiny) / "mnet_maml.safetensors")[0], generator.adapter
     support = test.batch(part="support")
     one_by_one = [support[i : i + 1].trimmed() for i in range(len(test))]
-    adapted = [chosen_few_shot(generator, task, "mnet_maml")[0] for task in one_by_one]
+    adapted = [adapted_weights(generator, task, "hvae")[0] for task in one_by_one]
     made = lambda **how: [generator.generate(task.question, "hyperldm", **how).w for task in test.tasks]
     with torch.no_grad():
         expected = {
             "plain CLIP": [None] * len(test),
             "MNet-MAML initialisation": [start] * len(test),
-            "adapted on support, MNet-MAML": adapted,
+            "adapted on support as for the HVAE": adapted,
             "... encoded and decoded by the HVAE": [hvae.decode(hvae.encode(w[None])[0])[0] for w in adapted],
             "adapted on support, the best few-shot row (ceiling)": [
                 chosen_few_shot(generator, task)[0] for task in one_by_one

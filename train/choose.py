@@ -102,6 +102,8 @@ def run(run: Run) -> dict[str, float]:
                 "tried": {str(lr): round(value, 4) for lr, value in tried.items()},
             }
             metrics[f"few_shot_{row}"] = tried[best]
+    for name, adaptation in preset.adaptations.items():  # no choice, but how weights are made that the models know
+        choices[f"adaptations_{name}"] = {"lr": adaptation.lr, "steps": adaptation.steps}
     # The ceiling is the best few-shot baseline, whichever that is.
     choices["few_shot_ceiling"] = {"row": max(FEW_SHOT_ROWS, key=lambda row: metrics.get(f"few_shot_{row}", 0.0))}
     if preset.tiny_clip is not None:  # a release is complete in itself

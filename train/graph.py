@@ -213,7 +213,7 @@ def build(preset: Preset) -> dict[str, Stage]:
             (*hyper, *preset.multitask, *preset.maml),
             lambda p: [p.guidance, p.sampling, p.few_shot_lrs],
             lambda run: [run.output / "config.json"],
-            format=2,
+            format=3,
         )
     )
     return {stage.name: stage for stage in stages}

@@ -77,8 +77,8 @@ def run(run: Run) -> dict[str, float]:
     metrics["train_decoded"] = run.accuracy(lambda rows: model.decode(model.encode(first(rows))[0]), run.train_batch)
     start, _, _ = load_adapter(run.output / "mnet_maml.safetensors")
     support, query = run.val_support, run.val_query
-    few_shot = {"steps": run.preset.few_shot_steps, "lr": run.preset.adaptations["hvae"].lr}
-    adapted = adapt_adapters(start.to(run.device), support, adapter, **few_shot)
+    adaptation = run.preset.adaptations["hvae"]
+    adapted = adapt_adapters(start.to(run.device), support, adapter, steps=adaptation.steps, lr=adaptation.lr)
     with torch.no_grad():
         metrics["val_adapted"] = run.accuracy(adapted, query)
         metrics["val_accuracy"] = run.accuracy(model.decode(model.encode(adapted)[0]), query)
