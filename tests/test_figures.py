@@ -176,7 +176,10 @@ def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
     config = json.loads((other / "config.json").read_text())
     choices = config["choices"]
     first = {"gamma": choices["hvae_hyperldm"]["gamma"], "ceiling": choices["few_shot_ceiling"]["row"]}
-    second = {"gamma": 0.0, "ceiling": "uncond_multitask" if first["ceiling"] != "uncond_multitask" else "mnet_maml"}
+    second = {
+        "gamma": 0.0 if first["gamma"] else 1.5,
+        "ceiling": "uncond_multitask" if first["ceiling"] != "uncond_multitask" else "mnet_maml",
+    }
     choices["hvae_hyperldm"]["gamma"], choices["few_shot_ceiling"]["row"] = second["gamma"], second["ceiling"]
     (other / "config.json").write_text(json.dumps(config | {"seed": 1}))
     file, tasks, csv = tmp_path / "t.json", tmp_path / "tasks.csv", tmp_path / "t.csv"
@@ -184,12 +187,12 @@ def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
     table1.main([*arguments, "--per-task", str(tasks), "--csv", str(csv)])
     records = {(r["label"].split(":")[0], r["tasks"]): r for r in read(file)}
     ours = records["HVAE + HyperLDM, gamma of validation", "all"]
-    assert first["gamma"] != 0 and ours["gammas"] == [0.0, first["gamma"]] and ours["gamma"] is None
+    assert ours["gammas"] == [second["gamma"], first["gamma"]] and ours["gamma"] is None
     assert ours["seeds"] == [1, 0] and sum(ours["per_seed"]) / 2 == pytest.approx(ours["mean"], abs=1e-4)
     assert records["Few-shot ceiling", "all"]["ceilings"] == [second["ceiling"], first["ceiling"]]
     alike = records["Cond. Multitask", "new"]
     assert alike["per_seed"][0] == alike["per_seed"][1] and "gammas" not in alike
-    assert f"gamma of validation (0, {first['gamma']:g})" in csv.read_text()
+    assert f"gamma of validation ({second['gamma']:g}, {first['gamma']:g})" in csv.read_text()
 
     table = pd.read_csv(tasks, index_col="task")
     assert len(table) == 20 and table["question"].is_unique and table.index.tolist() == list(range(20))
