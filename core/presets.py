@@ -171,7 +171,7 @@ _EMOJI = Preset(
         hidden=(256,), reconstruction="mean", reconstruction_weight=3e-5, kl_weight=5e-3, behaviour_weight=1.0
     ),
     # 50 steps at rate 1 leave "Where is ...?" unlearned, by held-out images of training tasks: from 26% to 32% right,
-    # these to 51%. Other questions gain nothing.
+    # these to 51% (train/README.md). Other questions gain nothing.
     adaptations={
         "hvae": AdaptationConfig(steps=200, lr=4.0, subspace=True),
         "hnet": AdaptationConfig(lr=1.0, draws=4),

@@ -4,7 +4,7 @@ Every line is a preset with one setting changed (`train/run_all.py --set ...`), 
 gamma 1 and the most samples of the preset, HyperCLIP guidance what validation tasks choose. Trains what is not there
 yet, into releases of its own under --work; what a line shares with the preset's own run, which must be complete, is
 taken from there. With --json every line is written as it is done, beside the other lines that the file has already.
-Half an hour on two CPU cores, then seconds.
+About an hour on one CPU thread, then seconds.
 """
 
 from __future__ import annotations

@@ -93,12 +93,10 @@ def available(row: Row, generator: AdapterGenerator) -> bool:
     choices = generator.config["choices"]
     if "few_shot_ceiling" not in choices:
         return False
+    if row.through_hvae:
+        return can_adapt(generator, "hvae") and generator.has("hyperldm", "hvae")
     method = _few_shot_method(row, generator)
-    return (
-        f"few_shot_{method}" in choices
-        and has_few_shot(generator, method)
-        and (not row.through_hvae or (can_adapt(generator, "hvae") and generator.has("hyperldm", "hvae")))
-    )
+    return f"few_shot_{method}" in choices and has_few_shot(generator, method)
 
 
 def _few_shot_method(row: Row, generator: AdapterGenerator) -> str:

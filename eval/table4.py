@@ -1,8 +1,8 @@
 """Table 4: few-shot accuracy on the test tasks, 50 steps of gradient descent on each support set.
 
 Every row adapts what it is made of: weights, a latent, or the question's embedding; its rate is chosen on validation
-tasks. Needs a release directory; encodes test images on the first use, then caches them. About two minutes on two CPU
-cores.
+tasks. Only the row through the HVAE takes steps and rate of the weights that the HVAE learned from. Needs a release
+directory; encodes test images on the first use, then caches them. About two minutes on two CPU cores.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def main(argv: list[str] | None = None) -> None:
     table = as_table(records).drop(columns=["closed", "vs Cond. Multitask [95%]"], errors="ignore")
     print(table.to_string())
     print(
-        "\nAccuracy in % on query sets after 50 steps on support sets, mean (s.d. over training seeds where there are "
-        "several).\nThe paper's column is Meta-VQA: another dataset."
+        "\nAccuracy in % on query sets after 50 steps on support sets (through the HVAE: as many as its training data "
+        "had),\nmean (s.d. over training seeds where there are several). The paper's column: Meta-VQA, another dataset."
     )
     for row in FEW_SHOT:
         if row.id not in {record["row"] for record in records}:

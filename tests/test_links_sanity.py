@@ -10,8 +10,9 @@ from core.adapter import unpack
 from core.checkpoint import load_adapter, load_model
 from core.generator import AdapterGenerator
 from core.presets import get_preset
+from core.subspace import adapt_adapters
 from eval import links, sanity
-from eval.rows import adapted_weights, chosen_few_shot
+from eval.rows import ROWS, accuracy, chosen_few_shot
 from tests.test_pipeline import release
 from train.run import Run
 
@@ -88,7 +89,9 @@ def test_links(tiny, run, generator, judged, tmp_path, capsys, monkeypatch):
     start, adapter = load_adapter(release(tiny) / "mnet_maml.safetensors")[0], generator.adapter
     support = test.batch(part="support")
     one_by_one = [support[i : i + 1].trimmed() for i in range(len(test))]
-    adapted = [adapted_weights(generator, task, "hvae")[0] for task in one_by_one]
+    how = run.preset.adaptations["hvae"]
+    assert how.steps != run.preset.few_shot_steps
+    adapted = [adapt_adapters(start, task, adapter, steps=how.steps, lr=how.lr)[0] for task in one_by_one]
     made = lambda **how: [generator.generate(task.question, "hyperldm", **how).w for task in test.tasks]
     with torch.no_grad():
         expected = {
@@ -113,6 +116,11 @@ def test_links(tiny, run, generator, judged, tmp_path, capsys, monkeypatch):
         assert found[row]["mean"] == pytest.approx(mean_share(weights, test, adapter), abs=slack), row
         assert found[row]["per_seed"] == [pytest.approx(found[row]["mean"], abs=1e-4)]
     assert len({record["mean"] for record in found.values()}) > 4  # no row stands for another
+    (row,) = [row for row in ROWS if row.through_hvae]  # of Table 1 and 4
+    reached = float(accuracy(row, generator, support, test.batch(part="query")).mean())
+    assert reached == pytest.approx(
+        mean_share(expected["... encoded and decoded by the HVAE"], test, adapter), abs=slack
+    )
 
 
 def test_sanity_rows(tiny, run, generator, judged, tmp_path, capsys):

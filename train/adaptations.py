@@ -2,7 +2,7 @@
 
 For the HVAE, weights fine-tuned from the MNet-MAML initialisation; for the HNet, latents fine-tuned from its z0. Each
 of several draws adapts every task on a fresh random support set. Needs mnet_maml or hnet_maml; writes
-WORK/seed-N/adaptations/GENERATOR-KEY/draw-000.safetensors, half precision. About a minute a generator on two CPU cores.
+WORK/seed-N/adaptations/GENERATOR-KEY/draw-000.safetensors, half precision. About two minutes a generator on one CPU.
 """
 
 from __future__ import annotations
