@@ -90,10 +90,15 @@ class DiffusionTraining:
     # Beyond the paper: the task's own loss of the adapter that the predicted z_0 decodes to, which tells the denoiser
     # which errors in a latent matter. 0 leaves it out.
     behaviour_weight: float = 0.0
-    # Beyond the paper: tasks without a descriptor get one inferred from their data (core/describe.py).
-    infer_descriptors: bool = False
     behaviour_tasks: int = 64  # of the batch
     behaviour_examples: int = 32  # of each task
+    # Beyond the paper: tasks without a descriptor get one inferred from their data (core/describe.py).
+    infer_descriptors: bool = False
+    described_weight: float = 1.0  # how many times as often a task with a descriptor of its own is drawn
+
+    def __post_init__(self) -> None:
+        if self.described_weight <= 0:
+            raise ValueError(f"described_weight={self.described_weight}; must be above 0")
 
 
 @dataclass(frozen=True)
@@ -183,7 +188,7 @@ _EMOJI = Preset(
     },
     hyperclip_training={"hvae": HyperCLIPTraining(), "hnet": HyperCLIPTraining()},
     hyperldm=HyperLDMConfig(cond_dim=256, hidden=(512, 512, 512), prediction="v", whitening=1e-4, cond_noise=1.5),
-    diffusion=DiffusionTraining(steps=1500, behaviour_weight=1.0, infer_descriptors=True),
+    diffusion=DiffusionTraining(steps=1000, infer_descriptors=True, described_weight=2.0),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
     sampling=SamplingConfig(steps=10, samples=(1, 32)),  # 50 steps do no better on validation tasks, nor do 8 samples
 )
@@ -251,9 +256,7 @@ _PRESETS: dict[str, Preset] = {
         adaptations={g: replace(c, draws=2, steps=5) for g, c in _EMOJI.adaptations.items()},
         hvae_training=HVAETraining(steps=20),
         hyperclip_training={g: HyperCLIPTraining(steps=20) for g in _EMOJI.hyperclip_training},
-        diffusion=DiffusionTraining(
-            steps=30, batch=32, behaviour_weight=1.0, behaviour_tasks=8, infer_descriptors=True
-        ),
+        diffusion=replace(_EMOJI.diffusion, steps=30, batch=32, behaviour_tasks=8),
         sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5)),
         few_shot_lrs=(0.25, 1.0, 4.0),
     ),

@@ -55,16 +55,8 @@ ABLATIONS = (
         "HVAE learns from weights of 50 steps at rate 1",
         ("adaptations.hvae.steps=50", "adaptations.hvae.lr=1"),
     ),
-    Ablation("hvae_hyperldm", "HyperLDM learns from its denoising loss alone", ("diffusion.behaviour_weight=0",)),
-    Ablation(
-        "hvae_hyperldm",
-        "denoising loss alone, predicts the noise instead of v",
-        ("diffusion.behaviour_weight=0", "hyperldm.prediction=eps"),
-    ),
-    Ablation("hvae_hyperldm", "neither learns behaviour", (*_PAPER_HVAE, "diffusion.behaviour_weight=0")),
-    # The behaviour loss reaches eps through z_0 = (z_t - s eps) / sqrt(alpha_bar), which blows its gradient up, and the
-    # next line measures that. What v itself is worth, the line above of the denoising loss alone says.
-    Ablation("hvae_hyperldm", "predicts the noise, behaviour loss kept", ("hyperldm.prediction=eps",)),
+    Ablation("hvae_hyperldm", "HyperLDM learns behaviour too", ("diffusion.behaviour_weight=1",)),
+    Ablation("hvae_hyperldm", "predicts the noise instead of v", ("hyperldm.prediction=eps",)),
     Ablation("hvae_hyperldm", "no noise on questions in training", ("hyperldm.cond_noise=0",)),
     Ablation("hvae_hyperldm", "questions whitened less sharply", ("hyperldm.whitening=1e-3",)),
     Ablation("hvae_hyperldm", "questions embedded by the end token", ("question_pooling=eos",)),
@@ -91,6 +83,9 @@ ABLATIONS = (
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
     Ablation(
         "hvae_hyperldm", "half of the questions, no descriptors inferred", ("diffusion.infer_descriptors=false",), 0.5
+    ),
+    Ablation(
+        "hvae_hyperldm", "half of the questions, all tasks drawn equally often", ("diffusion.described_weight=1",), 0.5
     ),
     Ablation("hvae_hyperldm", "half of the questions, whitened less sharply", ("hyperldm.whitening=1e-3",), 0.5),
     Ablation("hvae_hyperldm", "a tenth of the questions", descriptors=0.1),

@@ -53,6 +53,8 @@ def run(run: Run, generator: str) -> dict[str, float]:
     model = HyperLDM(replace(run.preset.hyperldm, latent=Z)).to(run.device)
     model.set_statistics(latents.flatten(0, 1), question[described])
     schedule = model.schedule
+    often = torch.ones(T)  # on the CPU, with the generators
+    often[run.described] = training.described_weight
     if training.infer_descriptors:
         described = torch.ones_like(described)  # one way or the other
     module, decode = load_generator(run, generator)
@@ -64,7 +66,7 @@ def run(run: Run, generator: str) -> dict[str, float]:
     state = {"model": model, "optimizer": optimizer, "rate": rate, "ema": ema, "running": running}
     model.train()
     for _, rng in run.steps(stage, training.steps, state):
-        rows = torch.randint(T, (training.batch,), generator=rng)
+        rows = torch.multinomial(often, training.batch, replacement=True, generator=rng)
         z0 = model.standardise(latents[torch.randint(draws, (training.batch,), generator=rng), rows])
         # Tasks without a descriptor still teach the unconditional model, as in the paper.
         e = drop_condition(question[rows] * described[rows, None], training.drop_condition, rng)
