@@ -94,7 +94,8 @@ class DiffusionTraining:
     behaviour_examples: int = 32  # of each task
     # Beyond the paper: tasks without a descriptor get one inferred from their data (core/describe.py).
     infer_descriptors: bool = False
-    described_weight: float = 1.0  # how many times as often a task with a descriptor of its own is drawn
+    # How many times as often a task with a descriptor of its own is drawn.
+    described_weight: float = added(1.0, was=1.0)
 
     def __post_init__(self) -> None:
         if self.described_weight <= 0:

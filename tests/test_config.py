@@ -55,6 +55,7 @@ def test_override():
         ("diffusion.steps=1.5", "expected int"),
         ("question_pooling=last", "'eos', 'mean'"),
         ("name.x=1", "no group 'name'"),
+        ("diffusion.described_weight=0", "must be above 0"),
     ],
 )
 def test_bad_overrides_are_named(assignment, word):

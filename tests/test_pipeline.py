@@ -181,6 +181,22 @@ def test_half_of_the_descriptors(tiny, tmp_path, capsys):
     assert "all, 50% Q." in out and "CLIP as base model" in out and "known" not in out.split("Accuracy in %")[0]
 
 
+def test_described_tasks_are_drawn_oftener(tiny, monkeypatch):
+    drawn, multinomial = [], torch.multinomial
+
+    def spy(*args, **kwargs):
+        drawn.append(multinomial(*args, **kwargs))
+        return drawn[-1]
+
+    monkeypatch.setattr(torch, "multinomial", spy)
+    setting = ["--descriptors", "0.5", "--set", "diffusion.described_weight=9", "diffusion.steps=60"]
+    flags = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", *setting]
+    run_all.main([*flags, "--stages", "hvae_hyperldm"])
+    rows = torch.cat(drawn)
+    described = torch.isin(rows, torch.tensor(open_run(parser("").parse_args(flags)).described))
+    assert len(rows) == 60 * 32 and abs(float(described.float().mean()) - 0.9) < 0.03
+
+
 def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
     run_all.main([*arguments, "--descriptors", "0.5", "--stages", "hvae", "latents_hvae"])
@@ -253,17 +269,14 @@ def test_ablations(tiny, tmp_path, capsys):
     file = tmp_path / "a.json"
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
     number = {a.label: str(i + 1) for i, a in enumerate(ablations.ABLATIONS) if a.row == "hvae_hyperldm"}
-    alone, undescribed = (
-        "HyperLDM learns from its denoising loss alone",
-        "half of the questions, no descriptors inferred",
-    )
+    behaviour, undescribed = "HyperLDM learns behaviour too", "half of the questions, no descriptors inferred"
 
     def records():
         return {r["label"]: r for r in json.loads(file.read_text())["results"] if r["tasks"] == "all"}
 
-    ablations.main([*arguments, "--only", number[alone], number[undescribed], "--json", str(file)])
+    ablations.main([*arguments, "--only", number[behaviour], number[undescribed], "--json", str(file)])
     results = records()
-    assert [r["descriptors"] for r in results.values()] == [1.0, 0.5] and list(results) == [alone, undescribed]
+    assert [r["descriptors"] for r in results.values()] == [1.0, 0.5] and list(results) == [behaviour, undescribed]
     assert len({tuple(r["setting"]) for r in results.values()}) == 2
     assert len(list((tiny / "seed-0").glob("weights-????????/hvae_hyperldm.safetensors"))) >= 1
 
@@ -275,7 +288,7 @@ def test_ablations(tiny, tmp_path, capsys):
     file.write_text(json.dumps(document | {"results": [*document["results"], gone]}))
     ablations.main([*arguments, "--only", "1", "--json", str(file)])
     results = records()
-    assert list(results) == [ablations.ABLATIONS[0].label, alone, undescribed]
+    assert list(results) == [ablations.ABLATIONS[0].label, behaviour, undescribed]
     assert [r["commit"] == "before" for r in results.values()] == [False, True, True]
     assert all(r["command"].startswith("python eval/ablations.py") for r in results.values())
     file.write_text(json.dumps(document | {"preset": "emoji"}))
