@@ -123,6 +123,16 @@ def add_comparisons(records: list[dict[str, Any]]) -> None:
         record.pop("per_task")
 
 
+def add_losses(records: Sequence[dict[str, Any]]) -> None:
+    """What each row loses with fewer descriptors: paired bootstrap over tasks of the releases of the same seeds."""
+    told_all = {(r["label"], r["tasks"]): r for r in records if r["descriptors"] == 1.0}
+    for record in records:
+        full = told_all.get((record["label"], record["tasks"]))
+        if record["descriptors"] < 1.0 and full is not None and full["seeds"] == record["seeds"]:
+            d = paired_bootstrap(full["per_task"].mean(0), record["per_task"].mean(0))
+            record["loss"] = [round(x, 4) for x in (d.mean, d.low, d.high)]
+
+
 def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows by label; accuracies in percent."""
     table: dict[str, dict[str, str]] = {}
@@ -135,7 +145,10 @@ def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
         spread = "" if record["sd"] is None else f" ({100 * record['sd']:.2f})"
         if record["descriptors"] < 1.0:
             if record["tasks"] == "all":
-                line[f"all, {100 * record['descriptors']:g}% Q."] = f"{100 * record['mean']:.2f}{spread}"
+                share = f"{100 * record['descriptors']:g}% Q."
+                line[f"all, {share}"] = f"{100 * record['mean']:.2f}{spread}"
+                if "loss" in record:
+                    line[f"loss, {share} [95%]"] = "{:.2f} [{:.2f}, {:.2f}]".format(*(100 * v for v in record["loss"]))
             continue
         line[f"{record['tasks']} ({record['n_tasks']})"] = f"{100 * record['mean']:.2f}{spread}"
         if record["tasks"] == "known":
@@ -166,6 +179,7 @@ def main(argv: list[str] | None = None) -> None:
     rows = [row for row in ROWS if row.baseline or not args.baselines_only]
     records = evaluate(run, generators, args.limit_tasks, rows)
     tasks = per_task(records, run.task_set("test")) if args.per_task else None
+    add_losses(records)
     add_comparisons(records)
     table = as_table(records)
     print(table.to_string())

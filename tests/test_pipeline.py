@@ -175,6 +175,13 @@ def test_half_of_the_descriptors(tiny, tmp_path, capsys):
     assert "all, 50% Q." in capsys.readouterr().out
     records = {(r["row"], r["gamma"], r["tasks"], r["descriptors"]): r for r in json.loads(file.read_text())["results"]}
     assert records["mnet_maml", None, "all", 0.5]["mean"] == records["mnet_maml", None, "all", 1.0]["mean"]
+    assert (
+        records["mnet_maml", None, "all", 0.5]["loss"] == [0.0, 0.0, 0.0]
+        and "loss" not in records["clip", None, "all", 1.0]
+    )
+    full, fewer = (records["hvae_hyperldm", 1.0, "all", share] for share in (1.0, 0.5))
+    loss, low, high = fewer["loss"]
+    assert abs(loss - (full["mean"] - fewer["mean"])) < 2e-4 and low < loss < high
     work = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--descriptors", "0.5"]
     table4.main([*work, "--limit-tasks", "4"])  # alone, without a release that knows all questions
     out = capsys.readouterr().out
