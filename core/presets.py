@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -94,12 +95,12 @@ class DiffusionTraining:
     behaviour_examples: int = 32  # of each task
     # Beyond the paper: tasks without a descriptor get one inferred from their data (core/describe.py).
     infer_descriptors: bool = False
-    # How many times as often a task with a descriptor of its own is drawn.
+    # How many times as often a task with a descriptor of its own is drawn as one without.
     described_weight: float = added(1.0, was=1.0)
 
     def __post_init__(self) -> None:
-        if self.described_weight <= 0:
-            raise ValueError(f"described_weight={self.described_weight}; must be above 0")
+        if not 0 < self.described_weight < math.inf:
+            raise ValueError(f"described_weight={self.described_weight}; must be above 0 and finite")
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ _EMOJI = Preset(
     adapter=AdapterConfig(dim=256, hidden=32),  # P = 16,672: every checkpoint stays under 10 MiB
     multitask={
         "uncond_multitask": MultitaskConfig(steps=1500, lr=1e-2),
-        "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4),  # as long as HVAE and HyperLDM together
+        "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4),  # about as long as HVAE and HyperLDM together
         "cond_multitask_film": MultitaskConfig(steps=10000, lr=3e-3),
     },
     cond_hnet={

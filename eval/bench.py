@@ -218,7 +218,7 @@ def bench_hyperclip(bench: Bench) -> tuple[float, float]:
 
 
 def bench_hyperldm(bench: Bench) -> tuple[float, float]:
-    """A step of HyperLDM, its behaviour term left out."""
+    """A training step of HyperLDM."""
     config, batch = bench.preset.hyperldm, bench.preset.diffusion.batch
     model = HyperLDM(config).to(bench.device)
     draw = lambda *shape: torch.randn(*shape, device=bench.device)

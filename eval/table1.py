@@ -124,7 +124,8 @@ def add_comparisons(records: list[dict[str, Any]]) -> None:
 
 
 def add_losses(records: Sequence[dict[str, Any]]) -> None:
-    """What each row loses with fewer descriptors: paired bootstrap over tasks of the releases of the same seeds."""
+    """The points that each row loses with fewer descriptors, by paired bootstrap over tasks, where both shares were
+    trained with the same seeds. Needs the accuracies `per_task`, which `add_comparisons` takes away."""
     told_all = {(r["label"], r["tasks"]): r for r in records if r["descriptors"] == 1.0}
     for record in records:
         full = told_all.get((record["label"], record["tasks"]))
@@ -187,8 +188,8 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
         "where there are several).\nKnown: families with training questions; new: families that training never saw; "
-        "closed: share of the way from\nplain CLIP to the few-shot ceiling, on known families. The paper's column is "
-        "Meta-VQA: another dataset."
+        "closed: share of the way from\nplain CLIP to the few-shot ceiling, on known families; loss: against all "
+        "questions known, in points.\nThe paper's column is Meta-VQA: another dataset."
     )
     missing = {row.id for row in rows} - {record["row"] for record in records}
     for row in sorted(missing):

@@ -188,7 +188,7 @@ def test_half_of_the_descriptors(tiny, tmp_path, capsys):
     assert "all, 50% Q." in out and "CLIP as base model" in out and "known" not in out.split("Accuracy in %")[0]
 
 
-def test_described_tasks_are_drawn_oftener(tiny, monkeypatch):
+def test_described_tasks_are_drawn_more_often(tiny, monkeypatch):
     drawn, multinomial = [], torch.multinomial
 
     def spy(*args, **kwargs):
@@ -276,7 +276,10 @@ def test_ablations(tiny, tmp_path, capsys):
     file = tmp_path / "a.json"
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
     number = {a.label: str(i + 1) for i, a in enumerate(ablations.ABLATIONS) if a.row == "hvae_hyperldm"}
-    behaviour, undescribed = "HyperLDM learns behaviour too", "half of the questions, no descriptors inferred"
+    behaviour, undescribed = (
+        "HyperLDM learns behaviour too",
+        "half of the questions, no descriptors inferred (the paper's way)",
+    )
 
     def records():
         return {r["label"]: r for r in json.loads(file.read_text())["results"] if r["tasks"] == "all"}
