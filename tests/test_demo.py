@@ -226,16 +226,24 @@ def test_latent_plane_finds_a_plane():
 
 def test_examples_help_and_the_start_is_what_was_generated(studio):
     generator, encode = studio.generator, studio.generator.backbone.encode_images
-    answers = studio.suggest(QUESTION)
-    sets = [
-        refine.label_pictures(encode(images), truths, answers)
-        for images, truths in (draw(studio.world, QUESTION, 64, seed) for seed in (1, 2))
-    ]
-    points = list(refine.k_shot_curve(generator, QUESTION, answers, *sets, 50))
+
+    def curve(question):
+        answers = studio.suggest(question)
+        sets = [
+            refine.label_pictures(encode(images), truths, answers)
+            for images, truths in (draw(studio.world, question, 64, seed) for seed in (1, 2))
+        ]
+        return answers, sets, list(refine.k_shot_curve(generator, question, answers, *sets, 50))
+
+    answers, sets, points = curve(QUESTION)
     assert [point.k for point in points] == list(refine.KS)
     first, last = points[0].accuracy, points[-1].accuracy
     assert first["hvae_hyperldm"][0] > first["mnet_maml"][0] + 0.1
-    assert last["mnet_maml"][0] > first["mnet_maml"][0] + 0.1 and last["hvae_hyperldm"][0] > first["hvae_hyperldm"][0]
+    assert last["mnet_maml"][0] > first["mnet_maml"][0] + 0.1
+    # A good start gains less than 61 scenes of one question can tell.
+    others = (curve(q)[2] for q in ("What colour is the badge behind the bee?", "How many black badges are there?"))
+    gains = [p[-1].accuracy["hvae_hyperldm"][0] - p[0].accuracy["hvae_hyperldm"][0] for p in (points, *others)]
+    assert sum(gains) / len(gains) > 0.03
     start = refine.refined(generator, QUESTION, answers, sets[0][:0], "hvae_hyperldm")
     torch.testing.assert_close(start.w, generator.generate(QUESTION).w, rtol=1e-3, atol=1e-3)
     refined = refine.refined(generator, QUESTION, answers, sets[0][:20], "hvae_hyperldm")
