@@ -22,7 +22,7 @@ from core.tasks import image_disjoint, without_images
 from tests.conftest import ROOT
 from train import make_data
 
-PUBLISHED = Path(os.environ.get("METAVQA_SPLITS", ROOT.parent / "shared" / "metavqa"))
+PUBLISHED = Path(os.environ.get("METAVQA_SPLITS", ROOT / "metavqa"))
 published = pytest.mark.skipif(not (PUBLISHED / "meta_train.json").is_file(), reason="no published split files")
 
 

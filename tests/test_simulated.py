@@ -19,7 +19,7 @@ from tests.conftest import ROOT
 from train import graph, run_all
 from train.run import Run
 
-PUBLISHED = Path(os.environ.get("METAVQA_SPLITS", ROOT / "../shared/metavqa"))
+PUBLISHED = Path(os.environ.get("METAVQA_SPLITS", ROOT / "metavqa"))
 SMALL = SimulatedConfig(train_tasks=24, val_tasks=6, test_tasks=8, dim=32)
 
 
