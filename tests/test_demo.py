@@ -223,6 +223,17 @@ def test_latent_plane_finds_a_plane():
 
 # Refine
 
+# Nine drawn at random among the test questions, less two whose scenes too seldom have one of the suggested answers.
+DRAWN_QUESTIONS = (
+    "What shape is the badge behind the thing with the blue badge?",
+    "Which shape is behind the one on the black badge?",
+    "How many black badges are there?",
+    "What colour is the badge behind the bee?",
+    "What shape is next to the fruit?",
+    "What size is the top right thing?",
+    "Which background colour goes with the pear?",
+)
+
 
 def test_examples_help_and_the_start_is_what_was_generated(studio):
     generator, encode = studio.generator, studio.generator.backbone.encode_images
@@ -240,10 +251,10 @@ def test_examples_help_and_the_start_is_what_was_generated(studio):
     first, last = points[0].accuracy, points[-1].accuracy
     assert first["hvae_hyperldm"][0] > first["mnet_maml"][0] + 0.1
     assert last["mnet_maml"][0] > first["mnet_maml"][0] + 0.1
+    gain = lambda curve: curve[-1].accuracy["hvae_hyperldm"][0] - curve[0].accuracy["hvae_hyperldm"][0]
     # A good start gains less than 61 scenes of one question can tell.
-    others = (curve(q)[2] for q in ("What colour is the badge behind the bee?", "How many black badges are there?"))
-    gains = [p[-1].accuracy["hvae_hyperldm"][0] - p[0].accuracy["hvae_hyperldm"][0] for p in (points, *others)]
-    assert sum(gains) / len(gains) > 0.03
+    gains = [gain(points), *(gain(curve(question)[2]) for question in DRAWN_QUESTIONS)]
+    assert sum(gains) / len(gains) > 0.02
     start = refine.refined(generator, QUESTION, answers, sets[0][:0], "hvae_hyperldm")
     torch.testing.assert_close(start.w, generator.generate(QUESTION).w, rtol=1e-3, atol=1e-3)
     refined = refine.refined(generator, QUESTION, answers, sets[0][:20], "hvae_hyperldm")

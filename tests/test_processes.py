@@ -21,6 +21,11 @@ SIZES = [
     *("hvae.hidden=[16,8]", "hvae.latent=4", "hyperldm.hidden=[32,64,32]", "hyperldm.cond_dim=32"),
     *("adaptations.hvae.draws=3", "adaptations.hvae.steps=2", "few_shot_steps=2", "sampling.steps=3"),
     "sampling.sampler=ddim",
+    *(
+        "diffusion.behaviour_weight=1",
+        "diffusion.behaviour_tasks=128",
+        "diffusion.behaviour_examples=2000",
+    ),  # all there are
 ]
 ROWS = ("cond_multitask", "mnet_maml", "hvae_hyperldm")
 
