@@ -1,6 +1,7 @@
 """The tiny preset through every stage, and evaluated, by the scripts' own `main`."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -247,7 +248,8 @@ def test_a_changed_setting_makes_a_run_of_its_own(tiny, capsys):
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--set", "hyperldm.cond_noise=0.5"]
     run_all.main(arguments)
     assert "[1/3] hvae_hyperldm" in capsys.readouterr().out  # both denoisers and the choices, nothing else
-    (changed,) = release(tiny).parent.glob("weights-????????")
+    changed = open_run(parser("").parse_args(arguments)).output
+    assert changed.parent == release(tiny).parent and re.fullmatch("weights-[0-9a-f]{8}", changed.name)
     same = lambda name: (changed / name).read_bytes() == (release(tiny) / name).read_bytes()
     assert same("hvae.safetensors") and not same("hvae_hyperldm.safetensors")
 
