@@ -3,9 +3,9 @@
 Needs a release directory with its table of training latents; encodes test images on the first use, then caches them.
 Prints, on the test tasks: chance; the commonest answers of the nearest training questions; the mean training adapter;
 the adapter of the nearest training question; the mean of the nearest few, weighted by similarity; ridge regression
-from questions to latents; HyperLDM, also in one step and with one sample; HyperLDM told another task's question;
-HyperLDM told random words. Then how far generated latents lie from the training ones. What a row has to choose is
-chosen on validation tasks. About a minute.
+from questions to latents; HyperLDM, also in one step and with one sample; HyperLDM told the question in other words
+(of Emoji-VQA), another task's question, and random words. Then how far generated latents lie from the training ones.
+What a row has to choose is chosen on validation tasks. About a minute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if __package__ in (None, ""):  # so that `python eval/sanity.py` works from the 
 import functools
 import random
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pandas as pd
 import torch
@@ -27,6 +27,8 @@ from torch import Tensor
 
 from core.adapter import adapter_logits, task_accuracy
 from core.checkpoint import load_model
+from core.data.emoji_questions import phrasings
+from core.data.emoji_vqa import EmojiVQA
 from core.generator import AdapterGenerator
 from core.tasks import Task, TaskBatch, TaskSet
 from eval import figures
@@ -44,6 +46,7 @@ LABELS = {
     "hnet_hyperldm": "HNet + HyperLDM",
     "one_step": "HyperLDM in one step: the mean latent given the question",
     "one_sample": "HyperLDM, one sample",
+    "other_words": "HyperLDM, the question in other words",
     "shuffled_question": "HyperLDM, questions shuffled among tasks",
     "random_words": "HyperLDM, random words",
     "distance_to_training": "generated adapter to the nearest training adapter",
@@ -104,6 +107,15 @@ def others(count: int, generator: torch.Generator) -> Tensor:
     return result
 
 
+def rephrased(questions: Sequence[str], training: Collection[str], rng: random.Random) -> list[str]:
+    """Each of Emoji-VQA's questions in other words, in such as no training question has where there are some."""
+    result = []
+    for question in questions:
+        other = [text for text in phrasings(question) if text != question]
+        result.append(rng.choice([text for text in other if text not in training] or other))
+    return result
+
+
 def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, Tensor]:
     """Accuracy (T,) of every row on the test tasks."""
     decode = generator.decoder(name)
@@ -131,6 +143,10 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
     words = sorted({word for task in run.train.tasks for word in task.question.rstrip("?").split()})
     shuffler = random.Random(seed)
     nonsense = [" ".join(shuffler.sample(words, 7)) + "?" for _ in test.tasks]
+    same = []
+    if isinstance(run.dataset, EmojiVQA):
+        training = {task.question for task in run.train.tasks}
+        same = rephrased([task.question for task in test.tasks], training, random.Random(seed))
     with torch.no_grad():
         z_mean = near.z.mean(0, keepdim=True).expand(len(query), -1)
         hyperldm = functools.partial(generator.weights, method="hyperldm", generator=name, seed=seed)
@@ -144,6 +160,7 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
             f"{name}_hyperldm": accuracy(hyperldm(e)),
             "one_step": accuracy(hyperldm(e, steps=1)),
             "one_sample": accuracy(hyperldm(e, samples=1)),
+            **({"other_words": accuracy(hyperldm(generator.embed_questions(same)))} if same else {}),
             "shuffled_question": accuracy(hyperldm(e[others(len(e), rng)])),
             "random_words": accuracy(hyperldm(generator.embed_questions(nonsense))),
         }

@@ -8,6 +8,7 @@ import torch
 
 from core.adapter import unpack
 from core.checkpoint import load_adapter, load_model
+from core.data.emoji_questions import QUESTIONS, phrasings
 from core.generator import AdapterGenerator
 from core.presets import get_preset
 from core.subspace import adapt_adapters
@@ -160,7 +161,8 @@ def test_sanity_rows(tiny, run, generator, judged, tmp_path, capsys):
 
 
 def test_rows_that_are_told_something_else(run, generator, monkeypatch):
-    """What HyperLDM is told: shuffled questions are those of other tasks, random words those of training questions."""
+    """Other words ask the same, and are new to HyperLDM where that can be; shuffled questions are those of other tasks,
+    random words those of training questions."""
     told, texts = [], []
     weights, embed = AdapterGenerator.weights, AdapterGenerator.embed_questions
     monkeypatch.setattr(
@@ -171,13 +173,20 @@ def test_rows_that_are_told_something_else(run, generator, monkeypatch):
     )
     test = run.task_set("test")
     sanity.rows(run, generator, "hvae", test, seed=0)
-    own, one_step, one_sample, shuffled, nonsense = told
+    own, one_step, one_sample, same, shuffled, nonsense = told
     assert own.equal(test.question_features) and own.equal(one_step) and own.equal(one_sample)
     taken = torch.cdist(shuffled, own).argmin(1)  # whose question each task was told
     assert shuffled.equal(own[taken]) and sorted(taken.tolist()) == list(range(len(test)))
     assert (taken != torch.arange(len(test))).all()
     known = {word for task in run.train.tasks for word in task.question.rstrip("?").split()}
+    rephrased, texts = texts[: len(test)], texts[len(test) :]
     assert len(texts) == len(test) == len(nonsense) and len(set(texts)) == len(texts)
+    trained = {task.question for task in run.train.tasks}
+    for task, other, told_instead, e in zip(test.tasks, rephrased, same, own, strict=True):
+        asked = [QUESTIONS[text] for text in (task.question, other)]
+        assert other != task.question and not told_instead.equal(e)
+        assert (asked[0].family, asked[0].argument) == (asked[1].family, asked[1].argument)
+        assert other not in trained or all(text in trained | {task.question} for text in phrasings(task.question))
     assert all(len(line.rstrip("?").split()) == 7 and set(line.rstrip("?").split()) <= known for line in texts)
 
 
