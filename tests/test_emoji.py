@@ -6,7 +6,7 @@ import pytest
 
 from core.data.emoji_captions import loose_caption
 from core.data.emoji_labels import scene_labels
-from core.data.emoji_questions import FAMILIES, NEW_FAMILIES, QUESTIONS
+from core.data.emoji_questions import FAMILIES, NEW_FAMILIES, QUESTIONS, phrasings
 from core.data.emoji_scene import IMAGE_SIZE, draw_array
 from core.data.emoji_vqa import EmojiConfig, EmojiVQA, draw_scenes_for_question
 from core.data.emoji_world import CATEGORIES, GLYPHS, OBJECTS, PLACES, World, WorldConfig
@@ -38,6 +38,17 @@ def test_shape_of_the_benchmark(data):
     images = [i for t in data.tasks for i in t.examples("all")[0]]
     assert len(images) == len(set(images)) == data.num_images
     assert all(Counter(t.examples("all")[1])[label] > 1 for t in data.tasks for label in range(len(t.answers)))
+
+
+def test_phrasings_ask_the_same(data):
+    same = {"Where is the candle?", "In which corner is the candle?", "Which corner holds the candle?"}
+    assert set(phrasings("Where is the candle?")) == same
+    assert all(len(phrasings(text)) > 1 and text in phrasings(text) for text in QUESTIONS)
+    with pytest.raises(KeyError, match="What is love"):
+        phrasings("What is love?")
+    trained = {task.question for task in data.tasks if task.split == "train"}  # 783, without those of validation
+    again = [t for t in data.tasks if t.split == "test" and not trained.isdisjoint(phrasings(t.question))]
+    assert len(again) == 157 and not any(task.new_family for task in again)  # as README and eval/README say
 
 
 def test_every_label_is_the_answer_of_its_scene(data):
