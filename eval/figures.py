@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,12 @@ def over_seeds(values: Sequence[float], seeds: Sequence[int]) -> dict[str, Any]:
     }
 
 
-def summaries(scores: Tensor, test: TaskSet, seeds: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """The part of a record that says what scores (seeds, T) come to, for every set of tasks."""
-    for name, mask in masks(test).items():
+def summaries(
+    scores: Tensor, test: TaskSet, seeds: Sequence[int], sets: Mapping[str, Tensor] | None = None
+) -> Iterator[dict[str, Any]]:
+    """The part of a record that says what scores (seeds, T) come to, for every set of tasks: those of `masks`, or
+    these."""
+    for name, mask in (masks(test) if sets is None else sets).items():
         values = scores[:, mask].double().mean(1).tolist()
         yield {"tasks": name, **over_seeds(values, seeds), "n_tasks": int(mask.sum())}
 

@@ -17,13 +17,29 @@ from typing import Any
 
 import pandas as pd
 import torch
+from torch import Tensor
 
+from core.data.emoji_questions import phrasings
+from core.data.emoji_vqa import EmojiVQA
 from core.generator import AdapterGenerator
 from core.metrics import paired_bootstrap
 from core.tasks import TaskSet
 from eval import figures
 from eval.common import open_release, parser, write_results
 from eval.rows import FEW_SHOT, ROWS, Row, accuracy, available
+from train.run import Run
+
+
+def sets_of_tasks(run: Run, test: TaskSet) -> dict[str, Tensor]:
+    """The sets of test tasks (T,) that Table 1 has figures of. In Emoji-VQA, tasks of known families are parted by
+    whether training asks the same in other words ("asked") or not ("unasked")."""
+    sets = figures.masks(test)
+    if isinstance(run.dataset, EmojiVQA):
+        trained = {task.question for task in run.dataset.tasks if task.split == "train"}
+        asked = torch.tensor([not trained.isdisjoint(phrasings(task.question)) for task in test.tasks])
+        new = torch.tensor([task.new_family for task in test.tasks])
+        sets |= {name: mask for name, mask in (("asked", asked), ("unasked", ~asked & ~new)) if mask.any()}
+    return sets
 
 
 def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -31,7 +47,7 @@ def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[di
     test, prompted = run.task_set("test"), run.task_set("test", prompted=True)
     if limit is not None:
         test, prompted = test.select(range(limit)), prompted.select(range(limit))
-    masks = figures.masks(test)
+    sets = sets_of_tasks(run, test)
     support, query = test.batch(part="support").to(run.device), test.batch(part="query").to(run.device)
     with_prompts = prompted.batch(part="query").to(run.device)
     records = []
@@ -43,7 +59,7 @@ def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[di
             continue
         scores = torch.stack([accuracy(row, g, support, chosen) for g in owners])  # (seeds, T)
         seeds = [g.config["seed"] for g in owners]
-        for summary in figures.summaries(scores, test, seeds):
+        for summary in figures.summaries(scores, test, seeds, sets):
             records.append(
                 {
                     "row": row.id,
@@ -52,7 +68,7 @@ def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[di
                     "descriptors": share,
                     **summary,
                     "paper": row.paper,
-                    "per_task": scores[:, masks[summary["tasks"]]],
+                    "per_task": scores[:, sets[summary["tasks"]]],
                 }
             )
     return records
@@ -188,8 +204,9 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
         "where there are several).\nKnown: families with training questions; new: families that training never saw; "
-        "closed: share of the way from\nplain CLIP to the few-shot ceiling, on known families; loss: against all "
-        "questions known, in points.\nThe paper's column is Meta-VQA: another dataset."
+        "asked, unasked: known families, the\nsame question in other words in training or not; closed: share of the way "
+        "from plain CLIP to the few-shot ceiling, on\nknown families; loss: against all questions known, in points. The "
+        "paper's column is Meta-VQA: another dataset."
     )
     missing = {row.id for row in rows} - {record["row"] for record in records}
     for row in sorted(missing):
