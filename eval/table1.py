@@ -204,9 +204,9 @@ def main(argv: list[str] | None = None) -> None:
     print(
         f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
         "where there are several).\nKnown: families with training questions; new: families that training never saw; "
-        "asked, unasked: known families, the\nsame question in other words in training or not; closed: share of the way "
-        "from plain CLIP to the few-shot ceiling, on\nknown families; loss: against all questions known, in points. The "
-        "paper's column is Meta-VQA: another dataset."
+        "asked, unasked: known families,\nthe same question in other words in training or not; closed: share of the "
+        "way from plain CLIP to the few-shot\nceiling, on known families; loss: against all questions known, in points. "
+        "The paper's column is Meta-VQA: another\ndataset."
     )
     missing = {row.id for row in rows} - {record["row"] for record in records}
     for row in sorted(missing):

@@ -51,7 +51,7 @@ class EmojiVQA:
         self.config = config or EmojiConfig()
         self.world = World(self.config.world)
         self._images: list[tuple[str, int]] = []  # image index -> (question, number of the draw)
-        self.tasks: list[Task] = [self._task(question, split) for question, split in choose_questions(self.config)]
+        self.tasks: list[Task] = [self._task(question, split) for question, split in _choose_questions(self.config)]
 
     @property
     def identity(self) -> dict[str, object]:
@@ -110,7 +110,7 @@ class EmojiVQA:
         )
 
 
-def choose_questions(config: EmojiConfig) -> Iterator[tuple[Question, str]]:
+def _choose_questions(config: EmojiConfig) -> Iterator[tuple[Question, str]]:
     """Distinct questions with their splits: families take turns, large and small alike, until the counts are met."""
     rng = random.Random(f"{config.seed}/questions")
 
