@@ -167,6 +167,8 @@ def test_what_seeds_reached():
     assert known == {"tasks": "known", "mean": 0.5, "sd": 0.7071, "seeds": [4, 2], "per_seed": [0, 1], "n_tasks": 1}
     assert new["per_seed"] == [0.75, 0.5] and everything["per_seed"] == [0.5, 0.66667]
     assert next(figures.summaries(scores[:1], test, []))["per_seed"] == []
+    (other,) = figures.summaries(scores, test, [4, 2], {"last": torch.tensor([False, False, True])})
+    assert (other["tasks"], other["per_seed"], other["n_tasks"]) == ("last", [1, 0], 1)
 
 
 def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
@@ -190,6 +192,11 @@ def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
     assert ours["gammas"] == [second["gamma"], first["gamma"]] and ours["gamma"] is None
     assert ours["seeds"] == [1, 0] and sum(ours["per_seed"]) / 2 == pytest.approx(ours["mean"], abs=1e-4)
     assert records["Few-shot ceiling", "all"]["ceilings"] == [second["ceiling"], first["ceiling"]]
+    parts = [records["HVAE + HyperLDM, gamma 1", kind] for kind in ("asked", "unasked")]
+    known = records["HVAE + HyperLDM, gamma 1", "known"]
+    assert sum(part["n_tasks"] for part in parts) == known["n_tasks"]
+    total = sum(part["n_tasks"] * part["mean"] for part in parts)
+    assert total / known["n_tasks"] == pytest.approx(known["mean"], abs=1e-4)
     alike = records["Cond. Multitask", "new"]
     assert alike["per_seed"][0] == alike["per_seed"][1] and "gammas" not in alike
     assert f"gamma of validation ({second['gamma']:g}, {first['gamma']:g})" in csv.read_text()
