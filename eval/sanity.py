@@ -72,9 +72,13 @@ class Neighbours:
         """(B, T) similarities of questions e (B, D) to the training questions."""
         return torch.nn.functional.normalize(self._scaled(e), dim=-1) @ torch.nn.functional.normalize(self.e, dim=-1).mT
 
+    def _nearest(self, e: Tensor, k: int) -> torch.return_types.topk:
+        """Similarities `values` and `indices` (B, k) of the nearest training questions; of all if they are fewer."""
+        return self.cosine(e).topk(min(k, len(self.tasks)))
+
     def weighted(self, e: Tensor, k: int) -> Tensor:
-        """Latents (B, Z): mean of the k nearest tasks' ones, weighted by similarity."""
-        best = self.cosine(e).topk(k)
+        """Latents (B, Z): mean of the k nearest tasks' ones, or of all if there are fewer, weighted by similarity."""
+        best = self._nearest(e, k)
         weight = best.values.clamp(min=1e-6)
         return (weight[..., None] * self.z[best.indices]).sum(1) / weight.sum(1, keepdim=True)
 
@@ -91,7 +95,7 @@ class Neighbours:
     def answer_prior(self, e: Tensor, tasks: Sequence[Task], k: int) -> Tensor:
         """Accuracy (B,) of always giving the candidate that the k nearest training questions' images carry most."""
         result = []
-        for task, near in zip(tasks, self.cosine(e).topk(k).indices.tolist(), strict=True):
+        for task, near in zip(tasks, self._nearest(e, k).indices.tolist(), strict=True):
             votes = Counter(self.tasks[i].answers[label] for i in near for label in self.tasks[i].examples("all")[1])
             guess = max(range(len(task.answers)), key=lambda c: votes[task.answers[c]])
             labels = task.query[1]

@@ -201,12 +201,13 @@ def main(argv: list[str] | None = None) -> None:
     table = as_table(records)
     print(table.to_string())
     seeds = {g.config["seed"] for g in generators}
+    asked = "asked, unasked: known families, the same question in other words in training or not; "
     print(
         f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
         "where there are several).\nKnown: families with training questions; new: families that training never saw; "
-        "asked, unasked: known families,\nthe same question in other words in training or not; closed: share of the "
-        "way from plain CLIP to the few-shot\nceiling, on known families; loss: against all questions known, in "
-        "points. The paper's column is Meta-VQA: another\ndataset."
+        f"{asked if any(r['tasks'] == 'asked' for r in records) else ''}\nclosed: share of the way from plain CLIP to "
+        "the few-shot ceiling, on known families; loss: against all questions\nknown, in points. The paper's column is "
+        "Meta-VQA: another dataset."
     )
     missing = {row.id for row in rows} - {record["row"] for record in records}
     for row in sorted(missing):

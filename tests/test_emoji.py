@@ -49,6 +49,9 @@ def test_phrasings_ask_the_same(data):
     trained = {task.question for task in data.tasks if task.split == "train"}  # 783, without those of validation
     again = [t for t in data.tasks if t.split == "test" and not trained.isdisjoint(phrasings(t.question))]
     assert len(again) == 157 and not any(task.new_family for task in again)  # as README and eval/README say
+    chosen = {task.question for task in data.tasks if task.split == "val"}
+    judged = [t for t in data.tasks if t.split == "test" and not chosen.isdisjoint(phrasings(t.question))]
+    assert len(judged) == 30 and len([task for task in judged if task not in again]) == 12
 
 
 def test_every_label_is_the_answer_of_its_scene(data):

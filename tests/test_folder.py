@@ -12,7 +12,7 @@ from core.data.emoji_world import OBJECTS
 from core.data.folder import FolderConfig, read_folder
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
 from core.generator import AdapterGenerator
-from eval import table1
+from eval import sanity, table1
 from train import features, make_data, run_all
 
 HEADER = ("image", "question", "answer")
@@ -199,6 +199,9 @@ def test_five_commands(tmp_path, monkeypatch, capsys):
     table1.main([*run, "--json", "table1.json"])
     results = json.loads((tmp_path / "table1.json").read_text())["results"]
     assert {r["n_tasks"] for r in results} == {sum(task.split == "test" for task in tasks)}
+    sanity.main(run)
+    out = capsys.readouterr().out
+    assert "HyperLDM, random words" in out and "other words" not in out  # nobody knows other words for these questions
     card = (tmp_path / "runs/tiny-mine/seed-0/weights/README.md").read_text()
     assert (
         "`python train/run_all.py --preset tiny --data data/mine --seed 0`" in card and "questions: a dataset" in card

@@ -6,6 +6,7 @@ import pytest
 
 from eval import report
 from eval.report import DOCUMENTS, PARTS, ROOT, homeless, render
+from eval.rows import ROWS
 from eval.table1 import label_of
 
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
@@ -15,6 +16,36 @@ NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 def test_documents_agree_with_the_result_files(name):
     text = (ROOT / name).read_text()
     assert render(text) == text, "run `python eval/report.py`"
+
+
+def test_headline():
+    """The numbers under README's first picture are those of the result files, of HyperLDM at either gamma it has."""
+    found = {
+        (r["row"], r["label"], r["tasks"]): r for r in report._read("table1.json")["results"] if r["descriptors"] == 1
+    }
+    ridge = {r["row"]: r["mean"] for r in report._read("sanity.json")["results"] if r["tasks"] == "all"}["kernel_ridge"]
+    baselines = {(r.id, r.label) for r in ROWS if r.baseline and not r.id.startswith("few_shot")}
+    clip = ("clip", "CLIP, bare answers")
+
+    def reached(row, sets):
+        records = [found[(*row, name)] for name in sets]
+        return sum(r["mean"] * r["n_tasks"] for r in records) / sum(r["n_tasks"] for r in records)
+
+    head = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+    whole = re.search(
+        r"answers (\d+)% of query.* CLIP (\d+)%, the best baseline .*? (\d+)%, and kernel .*? (\d+)%\.", head
+    )
+    unasked = re.search(r"On the (\d+) of them .*? are at (\d+)%, (\d+)% and (\d+)%", head)
+    given = [int(text) for text in (*whole.groups(), *unasked.groups())]
+    for gamma in ("1", "of validation"):
+        ours = next(key[:2] for key in found if key[1] == f"HVAE + HyperLDM, gamma {gamma}")
+        expected = []
+        for sets in (("all",), ("unasked", "new")):
+            best = max(reached(row, sets) for row in baselines if (*row, "all") in found)
+            expected.append([reached(ours, sets), reached(clip, sets), best])
+        count = sum(found[(*clip, name)]["n_tasks"] for name in ("unasked", "new"))
+        percent = [[round(100 * value) for value in values] for values in expected]
+        assert given == [*percent[0], round(100 * ridge), count, *percent[1]], gamma
 
 
 def test_every_part_stands_in_some_document():

@@ -359,9 +359,6 @@ FAMILIES: dict[str, Family] = {
     )
 }
 QUESTIONS: dict[str, Question] = {q.text: q for family in FAMILIES.values() for q in family.questions}
-_BY_MEANING: dict[tuple[str, Argument], list[str]] = {}
-for _question in QUESTIONS.values():
-    _BY_MEANING.setdefault((_question.family, _question.argument), []).append(_question.text)
 assert sum(len(family.questions) for family in FAMILIES.values()) == len(QUESTIONS), "two families share a question"
 assert set(FAMILIES) >= NEW_FAMILIES
 assert set(CATEGORY_OF) == set(OBJECTS)
@@ -370,4 +367,4 @@ assert set(CATEGORY_OF) == set(OBJECTS)
 def phrasings(question: str) -> list[str]:
     """All questions of the dataset that ask the same as this one, itself among them. KeyError if it is none of them."""
     known = QUESTIONS[question]
-    return _BY_MEANING[known.family, known.argument]
+    return [q.text for q in FAMILIES[known.family].questions if q.argument == known.argument]
