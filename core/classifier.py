@@ -12,10 +12,10 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from core.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
-from core.backbone import Backbone
-from core.checkpoint import load_adapter, save_adapter
-from core.images import read_image
+from .backbones.clip import Backbone
+from .data.images import read_image
+from .networks.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
+from .release.checkpoint import load_adapter, save_adapter
 
 MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
 

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import pandas as pd
 import torch
 
-from core.generator import GENERATORS, MAX_GAMMA, METHODS, Adapter, AdapterGenerator, check_answers
+from .generator import GENERATORS, MAX_GAMMA, METHODS, Adapter, AdapterGenerator, check_answers
 
 _DESCRIPTION = """Generate an adapter (the weights of a small neural network) for a question in plain words, with no
 training data; classify images with it among candidate answers; save it."""

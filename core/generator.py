@@ -11,18 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.adapter import AdapterConfig
-from core.backbone import Backbone, Pooling
-from core.checkpoint import load_adapter, load_module
-from core.classifier import Adapter, check_answers, check_images, open_image
-from core.config import from_dict
-from core.guidance import classifier_free
-from core.hub import HubError, pull
-from core.hvae import HVAE
-from core.hyperclip import guide_latent, infer_task
-from core.known_questions import KnownQuestion, KnownQuestions
-from core.release import backbone_directory, read_config
-from core.samplers import SAMPLERS
+from .backbones.clip import Backbone, Pooling
+from .classifier import Adapter, check_answers, check_images, open_image
+from .config import from_dict
+from .data.known_questions import KnownQuestion, KnownQuestions
+from .diffusion.guidance import classifier_free
+from .diffusion.samplers import SAMPLERS
+from .networks.adapter import AdapterConfig
+from .networks.hvae import HVAE
+from .networks.hyperclip import guide_latent, infer_task
+from .release.checkpoint import load_adapter, load_module
+from .release.hub import HubError, pull
+from .release.manifest import backbone_directory, read_config
 
 __all__ = ["GENERATORS", "METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
@@ -313,6 +313,6 @@ def check_request(method: str, generator: str, gamma: float | None, steps: int |
 
 
 if __name__ == "__main__":
-    from core.cli import main
+    from .cli import main
 
     main()

@@ -24,11 +24,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from core.adapter import adapter_logits, task_accuracy
-from eval import figures
-from eval.common import write_results
+from core.networks.adapter import adapter_logits, task_accuracy
+from eval.harness import figures
+from eval.harness.common import write_results
 from train import tune
-from train.run import commit, parser
+from train.pipeline.run import commit, parser
 
 
 @dataclass(frozen=True)

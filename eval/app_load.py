@@ -33,12 +33,12 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from core.data.emoji_vqa import draw_scenes_for_question
+from core.data.emoji.dataset import draw_scenes_for_question
+from core.data.tasks import Task
 from core.demo import ask
 from core.generator import AdapterGenerator
-from core.tasks import Task
-from eval import common
-from eval.rows import ROWS, accuracy
+from eval.harness import common
+from eval.harness.rows import ROWS, accuracy
 
 ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
@@ -205,7 +205,7 @@ def agree(records: Sequence[dict[str, Any]]) -> bool:
 
 
 def _test_tasks(count: int, seed: int) -> list[Task]:
-    from core.data.emoji_vqa import EmojiVQA
+    from core.data.emoji.dataset import EmojiVQA
 
     return random.Random(seed).sample([task for task in EmojiVQA().tasks if task.split == "test"], count)
 

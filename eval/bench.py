@@ -31,19 +31,19 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.adapter import LOGIT_SCALE, init_adapter, unpack
-from core.checkpoint import write_json
+from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
 from core.data import open_dataset
-from core.diffusion import q_sample
-from core.hvae import HVAE
-from core.hyperclip import HyperCLIP, hyperclip_loss
-from core.hyperldm import HyperLDM
-from core.presets import Preset, get_preset
-from core.subspace import adapt_adapters, maml_adapter_loss
-from core.tasks import TaskBatch, TaskSet, TaskTable, split_support_query, subsample
-from train.optim import adam
-from train.plan import COSTS
-from train.run import commit, usable_device
+from core.data.tasks import TaskBatch, TaskSet, TaskTable, split_support_query, subsample
+from core.diffusion.schedule import q_sample
+from core.files import write_json
+from core.networks.adapter import LOGIT_SCALE, init_adapter, unpack
+from core.networks.hvae import HVAE
+from core.networks.hyperclip import HyperCLIP, hyperclip_loss
+from core.networks.hyperldm import HyperLDM
+from train.pipeline.optim import adam
+from train.pipeline.plan import COSTS
+from train.pipeline.run import commit, usable_device
+from train.presets import Preset, get_preset
 
 SIZES = {"paper": "metavqa_sim", "emoji": "emoji"}
 WORKLOADS = ("adapt", "maml", "hvae", "hyperclip", "hyperldm")

@@ -1,4 +1,6 @@
-"""How well descriptors are inferred for training tasks that have none (core/describe.py), for 50% Q. and 10% Q.
+"""How well descriptors are inferred for training tasks that have none, for 50% Q. and 10% Q.
+
+The inference is core/adaptation/descriptors.py.
 
 For every undescribed task, ranks all training questions by the cosine of their whitened embeddings with the inferred
 one: the task's own should come first, or at least one of its family. R^2 is the share of the variance of whitened
@@ -23,13 +25,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.conditioning import Whitening
-from eval.common import write_results
-from eval.figures import over_seeds, percent
+from core.networks.whitening import Whitening
+from eval.harness.common import write_results
+from eval.harness.figures import over_seeds, percent
 from eval.task_inference import METRICS, chance, judge
 from train.hyperldm import questions
 from train.latents import training_latents
-from train.run import Run, open_run, parser
+from train.pipeline.run import Run, open_run, parser
 
 
 def evaluate(run: Run) -> dict[str, dict[str, Tensor]]:

@@ -22,9 +22,9 @@ import pandas as pd
 from tqdm import tqdm
 
 from core.generator import AdapterGenerator
-from eval import figures
-from eval.common import open_release, write_results
-from eval.rows import ROWS, Row
+from eval.harness import figures
+from eval.harness.common import open_release, write_results
+from eval.harness.rows import ROWS, Row
 from eval.table1 import evaluate
 
 GAMMAS = tuple(step / 4 for step in range(13))

@@ -21,9 +21,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.tasks import TaskSet
-from eval import figures
-from eval.common import open_release, write_results
+from core.data.tasks import TaskSet
+from eval.harness import figures
+from eval.harness.common import open_release, write_results
 
 
 def project(e: Tensor) -> tuple[str, Tensor]:

@@ -16,12 +16,12 @@ if __package__ in (None, ""):  # so that `python eval/links.py` works from the r
 import pandas as pd
 import torch
 
-from core.adapter import adapter_logits, task_accuracy
+from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
-from core.tasks import TaskBatch
-from eval import figures
-from eval.common import open_release, parser, write_results
-from eval.rows import adapted_weights, chosen_few_shot
+from core.networks.adapter import adapter_logits, task_accuracy
+from eval.harness import figures
+from eval.harness.common import open_release, parser, write_results
+from eval.harness.rows import adapted_weights, chosen_few_shot
 
 CHUNK = 128
 # Name, splits, and whether of new families (None: either).

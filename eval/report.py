@@ -21,12 +21,12 @@ from typing import Any
 import pandas as pd
 import torch
 
-from core.data.emoji_questions import QUESTIONS
-from core.presets import get_preset
+from core.data.emoji.questions import QUESTIONS
 from eval.table1 import label_of
 from eval.task_inference import LABELS
-from train.graph import build
-from train.plan import cost_key, duration, estimates, steps_of
+from train.pipeline.graph import build
+from train.pipeline.plan import cost_key, duration, estimates, steps_of
+from train.presets import get_preset
 from train.tune import chosen, method_of
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -25,14 +25,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.adapter import adapter_logits, task_accuracy
-from core.checkpoint import load_model
-from core.data.emoji_questions import phrasings
-from core.data.emoji_vqa import EmojiVQA
+from core.data.emoji.dataset import EmojiVQA
+from core.data.emoji.questions import phrasings
+from core.data.tasks import Task, TaskBatch, TaskSet
 from core.generator import AdapterGenerator
-from core.tasks import Task, TaskBatch, TaskSet
-from eval import figures
-from eval.common import open_release, parser, write_results
+from core.networks.adapter import adapter_logits, task_accuracy
+from core.release.checkpoint import load_model
+from eval.harness import figures
+from eval.harness.common import open_release, parser, write_results
 
 CHUNK = 128
 LABELS = {

@@ -19,15 +19,15 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from core.data.emoji_questions import phrasings
-from core.data.emoji_vqa import EmojiVQA
+from core.data.emoji.dataset import EmojiVQA
+from core.data.emoji.questions import phrasings
+from core.data.tasks import TaskSet
 from core.generator import AdapterGenerator
-from core.metrics import paired_bootstrap
-from core.tasks import TaskSet
-from eval import figures
-from eval.common import open_release, parser, write_results
-from eval.rows import FEW_SHOT, ROWS, Row, accuracy, available
-from train.run import Run
+from eval.harness import figures
+from eval.harness.common import open_release, parser, write_results
+from eval.harness.metrics import paired_bootstrap
+from eval.harness.rows import FEW_SHOT, ROWS, Row, accuracy, available
+from train.pipeline.run import Run
 
 
 def sets_of_tasks(run: Run, test: TaskSet) -> dict[str, Tensor]:

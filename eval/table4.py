@@ -13,8 +13,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that `python eval/table4.py` works from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eval.common import open_release, parser, write_results
-from eval.rows import FEW_SHOT
+from eval.harness.common import open_release, parser, write_results
+from eval.harness.rows import FEW_SHOT
 from eval.table1 import as_table, evaluate
 
 

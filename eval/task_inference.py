@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from core.data.tasks import TaskBatch, TaskSet
 from core.generator import AdapterGenerator
-from core.metrics import ranks
-from core.tasks import TaskBatch, TaskSet
-from eval import figures
-from eval.common import open_release, write_results
-from eval.rows import adapted_weights, can_adapt
+from eval.harness import figures
+from eval.harness.common import open_release, write_results
+from eval.harness.metrics import ranks
+from eval.harness.rows import adapted_weights, can_adapt
 
 CHUNK = 128
 METRICS = ("top-1", "top-5", "reciprocal rank", "family of top-1")

@@ -11,9 +11,9 @@ import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
-from core.adapter import AdapterConfig
-from core.checkpoint import save_adapter
-from core.tasks import TaskBatch
+from core.data.tasks import TaskBatch
+from core.networks.adapter import AdapterConfig
+from core.release.checkpoint import save_adapter
 from tests.hub_stub import OWNER_TOKEN, HubStub
 
 torch.set_num_threads(1)  # many small products: more threads only wait for each other

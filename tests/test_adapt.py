@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from core.adapt import adapt, maml_loss
-from core.adapter import AdapterConfig, adapter_logits, init_adapter, task_loss
-from core.tasks import split_support_query
+from core.adaptation.inner_loop import adapt, maml_loss
+from core.data.tasks import split_support_query
+from core.networks.adapter import AdapterConfig, adapter_logits, init_adapter, task_loss
 from tests.conftest import random_batch
 
 CONFIG = AdapterConfig(dim=16, hidden=4)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from core.adapter import (
+from core.networks.adapter import (
     AdapterConfig,
     adapter_forward,
     adapter_logits,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from core.data.emoji_vqa import draw_scenes_for_question
+from core.data.emoji.dataset import draw_scenes_for_question
 from core.demo import about
 from core.generator import AdapterGenerator
 from eval import app_load

@@ -5,13 +5,13 @@ import open_clip
 import pytest
 import torch
 
-from core.backbone import Backbone
-from core.data.emoji_scene import draw_scene
-from core.data.emoji_world import World, WorldConfig
+from core.backbones.clip import Backbone
+from core.data.emoji.scene import draw_scene
+from core.data.emoji.world import World, WorldConfig
 from tests.conftest import ROOT
 from train.backbone import _tokens
-from train.backbone_report import fit_probe, probe_accuracy
-from train.scene_heads import SceneHeads
+from train.pipeline.backbone_report import fit_probe, probe_accuracy
+from train.pipeline.scene_heads import SceneHeads
 
 SHIPPED = ROOT / "weights" / "emoji" / "backbone"
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from core import checkpoint
-from core.adapter import AdapterConfig
-from core.checkpoint import load_adapter, load_model, load_module, save_adapter, save_model, save_module
 from core.config import to_dict
-from core.hvae import HVAE, HVAEConfig
-from core.hyperclip import HyperCLIP, HyperCLIPConfig
-from core.hyperldm import HyperLDM, HyperLDMConfig
-from core.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
+from core.networks.adapter import AdapterConfig
+from core.networks.hvae import HVAE, HVAEConfig
+from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig
+from core.networks.hyperldm import HyperLDM, HyperLDMConfig
+from core.networks.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
+from core.release import checkpoint
+from core.release.checkpoint import load_adapter, load_model, load_module, save_adapter, save_model, save_module
 from tests.conftest import ROOT
 
 ADAPTER = AdapterConfig(dim=8, hidden=3)

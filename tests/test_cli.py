@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from core import cli
-from core.adapter import AdapterConfig
-from core.checkpoint import save_adapter
 from core.classifier import Adapter
 from core.generator import AdapterGenerator
+from core.networks.adapter import AdapterConfig
+from core.release.checkpoint import save_adapter
 from tests.conftest import ROOT
 
 QUESTION = "What colour is the badge behind the dog?"

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from core.conditioning import Whitening
-from core.hypernet import HyperNet, HyperNetConfig
+from core.networks.hypernet import HyperNet, HyperNetConfig
+from core.networks.whitening import Whitening
 from tests.conftest import random_batch
 
 
@@ -57,7 +57,7 @@ def test_identity_until_fitted_and_bad_input():
 
 
 def test_statistics_travel_with_the_hypernetwork():
-    from core.adapter import AdapterConfig
+    from core.networks.adapter import AdapterConfig
 
     batch = random_batch()
     config, adapter = HyperNetConfig(input_dim=16), AdapterConfig(dim=16, hidden=4)

@@ -3,9 +3,9 @@ from dataclasses import dataclass
 import pytest
 
 from core.config import added, config_hash, from_dict, override, to_dict
-from core.data.emoji_vqa import EmojiConfig
-from core.hvae import HVAEConfig
-from core.presets import PRESET_NAMES, get_preset
+from core.data.emoji.dataset import EmojiConfig
+from core.networks.hvae import HVAEConfig
+from train.presets import PRESET_NAMES, get_preset
 
 
 def test_round_trip():

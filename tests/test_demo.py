@@ -8,8 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from core.adapter import LOGIT_SCALE, adapter_forward
-from core.checkpoint import load_model, save_model
 from core.config import to_dict
 from core.demo import about, ask, charts, guidance, pages, refine, results, views
 from core.demo.api import endpoints
@@ -21,6 +19,8 @@ from core.demo.similarity import read_questions
 from core.demo.studio import Studio
 from core.demo.world import describe, draw
 from core.generator import METHODS, AdapterGenerator
+from core.networks.adapter import LOGIT_SCALE, adapter_forward
+from core.release.checkpoint import load_model, save_model
 from tests.conftest import ROOT
 
 QUESTION = "What colour is the badge behind the dog?"

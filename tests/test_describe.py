@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from core.conditioning import Whitening
-from core.describe import carriers, describe, infer_descriptors, mean_images, name_images, task_features
-from core.tasks import Task, TaskSet
+from core.adaptation.descriptors import carriers, describe, infer_descriptors, mean_images, name_images, task_features
+from core.data.tasks import Task, TaskSet
+from core.networks.whitening import Whitening
 from tests.conftest import random_batch
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from core.diffusion import NoiseSchedule, cosine_schedule, diffusion_loss, linear_schedule, q_sample
-from core.guidance import classifier_free, conditional, gradient_guidance
-from core.hyperldm import HyperLDM, HyperLDMConfig
-from core.samplers import SAMPLERS, sample_ddim, sample_ddpm, sample_dpmpp_2m, timesteps
+from core.diffusion.guidance import classifier_free, conditional, gradient_guidance
+from core.diffusion.samplers import SAMPLERS, sample_ddim, sample_ddpm, sample_dpmpp_2m, timesteps
+from core.diffusion.schedule import NoiseSchedule, cosine_schedule, diffusion_loss, linear_schedule, q_sample
+from core.networks.hyperldm import HyperLDM, HyperLDMConfig
 
 SCHEDULE = linear_schedule()
 MEAN, STD = 2.0, 0.5

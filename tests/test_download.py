@@ -13,8 +13,9 @@ from PIL import Image
 
 from core.data.vqa_v2 import VQA_FILES
 from tests.test_meta_vqa import VQAFiles, small_split
-from train import make_data, vqa_download
-from train.vqa_download import Archive, download, fetch
+from train import make_data
+from train.pipeline import vqa_download
+from train.pipeline.vqa_download import Archive, download, fetch
 
 
 def zipped(files):

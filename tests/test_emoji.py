@@ -4,12 +4,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from core.data.emoji_captions import loose_caption
-from core.data.emoji_labels import scene_labels
-from core.data.emoji_questions import FAMILIES, NEW_FAMILIES, QUESTIONS, phrasings
-from core.data.emoji_scene import IMAGE_SIZE, draw_array
-from core.data.emoji_vqa import EmojiConfig, EmojiVQA, draw_scenes_for_question
-from core.data.emoji_world import CATEGORIES, GLYPHS, OBJECTS, PLACES, World, WorldConfig
+from core.data.emoji.captions import loose_caption
+from core.data.emoji.dataset import EmojiConfig, EmojiVQA, draw_scenes_for_question
+from core.data.emoji.labels import scene_labels
+from core.data.emoji.questions import FAMILIES, NEW_FAMILIES, QUESTIONS, phrasings
+from core.data.emoji.scene import IMAGE_SIZE, draw_array
+from core.data.emoji.world import CATEGORIES, GLYPHS, OBJECTS, PLACES, World, WorldConfig
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
-import core.features
-from core.backbone import Backbone
-from core.features import FeatureStore, build_task_set
-from core.tasks import Task
+import core.data.features
+from core.backbones.clip import Backbone
+from core.data.features import FeatureStore, build_task_set
+from core.data.tasks import Task
 from tests.conftest import ROOT
 from train import features
 
@@ -51,7 +51,7 @@ class Encoder:
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(core.features, "SHARD", 3)
+    monkeypatch.setattr(core.data.features, "SHARD", 3)
 
 
 def test_only_what_is_asked_is_encoded_and_only_once(tmp_path):
@@ -155,7 +155,7 @@ def test_pictures_are_transformed_and_those_that_cannot_be_read_are_listed(tmp_p
 def test_a_directory_that_is_gone_is_an_error_and_leaves_no_shard(tmp_path, monkeypatch):
     pictures = Pictures(tmp_path / "pictures")
     pictures.directory.rename(tmp_path / "elsewhere")
-    monkeypatch.setattr(core.features, "SHARD", 10)
+    monkeypatch.setattr(core.data.features, "SHARD", 10)
     with pytest.raises(ValueError, match="none of 10 images can be read: 0.png"):
         FeatureStore(tmp_path / "features", pictures, PictureEncoder()).images(range(10))
     assert [path.name for path in (tmp_path / "features").iterdir()] == ["index.json"]

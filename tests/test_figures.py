@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from core.generator import AdapterGenerator
-from eval import figure5, figure6, figures, table1, task_inference
+from eval import figure5, figure6, table1, task_inference
+from eval.harness import figures
 from tests.test_pipeline import release
 
 KEYS = {"row", "gamma", "descriptors", "tasks", "mean", "sd", "seeds", "per_seed", "n_tasks"}

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from PIL import Image
 
-from core.data.emoji_vqa import draw_scenes_for_question
-from core.data.emoji_world import OBJECTS
+from core.data.emoji.dataset import draw_scenes_for_question
+from core.data.emoji.world import OBJECTS
 from core.data.folder import FolderConfig, read_folder
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
 from core.generator import AdapterGenerator

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from core import few_shot
 from core import generator as module
-from core.data.emoji_vqa import draw_scenes_for_question
+from core.adaptation import few_shot
+from core.data.emoji.dataset import draw_scenes_for_question
 from core.generator import Adapter, AdapterGenerator
 from tests.conftest import ROOT
 

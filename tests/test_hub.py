@@ -10,11 +10,11 @@ import pytest
 import torch
 from huggingface_hub import HfApi, constants
 
-from core.adapter import AdapterConfig
-from core.checkpoint import save_adapter
 from core.generator import AdapterGenerator
-from core.hub import HubError, contents, parse_repo, pull, push
-from core.release import read_config
+from core.networks.adapter import AdapterConfig
+from core.release.checkpoint import save_adapter
+from core.release.hub import HubError, contents, parse_repo, pull, push
+from core.release.manifest import read_config
 from tests.conftest import CARD, REPO, ROOT
 from tests.hub_stub import STRANGER_TOKEN
 

@@ -6,8 +6,8 @@ import zlib
 import pytest
 from PIL import Image
 
+from core.data.images import read_image
 from core.generator import open_image
-from core.images import read_image
 
 
 def _png(width: int, height: int) -> bytes:

@@ -2,9 +2,9 @@
 
 import pytest
 
-from core.data.emoji_vqa import EmojiVQA
-from core.known_questions import KnownQuestion, KnownQuestions
-from core.presets import get_preset
+from core.data.emoji.dataset import EmojiVQA
+from core.data.known_questions import KnownQuestion, KnownQuestions
+from train.presets import get_preset
 
 KNOWN = KnownQuestions(
     [

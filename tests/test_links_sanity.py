@@ -6,16 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from core.adapter import unpack
-from core.checkpoint import load_adapter, load_model
-from core.data.emoji_questions import QUESTIONS, phrasings
+from core.adaptation.subspace import adapt_adapters
+from core.data.emoji.questions import QUESTIONS, phrasings
 from core.generator import AdapterGenerator
-from core.presets import get_preset
-from core.subspace import adapt_adapters
+from core.networks.adapter import unpack
+from core.release.checkpoint import load_adapter, load_model
 from eval import links, sanity
-from eval.rows import ROWS, accuracy, chosen_few_shot
+from eval.harness.rows import ROWS, accuracy, chosen_few_shot
 from tests.test_pipeline import release
-from train.run import Run
+from train.pipeline.run import Run
+from train.presets import get_preset
 
 
 @pytest.fixture(scope="module")

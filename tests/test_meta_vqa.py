@@ -17,8 +17,8 @@ from core.config import config_hash
 from core.data import open_dataset
 from core.data.built import divide, image_names, read_dataset, read_questions, write_dataset
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig, find_coco, read_published
+from core.data.tasks import image_disjoint, without_images
 from core.data.vqa_v2 import VQA_FILES, annotation_file, from_vqa_v2, question_file
-from core.tasks import image_disjoint, without_images
 from tests.conftest import ROOT
 from train import make_data
 

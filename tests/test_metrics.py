@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.metrics import mean_and_sd, paired_bootstrap, ranks
+from eval.harness.metrics import mean_and_sd, paired_bootstrap, ranks
 
 
 def test_bootstrap_interval_matches_the_normal_one():

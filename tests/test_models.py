@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
-from core.adapter import AdapterConfig, adapter_forward, init_adapter, unpack
-from core.diffusion import q_sample
-from core.hvae import HVAE, HVAEConfig
-from core.hyperclip import HyperCLIP, HyperCLIPConfig, guide_latent, hyperclip_loss, infer_task
-from core.hyperldm import EMA, HyperLDM, HyperLDMConfig, drop_condition
-from core.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
+from core.diffusion.schedule import q_sample
+from core.networks.adapter import AdapterConfig, adapter_forward, init_adapter, unpack
+from core.networks.hvae import HVAE, HVAEConfig
+from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig, guide_latent, hyperclip_loss, infer_task
+from core.networks.hyperldm import EMA, HyperLDM, HyperLDMConfig, drop_condition
+from core.networks.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
 
 ADAPTER = AdapterConfig(dim=16, hidden=4)
 SMALL_LDM = HyperLDMConfig(latent=6, cond_dim=16, hidden=(32, 24), time_dim=10)

@@ -6,12 +6,13 @@ import re
 import pytest
 import torch
 
-from core.checkpoint import load_model
 from core.config import override
-from core.presets import get_preset
+from core.release.checkpoint import load_model
 from eval import ablations, descriptors, table1, table4
-from train import adaptations, choose, graph, hvae, hyperclip, hyperldm, maml, multitask, run_all, tune
-from train.run import Run, open_run, parser
+from train import adaptations, choose, hvae, hyperclip, hyperldm, maml, multitask, run_all, tune
+from train.pipeline import graph
+from train.pipeline.run import Run, open_run, parser
+from train.presets import get_preset
 
 
 def release(work):

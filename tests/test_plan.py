@@ -6,12 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-import train.plan
+import train.pipeline.plan
 from core.config import override
-from core.presets import get_preset, shortened
 from eval import bench
-from train import graph, memory, run_all
-from train.plan import cost_key, duration, estimates, steps_of
+from train import run_all
+from train.pipeline import graph, memory
+from train.pipeline.plan import cost_key, duration, estimates, steps_of
+from train.presets import get_preset, shortened
 
 PRESET = get_preset("metavqa_sim")
 STAGES = graph.build(PRESET)
@@ -49,7 +50,7 @@ def test_costs_are_looked_up_by_size_and_scale_with_steps(monkeypatch):
     assert cost_key(small, "hvae_hyperldm") != cost_key(PRESET, "hvae_hyperldm")
     assert cost_key(small, "hvae") == cost_key(PRESET, "hvae")
     entry = {"step_seconds": 2.0, "rest_seconds": 5.0, "memory": 3.0}
-    monkeypatch.setattr(train.plan, "_costs", lambda: {"cpu": {cost_key(PRESET, "hvae"): entry}})
+    monkeypatch.setattr(train.pipeline.plan, "_costs", lambda: {"cpu": {cost_key(PRESET, "hvae"): entry}})
     long, brief = (estimates(preset, STAGES, torch.device("cpu"))["hvae"] for preset in (PRESET, short))
     assert long.seconds == 5 + 2 * 54375 and brief.seconds == 5 + 2 * steps_of(short, "hvae") and long.memory == 3.0
     unknown = estimates(PRESET, STAGES, torch.device("cuda"))["hvae"]
@@ -60,9 +61,9 @@ def test_costs_are_looked_up_by_size_and_scale_with_steps(monkeypatch):
 @pytest.mark.parametrize("stage", STAGES)
 def test_memory_by_arithmetic_is_near_what_was_measured(stage, monkeypatch):
     """Every stage was measured at paper size, with one draw of adaptations: train/README.md has the command."""
-    measured = json.loads(train.plan.COSTS.read_text())["costs"]["cpu"][cost_key(PRESET, stage)]["memory"]
+    measured = json.loads(train.pipeline.plan.COSTS.read_text())["costs"]["cpu"][cost_key(PRESET, stage)]["memory"]
     preset = override(PRESET, ["adaptations.hvae.draws=1", "adaptations.hnet.draws=1"])
-    monkeypatch.setattr(train.plan, "_costs", dict)
+    monkeypatch.setattr(train.pipeline.plan, "_costs", dict)
     estimate = estimates(preset, STAGES, torch.device("cpu"))[stage].memory
     assert 0.6 * estimate < measured < 1.2 * estimate
 
@@ -118,7 +119,7 @@ def test_a_run_is_planned_measured_and_planned_again(tmp_path, monkeypatch, caps
     assert record["steps"] == 4 and record["step_seconds"] > 0 and record["memory"] > 0.1
     table = bench.costs(tmp_path)["cpu"]
     assert {entry["stage"] for entry in table.values()} == {"features", "mnet_maml"}
-    monkeypatch.setattr(train.plan, "_costs", lambda: {"cpu": table})
+    monkeypatch.setattr(train.pipeline.plan, "_costs", lambda: {"cpu": table})
     capsys.readouterr()
     elsewhere = tmp_path / "x"
     flags = ["--work", str(elsewhere), "--device", "cpu", "--plan", "--seeds", "1", "2", *settings]

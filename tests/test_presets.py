@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from core.hvae import HVAE
-from core.hyperclip import HyperCLIP
-from core.hyperldm import HyperLDM
-from core.presets import PRESET_NAMES, get_preset, shortened
+from core.networks.hvae import HVAE
+from core.networks.hyperclip import HyperCLIP
+from core.networks.hyperldm import HyperLDM
+from train.presets import PRESET_NAMES, get_preset, shortened
 
 PAPER = get_preset("metavqa")
 

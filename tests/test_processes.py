@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from tests.conftest import ROOT
 from train import run_all
-from train.processes import Processes
+from train.pipeline.processes import Processes
 
 # metavqa_sim at toy size, without noise of a process's own
 SIZES = [

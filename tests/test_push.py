@@ -10,7 +10,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from tests.conftest import REPO
 from train import push as push_script
 from train import run_all
-from train.model_card import release_card
+from train.pipeline.model_card import release_card
 
 
 def results(release, tmp_path, **changes):

@@ -5,8 +5,8 @@ import re
 import pytest
 
 from eval import report
+from eval.harness.rows import ROWS
 from eval.report import DOCUMENTS, PARTS, ROOT, homeless, render
-from eval.rows import ROWS
 from eval.table1 import label_of
 
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]

@@ -12,10 +12,10 @@ import time
 import pytest
 import torch
 
-import train.run
+import train.pipeline.run
 from tests.conftest import ROOT
 from train import run_all
-from train.graph import Records
+from train.pipeline.graph import Records
 
 
 class Killed(BaseException):
@@ -47,8 +47,8 @@ def test_stage_killed_after_its_first_step_and_after_its_last(again, tiny, stage
     """The two ends of the loop: almost everything to do again, and nothing left to do but evaluate and save."""
     forget(again, stage)
     arguments = ["--preset", "tiny", "--work", str(again), "--device", "cpu", "--stages", stage]
-    monkeypatch.setattr(train.run, "_STATE_SECONDS", 0.0)
-    steps, save_state = train.run.Run.steps, train.run.save_state
+    monkeypatch.setattr(train.pipeline.run, "_STATE_SECONDS", 0.0)
+    steps, save_state = train.pipeline.run.Run.steps, train.pipeline.run.save_state
 
     def save_once(path, state):
         save_state(path, state)
@@ -59,10 +59,10 @@ def test_stage_killed_after_its_first_step_and_after_its_last(again, tiny, stage
         raise Killed
 
     with monkeypatch.context() as first, pytest.raises(Killed):
-        first.setattr(train.run, "save_state", save_once)
+        first.setattr(train.pipeline.run, "save_state", save_once)
         run_all.main(arguments)
     with monkeypatch.context() as second, pytest.raises(Killed):
-        second.setattr(train.run.Run, "steps", loop_then_die)
+        second.setattr(train.pipeline.run.Run, "steps", loop_then_die)
         run_all.main(arguments)
     assert stage not in metrics(again)
     run_all.main(arguments)
@@ -103,7 +103,9 @@ def test_a_stage_that_another_run_finishes_meanwhile_is_not_made_again(again, mo
 
 def test_noise_of_a_step_is_apart_from_its_draws(tiny):
     """Dropout and noise on questions come from the global state, all else from the step's generator."""
-    run = train.run.open_run(train.run.parser("").parse_args(["--preset", "tiny", "--work", str(tiny)]))
+    run = train.pipeline.run.open_run(
+        train.pipeline.run.parser("").parse_args(["--preset", "tiny", "--work", str(tiny)])
+    )
     for _, generator in run.steps("hvae_hyperldm", 1, {}):
         noise, drawn = torch.randn(4096), torch.randn(8192, generator=generator)
         assert not torch.isin(noise, drawn).any()
@@ -113,17 +115,17 @@ def test_noise_of_a_step_is_apart_from_its_draws(tiny):
 
 def test_state_of_another_seed_or_config_is_not_resumed(again, tiny, monkeypatch):
     """A state left in the folder by other settings must not leak into a result."""
-    monkeypatch.setattr(train.run, "_STATE_SECONDS", 0.0)
+    monkeypatch.setattr(train.pipeline.run, "_STATE_SECONDS", 0.0)
     forget(again, "uncond_multitask")
     arguments = ["--preset", "tiny", "--work", str(again), "--device", "cpu"]
-    save_state = train.run.save_state
+    save_state = train.pipeline.run.save_state
 
     def save_foreign(path, state):
         save_state(path, {**state, "key": "of another run"})
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(train.run, "save_state", save_foreign)
+        patch.setattr(train.pipeline.run, "save_state", save_foreign)
         run_all.main([*arguments, "--stages", "uncond_multitask"])
     run_all.main([*arguments, "--stages", "uncond_multitask"])
     assert metrics(again) == metrics(tiny)
@@ -132,9 +134,9 @@ def test_state_of_another_seed_or_config_is_not_resumed(again, tiny, monkeypatch
 def test_same_metrics_after_sigkill(tiny, tmp_path):
     """The real thing, in processes of their own: killed while it encodes images, and in the middle of the HVAE."""
     code = (
-        "import sys, time, train.run; train.run._STATE_SECONDS = 0.0; save = train.run.save_state\n"
+        "import sys, time, train.pipeline.run as run; run._STATE_SECONDS = 0.0; save = run.save_state\n"
         "def slow(*a): save(*a); time.sleep(0.05)\n"  # leaves the test time to see a state and strike
-        "train.run.save_state = slow; from train import run_all; run_all.main(sys.argv[1:])"
+        "run.save_state = slow; from train import run_all; run_all.main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, "--preset", "tiny", "--work", str(tmp_path), "--device", "cpu"]
     options = dict(

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import torch
 
-from core.data.emoji_vqa import EmojiVQA
-from core.features import build_task_set
+from core.data.emoji.dataset import EmojiVQA
+from core.data.features import build_task_set
 from core.generator import AdapterGenerator
-from eval.rows import ROWS, accuracy
+from eval.harness.rows import ROWS, accuracy
 from tests.conftest import ROOT
 
 PUBLISHED = ROOT / "eval" / "results" / "table1_tasks.csv"

@@ -9,15 +9,16 @@ from statistics import mean, median
 import pytest
 import torch
 
-from core.adapter import AdapterConfig, adapter_logits, init_adapter, task_accuracy
+from core.adaptation.subspace import adapt_adapters
 from core.data import open_dataset
+from core.data.features import build_task_set
 from core.data.simulated import SimulatedConfig, SimulatedVQA
-from core.features import build_task_set
-from core.presets import get_preset
-from core.subspace import adapt_adapters
+from core.networks.adapter import AdapterConfig, adapter_logits, init_adapter, task_accuracy
 from tests.conftest import ROOT
-from train import graph, run_all
-from train.run import Run
+from train import run_all
+from train.pipeline import graph
+from train.pipeline.run import Run
+from train.presets import get_preset
 
 PUBLISHED = Path(os.environ.get("METAVQA_SPLITS", ROOT / "metavqa"))
 SMALL = SimulatedConfig(train_tasks=24, val_tasks=6, test_tasks=8, dim=32)

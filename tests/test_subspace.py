@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-import core.subspace
-from core.adapt import adapt, maml_loss
-from core.adapter import AdapterConfig, adapter_logits, init_adapter, task_loss
-from core.subspace import adapt_adapters, maml_adapter_loss
-from core.tasks import TaskBatch
+import core.adaptation.subspace
+from core.adaptation.inner_loop import adapt, maml_loss
+from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
+from core.data.tasks import TaskBatch
+from core.networks.adapter import AdapterConfig, adapter_logits, init_adapter, task_loss
 from tests.conftest import random_batch
 
 STEPS = torch.tensor([0, 1, 2, 3, 7, 10])
@@ -39,7 +39,7 @@ def test_adapted_weights_are_those_of_the_plain_loop(D, bias, steps, monkeypatch
     config, support, _, w = setup(D, bias)
     expected = adapt(w.expand(6, -1), loss(support, config), steps=steps, lr=0.05)
     for cache in (1, 2**30):  # one task at a time, and as many as are of like size
-        monkeypatch.setitem(core.subspace._CACHE, "cpu", cache)
+        monkeypatch.setitem(core.adaptation.subspace._CACHE, "cpu", cache)
         got = adapt_adapters(w, support, config, steps=steps, lr=0.05)
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-5)
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from core.tasks import Task, TaskSet, split_support_query, subsample
+from core.data.tasks import Task, TaskSet, split_support_query, subsample
 from tests.conftest import random_batch
 
 

@@ -22,15 +22,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
-from core.adapt import adapt
-from core.adapter import adapter_logits, task_accuracy, task_loss
-from core.checkpoint import load_adapter, load_module
+from core.adaptation.inner_loop import adapt
+from core.adaptation.subspace import adapt_adapters
 from core.config import config_hash
-from core.hvae import HVAE
-from core.hypernet import HyperNet
-from core.subspace import adapt_adapters
-from core.tasks import split_support_query
-from train.run import Run, open_run, parser
+from core.data.tasks import split_support_query
+from core.networks.adapter import adapter_logits, task_accuracy, task_loss
+from core.networks.hvae import HVAE
+from core.networks.hypernet import HyperNet
+from core.release.checkpoint import load_adapter, load_module
+from train.pipeline.run import Run, open_run, parser
 
 GENERATORS = ("hvae", "hnet")
 _VALUES_AT_ONCE = 2**27  # float32 values of adaptations held at a time for statistics: 512 MB

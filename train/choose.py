@@ -17,12 +17,12 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
 
 from typing import Any
 
-from core.checkpoint import write_json
+from core.adaptation.few_shot import FEW_SHOT_ROWS, OUR_FEW_SHOT_ROWS, few_shot_weights, has_few_shot
 from core.config import to_dict
-from core.few_shot import FEW_SHOT_ROWS, OUR_FEW_SHOT_ROWS, few_shot_weights, has_few_shot
+from core.files import write_json
 from core.generator import GENERATORS, AdapterGenerator
-from core.presets import Preset, SamplingConfig
-from train.run import Run, open_run, parser
+from train.pipeline.run import Run, open_run, parser
+from train.presets import Preset, SamplingConfig
 
 _SEEDS = 3  # a choice should not hang on one draw of noise
 

@@ -17,8 +17,8 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that the script runs from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from core.features import build_task_set
-from train.run import Run, encoding_bar, open_run, open_store, parser
+from core.data.features import build_task_set
+from train.pipeline.run import Run, encoding_bar, open_run, open_store, parser
 
 
 def run(run: Run, workers: int | None = None) -> dict[str, float]:

@@ -18,14 +18,14 @@ import functools
 import torch
 from torch.nn import functional as F
 
-from core.adapter import adapter_logits, task_loss
-from core.checkpoint import load_adapter, save_module
-from core.hvae import HVAE
-from core.subspace import adapt_adapters
-from core.tasks import subsample
+from core.adaptation.subspace import adapt_adapters
+from core.data.tasks import subsample
+from core.networks.adapter import adapter_logits, task_loss
+from core.networks.hvae import HVAE
+from core.release.checkpoint import load_adapter, save_module
 from train.adaptations import Adaptations, load_adaptations
-from train.optim import adam, cosine_decay
-from train.run import Run, open_run, parser
+from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.run import Run, open_run, parser
 
 
 def run(run: Run) -> dict[str, float]:

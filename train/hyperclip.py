@@ -18,13 +18,13 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
 import torch
 from torch import Tensor
 
-from core.checkpoint import save_module
-from core.hyperclip import HyperCLIP, hyperclip_loss
-from core.metrics import ranks
+from core.networks.hyperclip import HyperCLIP, hyperclip_loss
+from core.release.checkpoint import save_module
+from eval.harness.metrics import ranks
 from train.adaptations import GENERATORS, Adaptations, load_adaptations
 from train.latents import load_generator, training_latents
-from train.optim import adam, cosine_decay
-from train.run import Run, open_run, parser
+from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.run import Run, open_run, parser
 
 _COMPONENT_DRAWS = 2  # of all tasks: what principal components are taken of
 

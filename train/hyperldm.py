@@ -17,18 +17,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from core.adapter import adapter_logits, task_loss
-from core.checkpoint import save_module
-from core.describe import describe
-from core.diffusion import q_sample
-from core.guidance import classifier_free
-from core.hyperldm import EMA, HyperLDM, drop_condition
-from core.samplers import SAMPLERS
-from core.tasks import subsample
+from core.adaptation.descriptors import describe
+from core.data.tasks import subsample
+from core.diffusion.guidance import classifier_free
+from core.diffusion.samplers import SAMPLERS
+from core.diffusion.schedule import q_sample
+from core.networks.adapter import adapter_logits, task_loss
+from core.networks.hyperldm import EMA, HyperLDM, drop_condition
+from core.release.checkpoint import save_module
 from train.adaptations import GENERATORS
 from train.latents import load_generator, training_latents
-from train.optim import adam, cosine_decay
-from train.run import Run, RunningMean, open_run, parser
+from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.run import Run, RunningMean, open_run, parser
 
 
 def questions(run: Run, z: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,10 +18,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from core.checkpoint import load_module, save_model
-from core.hvae import HVAE
+from core.networks.hvae import HVAE
+from core.release.checkpoint import load_module, save_model
 from train.adaptations import GENERATORS, load_adaptations
-from train.run import Run, open_run, parser
+from train.pipeline.run import Run, open_run, parser
 
 _VALUES_AT_ONCE = 2**26  # float32 values of adaptations encoded at a time: 256 MB
 

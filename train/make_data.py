@@ -24,10 +24,10 @@ from core.data import Dataset, open_dataset
 from core.data.built import PROMPT_FILE, image_names, read_prompts, write_dataset
 from core.data.folder import FolderConfig, read_folder
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig, find_coco, read_published
+from core.data.tasks import Task
 from core.data.vqa_v2 import from_vqa_v2
-from core.presets import PRESET_NAMES, get_preset
-from core.tasks import Task
-from train import vqa_download
+from train.pipeline import vqa_download
+from train.presets import PRESET_NAMES, get_preset
 
 _SIDE, _COLUMNS, _MARGIN, _TEXT = 160, 4, 14, 40
 _PUBLISHED = {"train": 870, "test": 373, "pairs": 104_112}  # Meta-VQA as its authors published it

@@ -16,14 +16,14 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
 import torch
 from torch import Tensor
 
-from core.adapt import adapt, maml_loss
-from core.adapter import adapter_logits, init_adapter, task_loss
-from core.checkpoint import save_adapter, save_module
-from core.hypernet import HyperNet
-from core.subspace import adapt_adapters, maml_adapter_loss
-from core.tasks import TaskBatch, split_support_query, subsample
-from train.optim import adam, cosine_decay
-from train.run import Run, open_run, parser
+from core.adaptation.inner_loop import adapt, maml_loss
+from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
+from core.data.tasks import TaskBatch, split_support_query, subsample
+from core.networks.adapter import adapter_logits, init_adapter, task_loss
+from core.networks.hypernet import HyperNet
+from core.release.checkpoint import save_adapter, save_module
+from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.run import Run, open_run, parser
 
 ROWS = ("mnet_maml", "mnet_fomaml", "hnet_maml", "cond_hnet_maml")
 

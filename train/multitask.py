@@ -14,12 +14,12 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
 
 import torch
 
-from core.adapter import adapter_logits, init_adapter, task_loss
-from core.checkpoint import save_adapter, save_module
-from core.hypernet import FilmAdapter, HyperNet
-from core.tasks import subsample
-from train.optim import adam, cosine_decay
-from train.run import Run, open_run, parser
+from core.data.tasks import subsample
+from core.networks.adapter import adapter_logits, init_adapter, task_loss
+from core.networks.hypernet import FilmAdapter, HyperNet
+from core.release.checkpoint import save_adapter, save_module
+from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.run import Run, open_run, parser
 
 ROWS = ("uncond_multitask", "cond_multitask", "cond_multitask_film")
 

@@ -16,8 +16,8 @@ if __package__ in (None, ""):  # so that `python train/push.py` works from the r
 import argparse
 import contextlib
 
-from core.hub import contents, parse_repo, push
-from train.model_card import release_card
+from core.release.hub import contents, parse_repo, push
+from train.pipeline.model_card import release_card
 
 _EPILOG = """It needs a token that may write to the repository: set HF_TOKEN, or run `hf auth login`. HF_ENDPOINT names
 another Hub. The emoji preset's 80 MB take as long as the network does.

@@ -23,13 +23,13 @@ from dataclasses import replace
 
 import torch
 
-from core.hub import check_token, parse_repo
-from train.graph import Records, Stage, build, downstream, identities, plan, stages_of
-from train.memory import peak, reset_peak
-from train.model_card import write_card
-from train.plan import Estimate, cost_key, duration, estimates
+from core.release.hub import check_token, parse_repo
+from train.pipeline.graph import Records, Stage, build, downstream, identities, plan, stages_of
+from train.pipeline.memory import peak, reset_peak
+from train.pipeline.model_card import write_card
+from train.pipeline.plan import Estimate, cost_key, duration, estimates
+from train.pipeline.run import Run, open_run, parser, release_directory
 from train.push import push_release
-from train.run import Run, open_run, parser, release_directory
 
 _EPILOG = """Time for --preset emoji: see the table of stages in train/README.md; --plan estimates from measured costs.
 Examples:

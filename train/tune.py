@@ -19,13 +19,13 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from core.checkpoint import write_json
 from core.config import to_dict
+from core.files import write_json
 from core.generator import AdapterGenerator
 from train import run_all
 from train.choose import guidance_options
-from train.graph import build, identities
-from train.run import Run, commit, open_run, parser
+from train.pipeline.graph import build, identities
+from train.pipeline.run import Run, commit, open_run, parser
 
 CLEARLY = 0.005  # 87 validation tasks tell no less apart
 

@@ -6,11 +6,11 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-from core.data.emoji_vqa import EmojiConfig, EmojiVQA
-from core.data.meta_vqa import MetaVQA, MetaVQAConfig
-from core.data.simulated import SimulatedConfig, SimulatedVQA
-from core.features import Encoder
-from core.tasks import Task
+from .emoji.dataset import EmojiConfig, EmojiVQA
+from .features import Encoder
+from .meta_vqa import MetaVQA, MetaVQAConfig
+from .simulated import SimulatedConfig, SimulatedVQA
+from .tasks import Task
 
 DatasetConfig = EmojiConfig | MetaVQAConfig | SimulatedConfig  # the config's class says which dataset is meant
 

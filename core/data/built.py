@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
 
-from core.checkpoint import write_json
-from core.config import config_hash
-from core.tasks import Split
+from ..config import config_hash
+from ..files import write_json
+from .tasks import Split
 
 FORMAT = 1
 QUESTION_FILES: dict[Split, str] = {"train": "meta_train.json", "val": "meta_val.json", "test": "meta_test.json"}

@@ -18,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import get_args
 
-from core.data.built import ImageFiles, Questions, divide, image_names, is_prompt
-from core.tasks import Split
+from .built import ImageFiles, Questions, divide, image_names, is_prompt
+from .tasks import Split
 
 REQUIRED, OPTIONAL = ("image", "question", "answer"), ("split", "prompt")
 _SHOWN = 10  # problems in one message

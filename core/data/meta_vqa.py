@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.config import config_hash, place
-from core.data.built import (
+from ..config import config_hash, place
+from .built import (
     IDENTITY_FILE,
     PROMPT_FILE,
     QUESTION_FILES,
@@ -26,8 +26,8 @@ from core.data.built import (
     read_prompts,
     read_questions,
 )
-from core.images import UNREADABLE
-from core.tasks import Split, Task
+from .images import UNREADABLE
+from .tasks import Split, Task
 
 COCO = "COCO's train2014 and val2014 images, http://images.cocodataset.org/zips/train2014.zip and .../val2014.zip"
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.backbone import Pooling
-from core.config import to_dict
-from core.tasks import Task
+from ..backbones.clip import Pooling
+from ..config import to_dict
+from .tasks import Task
 
 VERSION = "simulated v1"
 _FACTS = 64  # dimensions of what an answer means

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from core.data.built import Questions, divide
+from .built import Questions, divide
 
 PARTS = ("train2014", "val2014")
 MIN_EXAMPLES = 21

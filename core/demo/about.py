@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from core.classifier import MAX_ANSWERS
-from core.demo.files import MAX_PIXELS
-from core.demo.world import World
+from ..classifier import MAX_ANSWERS
+from .files import MAX_PIXELS
+from .world import World
 
 PICTURE = f'<div class="qa-scroll">{(Path(__file__).parent / "method.svg").read_text()}</div>'
 

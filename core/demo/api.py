@@ -9,12 +9,12 @@ from typing import Any
 
 import gradio as gr
 
-from core.demo.ask import check_question
-from core.demo.files import open_adapter, read_pictures
-from core.demo.link import MAX_SEED
-from core.demo.studio import Studio
-from core.demo.world import draw
-from core.generator import check_answers
+from ..generator import check_answers
+from .ask import check_question
+from .files import open_adapter, read_pictures
+from .link import MAX_SEED
+from .studio import Studio
+from .world import draw
 
 
 def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.demo.novelty import PictureNovelty, QuestionNovelty
-from core.generator import Adapter, AdapterGenerator, check_answers, check_images
+from ..generator import Adapter, AdapterGenerator, check_answers, check_images
+from .novelty import PictureNovelty, QuestionNovelty
 
 # Side by side, by what people read; the keys are `core.generator.METHODS`.
 LABELS = {

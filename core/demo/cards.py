@@ -11,7 +11,7 @@ from html import escape
 from PIL import Image
 from torch import Tensor
 
-from core.demo.ask import LABELS, Comparison, Score, totals
+from .ask import LABELS, Comparison, Score, totals
 
 CSS_CLASS = {"hyperldm": "c0", "hyperclip": "c1", "cond_multitask": "c2", "clip": "c3"}  # colours of the style sheet
 _SHOWN_SIZE = 320  # pixels of a shown photograph

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from core.demo.ask import check_count
-from core.generator import Adapter, AdapterGenerator
-from core.images import read_image
+from ..data.images import read_image
+from ..generator import Adapter, AdapterGenerator
+from .ask import check_count
 
 # A few kilobytes can hold a picture that fills the memory once it is decoded, so its size is limited, too.
 MAX_PIXELS = 25_000_000

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.adapter import LOGIT_SCALE, adapter_forward
-from core.checkpoint import load_model
-from core.generator import AdapterGenerator
+from ..generator import AdapterGenerator
+from ..networks.adapter import LOGIT_SCALE, adapter_forward
+from ..release.checkpoint import load_model
 
 GAMMAS = tuple(i / 4 for i in range(13))  # 0 to 3
 PATHS = (0.0, 1.0, 2.0, 3.0)  # whose way through the plane is drawn

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from core.demo.ask import check_question, read_answers
+from .ask import check_question, read_answers
 
 MAX_GAMMA, MAX_SEED = 3.0, 2**31 - 1
 

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.backbone import Backbone
-from core.conditioning import Whitening
-from core.generator import AdapterGenerator
+from ..backbones.clip import Backbone
+from ..generator import AdapterGenerator
+from ..networks.whitening import Whitening
 
 FALSE_ALARMS = 0.02  # share of what is familiar, left out and judged, that lies beyond the threshold
 _NEIGHBOURS = 5

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from core.demo import refine as few_shot
-from core.demo.ask import MAX_PICTURES, Score, add_to_score, check_count, check_question, read_answers
-from core.demo.cards import comparison_cards, error_card
-from core.demo.files import open_adapter, read_pictures
-from core.demo.guidance import sweep
-from core.demo.similarity import read_questions
-from core.demo.studio import Studio
-from core.demo.views import guidance_curves, guidance_plane, inference, refine_cards, refine_curve, similarity_maps
+from . import refine as few_shot
+from .ask import MAX_PICTURES, Score, add_to_score, check_count, check_question, read_answers
+from .cards import comparison_cards, error_card
+from .files import open_adapter, read_pictures
+from .guidance import sweep
+from .similarity import read_questions
+from .studio import Studio
+from .views import guidance_curves, guidance_plane, inference, refine_cards, refine_curve, similarity_maps
 
 _RANKED = 8  # questions that an adapter may be for
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gradio as gr
 
-from core.demo.ask import MAX_PICTURES, MAX_QUESTION
-from core.demo.studio import Studio
+from .ask import MAX_PICTURES, MAX_QUESTION
+from .studio import Studio
 
 DRAWN, OWN = "Drawn scenes", "My own pictures"
 PRIVATE = {"api_visibility": "private"}  # events of the page, of no use to programs

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from core.adapter import adapter_logits, task_accuracy
-from core.few_shot import few_shot_weights, has_few_shot
-from core.generator import Adapter, AdapterGenerator
-from core.tasks import TaskBatch
+from ..adaptation.few_shot import few_shot_weights, has_few_shot
+from ..data.tasks import TaskBatch
+from ..generator import Adapter, AdapterGenerator
+from ..networks.adapter import adapter_logits, task_accuracy
 
 # What is adapted: the latent that HyperLDM found for the question, and the weights that MAML starts from.
 ROWS = {"hvae_hyperldm": "HyperLDM, its latent adapted", "mnet_maml": "MNet-MAML, its weights adapted"}

@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from core.demo.charts import Line, line_chart
+from .charts import Line, line_chart
 
 _TASKS = {"known": "known families", "new": "new families", "all": "all"}
 

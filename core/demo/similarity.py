@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 from torch.nn import functional as F
 
-from core.demo.ask import check_question
-from core.generator import AdapterGenerator
+from ..generator import AdapterGenerator
+from .ask import check_question
 
 MIN_QUESTIONS, MAX_QUESTIONS = 2, 12
 _CENTRE = 64  # known questions whose mean is taken

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from core.demo import ask, guidance, refine
-from core.demo.ask import Comparison
-from core.demo.files import Downloads, read_pictures
-from core.demo.guidance import LatentPlane
-from core.demo.novelty import PictureNovelty, QuestionNovelty
-from core.demo.similarity import Similarity
-from core.demo.world import World, describe, draw, examples
-from core.generator import AdapterGenerator
+from ..generator import AdapterGenerator
+from . import ask, guidance, refine
+from .ask import Comparison
+from .files import Downloads, read_pictures
+from .guidance import LatentPlane
+from .novelty import PictureNovelty, QuestionNovelty
+from .similarity import Similarity
+from .world import World, describe, draw, examples
 
 _FIRST_QUESTIONS = ("What colour is the badge behind the dog?", "What animal is in the picture?")
 _SCENES = 150  # scenes whose look sets what a familiar picture is

@@ -11,12 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from core.demo.ask import LABELS
-from core.demo.cards import Row, picture_cards
-from core.demo.charts import Line, bars, heatmap, line_chart, path_chart
-from core.demo.guidance import GAMMAS, PATHS, Guided, LatentPlane
-from core.demo.refine import DRAWS, KS, ROWS, KShot
-from core.generator import Adapter, AdapterGenerator
+from ..generator import Adapter, AdapterGenerator
+from .ask import LABELS
+from .cards import Row, picture_cards
+from .charts import Line, bars, heatmap, line_chart, path_chart
+from .guidance import GAMMAS, PATHS, Guided, LatentPlane
+from .refine import DRAWS, KS, ROWS, KShot
 
 HEADER = (Path(__file__).parent / "header.html").read_text()
 _SHOWN = 6  # pictures judged before and after refinement

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from core.data.emoji_questions import FAMILIES
-from core.data.emoji_vqa import VERSION, draw_scenes_for_question
-from core.generator import AdapterGenerator
+from ..data.emoji.dataset import VERSION, draw_scenes_for_question
+from ..data.emoji.questions import FAMILIES
+from ..generator import AdapterGenerator
 
 EXAMPLES = 6  # questions of each family
 

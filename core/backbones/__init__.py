@@ -1,0 +1,1 @@
+"""Pictures, answers and questions to embeddings: frozen encoders."""

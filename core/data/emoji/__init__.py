@@ -1,0 +1,1 @@
+"""Emoji-VQA: its world, its questions, its scenes and its dataset."""

@@ -1,0 +1,244 @@
+"""Frozen features on disk: images and texts encoded once, for whatever trains or evaluates on them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ..backbones.clip import Pooling
+from ..config import config_hash
+from ..files import write_json
+from .tasks import Task, TaskSet, without_images
+
+SHARD = 4096  # images
+_ARRAYS = 256  # images a batch, made at the backbone's size
+_PICTURES = 64  # read from files: 64 of 336 pixels are 87 MB, and every worker process holds a few batches
+
+
+class Encoder(Protocol):
+    """What `FeatureStore` needs of `core.backbone.Backbone`; `transform` only where pictures are read from files."""
+
+    identity: dict[str, str]
+    dim: int
+    transform: Callable[[Image.Image], Tensor]
+
+    def encode_images(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor: ...
+    def encode_texts(self, texts: Sequence[str]) -> Tensor: ...
+    def encode_questions(self, questions: Sequence[str], pooling: Pooling) -> Tensor: ...
+
+
+class ImageSource(Protocol):
+    """What `FeatureStore` needs of a dataset: `load_image(index)`, or `load_arrays(indices)` for all pixels at once."""
+
+    identity: dict[str, object]
+    num_images: int
+    tasks: list[Task]
+
+
+class Progress(Protocol):
+    """Counts images; `tqdm` is one."""
+
+    def update(self, n: int) -> Any: ...
+    def close(self) -> None: ...
+
+
+class FeatureStore:
+    """A directory of features: `index.json`, `images-00000.safetensors`, ... of 4,096 rows each, float16, and
+    `texts-HASH.safetensors`, one list of texts each, float32.
+
+    Shards are encoded when first needed and written atomically, so an interrupted run loses at most one, and an
+    evaluation on test tasks encodes only theirs. Images that cannot be read are listed in `unreadable.json`; their
+    rows are zeros. The index records what everything depends on: dataset (with its prompts), backbone and transform.
+    """
+
+    def __init__(self, directory: Path | str, dataset: ImageSource, backbone: Encoder, workers: int = 0) -> None:
+        """Open or begin a store. `workers` processes prepare pixels; with 0, this one does.
+
+        Raises:
+            ValueError: the directory holds features of another dataset or backbone.
+        """
+        self.directory, self.dataset, self.backbone, self.workers = Path(directory), dataset, backbone, workers
+        identity = {
+            "dataset": dataset.identity,
+            "backbone": backbone.identity,
+            "images": dataset.num_images,
+            "dim": backbone.dim,
+            "shard": SHARD,
+        }
+        identity = json.loads(json.dumps(identity))
+        index = self.directory / "index.json"
+        if index.is_file():
+            stored = json.loads(index.read_text())
+            different = [key for key in identity if stored.get(key) != identity[key]]
+            if different:
+                raise ValueError(
+                    f"{self.directory}: made for another {different[0]} "
+                    f"({_difference(stored.get(different[0]), identity[different[0]])}); "
+                    "remove the directory or choose another"
+                )
+        else:
+            write_json(index, identity)
+
+    @property
+    def unreadable(self) -> dict[int, str]:
+        """Images that could not be read when their shard was encoded, with the reason; zeros stand for them."""
+        path = self.directory / "unreadable.json"
+        return {int(i): reason for i, reason in json.loads(path.read_text()).items()} if path.is_file() else {}
+
+    def images(self, indices: Iterable[int], progress: Callable[[int], Progress] | None = None) -> Tensor:
+        """A table (num_images, D) float16 in which the rows of `indices` are filled; others may be zeros.
+
+        `progress` is called with the number of images to encode, if there are any.
+        """
+        wanted = sorted({index // SHARD for index in indices})
+        table = torch.zeros(self.dataset.num_images, self.backbone.dim, dtype=torch.float16)
+        missing = [shard for shard in wanted if not self._path(shard).is_file()]
+        if missing:
+            self._encode(missing, progress)
+        for shard in wanted:
+            rows = load_file(self._path(shard))["features"]
+            table[shard * SHARD : shard * SHARD + len(rows)] = rows
+        return table
+
+    def answers(self, answers: Sequence[str]) -> Tensor:
+        """Unit embeddings (rows, D), float32, of answers as they are to be read, bare or in their prompts."""
+        return self._texts(answers, lambda: self.backbone.encode_texts(answers), "answers")
+
+    def questions(self, questions: Sequence[str], pooling: Pooling) -> Tensor:
+        """Task embeddings (rows, D), float32, of questions."""
+        return self._texts(questions, lambda: self.backbone.encode_questions(questions, pooling), pooling)
+
+    def _texts(self, texts: Sequence[str], encode: Callable[[], Tensor], way: str) -> Tensor:
+        path = self.directory / f"texts-{config_hash(list(texts), way)}.safetensors"
+        if not path.is_file():
+            self._save(path, encode())
+        return load_file(path)["features"]
+
+    def _path(self, shard: int) -> Path:
+        return self.directory / f"images-{shard:05d}.safetensors"
+
+    def _save(self, path: Path, rows: Tensor) -> None:
+        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two processes may encode the same
+        save_file({"features": rows.contiguous()}, temporary)
+        temporary.replace(path)
+
+    def _encode(self, shards: Sequence[int], progress: Callable[[int], Progress] | None) -> None:
+        """Encode and write shards, in order, from one stream of batches."""
+        stops = {shard: min((shard + 1) * SHARD, self.dataset.num_images) for shard in shards}
+        size = _ARRAYS if hasattr(self.dataset, "load_arrays") else _PICTURES
+        batches = [
+            range(i, min(i + size, stop)) for shard, stop in stops.items() for i in range(shard * SHARD, stop, size)
+        ]
+        loader = DataLoader(
+            _Pixels(self.dataset, getattr(self.backbone, "transform", None), batches),
+            batch_size=None,
+            num_workers=min(self.workers, len(batches)),
+            generator=torch.Generator(),  # else it takes a number from the global one
+        )
+        bar = progress(sum(map(len, batches))) if progress else None
+        rows: list[Tensor] = []
+        failed: dict[int, str] = {}
+        for batch, (pixels, reasons) in zip(batches, loader, strict=True):
+            failed |= reasons
+            encoded = torch.zeros(len(batch), self.backbone.dim, dtype=torch.float16)
+            readable = [i for i, index in enumerate(batch) if index not in reasons]
+            if readable:
+                encoded[readable] = self.backbone.encode_images(pixels).half()
+            rows.append(encoded)
+            if bar:
+                bar.update(len(batch))
+            shard = batch.start // SHARD
+            if batch.stop == stops[shard]:
+                count = stops[shard] - shard * SHARD
+                if len(failed) == count >= min(_PICTURES, self.dataset.num_images):  # a disk is away
+                    raise ValueError(f"none of {count} images can be read: {failed[batch.start]}")
+                if failed:  # first, so that no shard is without its list
+                    everything = {**self.unreadable, **failed}
+                    write_json(self.directory / "unreadable.json", {str(i): everything[i] for i in sorted(everything)})
+                self._save(self._path(shard), torch.cat(rows))
+                rows, failed = [], {}
+        if bar:
+            bar.close()
+
+
+def _difference(stored: Any, now: Any) -> str:
+    """Two unlike values in words; of dictionaries, what differs."""
+    if isinstance(stored, dict) and isinstance(now, dict):
+        keys = [key for key in {**stored, **now} if stored.get(key) != now.get(key)]
+        return ", ".join(f"{key} {stored.get(key)!r}, now {now.get(key)!r}" for key in keys)
+    return f"{stored!r}, now {now!r}"
+
+
+class _Pixels(torch.utils.data.Dataset):
+    """Batches of an image source, ready for the encoder, with the reason for each image that cannot be read."""
+
+    def __init__(self, source: ImageSource, transform: Callable | None, batches: Sequence[range]) -> None:
+        self.source, self.transform, self.batches = source, transform, batches
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray | Tensor, dict[int, str]]:
+        if hasattr(self.source, "load_arrays"):
+            return self.source.load_arrays(self.batches[i]), {}
+        pixels, reasons = [], {}
+        for index in self.batches[i]:
+            try:
+                pixels.append(self.transform(self.source.load_image(index)))
+            except OSError as error:
+                reasons[index] = str(error)
+        return torch.stack(pixels) if pixels else torch.empty(0), reasons
+
+
+def build_task_set(
+    store: FeatureStore,
+    tasks: Sequence[Task],
+    *,
+    prompted: bool = False,
+    pooling: Pooling = "eos",
+    progress: Callable[[int], Progress] | None = None,
+    report: Callable[[str], Any] = print,
+) -> TaskSet:
+    """Tasks with their features; equal answer texts share a row.
+
+    Examples whose image cannot be read are left out, and tasks that this leaves too small.
+
+    Args:
+        prompted: embed answers in their question's cloze prompt instead of bare.
+        pooling: of questions, see `Backbone.encode_questions`.
+        report: takes a line for whatever was left out.
+
+    Raises:
+        ValueError: no task is left.
+    """
+    used = {index for task in tasks for index in task.examples("all")[0]}
+    images = store.images(used, progress)
+    lost = {index: reason for index, reason in store.unreadable.items() if index in used}
+    if lost:
+        tasks, notes = without_images(tasks, lost)
+        report(f"{len(lost)} unreadable images are left out, listed in {store.directory / 'unreadable.json'}")
+        for note in notes:
+            report(note)
+    if not tasks:
+        raise ValueError(f"{store.directory}: no task with readable images")
+    texts = [[task.prompt.format(a) if prompted and task.prompt else a for a in task.answers] for task in tasks]
+    row: dict[str, int] = {}
+    for text in (text for answers in texts for text in answers):
+        row.setdefault(text, len(row))
+    return TaskSet(
+        tasks=tuple(tasks),
+        image_features=images,
+        answer_features=store.answers(list(row)),
+        question_features=store.questions([task.question for task in tasks], pooling),
+        answer_rows=tuple(tuple(row[text] for text in answers) for answers in texts),
+    )

@@ -1,0 +1,1 @@
+"""Everything that has weights: base networks, hypernetworks, generators of weights, the denoiser."""

@@ -1,0 +1,153 @@
+"""HyperCLIP (Section 4): a CLIP encoder for weights, task inference with it, and guidance by it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..config import added
+from .whitening import Whitening
+
+
+@dataclass(frozen=True)
+class HyperCLIPConfig:
+    """P - hidden - D; tanh is the paper's activation, softplus the authors' code's."""
+
+    hidden: int = 256
+    activation: Literal["tanh", "softplus"] = "tanh"
+    whitening: float = 1e-3  # shrinkage of `Whitening` of question embeddings
+    cond_noise: float = 0.0  # in training, on whitened question embeddings
+    # Beyond the paper: whether it learns not from fine-tuned weights alone but also from what a generator decodes from
+    # their latents, with noise of up to one s.d. on them. That is what guidance asks about: decoded weights, at first
+    # far from any task's. They are `decoded_share` of every batch; without the others it cannot tell what fine-tuned
+    # weights are for.
+    decoded: bool = False
+    decoded_share: float = added(1.0, was=1.0)
+    # Beyond the paper: weights are projected on this many of their principal components, each scaled to unit variance,
+    # before the first layer. A few hundred tasks in thousands of coordinates are learned by heart, and a cosine that
+    # knows weights by heart leads guidance astray. 0 leaves weights as they are but for centre and scale.
+    components: int = added(0, was=0)
+
+    def __post_init__(self) -> None:
+        if self.components < 0:
+            raise ValueError(f"HyperCLIPConfig: components {self.components}; allowed: 0 (none) or more")
+        if not 0.0 <= self.decoded_share <= 1.0:
+            raise ValueError(f"HyperCLIPConfig: decoded_share {self.decoded_share}; allowed: 0 to 1")
+
+
+class HyperCLIP(nn.Module):
+    """CLIP_H: adapted weights (B, P) to unit embeddings e^(H) (B, D) in the space of question embeddings.
+
+    Weights are standardised by buffers, or projected on their principal components (`config.components`). Questions are
+    compared after whitening: as they come, two questions of one kind have nearly the same direction.
+    """
+
+    def __init__(self, config: HyperCLIPConfig, num_params: int, dim: int) -> None:
+        super().__init__()
+        self.config, self.num_params, self.dim = config, num_params, dim
+        if config.components > num_params:
+            raise ValueError(f"HyperCLIP: {config.components} components of {num_params} weights; allowed: as many")
+        self.hidden = nn.Linear(config.components or num_params, config.hidden)
+        self.out = nn.Linear(config.hidden, dim)
+        self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.register_buffer("w_mean", torch.zeros(num_params))
+        if config.components:
+            self.register_buffer("projection", torch.eye(num_params, config.components))
+        else:
+            self.register_buffer("w_std", torch.ones(num_params))
+        self.condition = Whitening(dim, config.whitening, config.cond_noise)
+
+    def set_statistics(self, mean: Tensor, std: Tensor, e: Tensor) -> None:
+        """Mean and s.d. (P,) of weights, for a model without components, and training questions e (tasks, D)."""
+        self.w_mean.copy_(mean)
+        self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
+        self.condition.fit(e)
+
+    @torch.no_grad()
+    def set_components(self, w: Tensor, e: Tensor) -> None:
+        """Principal components of weights w (n, P) like those to come, and training questions e (tasks, D).
+
+        Raises:
+            ValueError: fewer weights than components.
+        """
+        K = self.config.components
+        if len(w) <= K:
+            raise ValueError(f"HyperCLIP: {K} components need more than {K} weights, got {len(w)}")
+        mean = w.mean(0)
+        _, singular, directions = torch.svd_lowrank(w - mean, q=K, niter=4)  # the spectrum falls fast enough
+        std = singular / math.sqrt(len(w))
+        self.w_mean.copy_(mean)
+        self.projection.copy_(directions / std.clamp(min=float(std[0]) * 1e-4 + 1e-8))
+        self.condition.fit(e)
+
+    def forward(self, w: Tensor) -> Tensor:
+        activation = torch.tanh if self.config.activation == "tanh" else F.softplus
+        if self.config.components:
+            with torch.autocast(w.device.type, enabled=False):  # it makes much of small differences
+                x = (w.float() - self.w_mean) @ self.projection
+        else:
+            x = (w - self.w_mean) / self.w_std
+        return F.normalize(self.out(activation(self.hidden(x))), dim=-1)
+
+    def embed_questions(self, e: Tensor) -> Tensor:
+        """Question embeddings (B, D), whitened and unit, ready to be compared with `forward`'s output."""
+        return F.normalize(self.condition(e), dim=-1)
+
+
+def hyperclip_loss(h: Tensor, e: Tensor, logit_scale: Tensor) -> Tensor:
+    """Symmetric cross-entropy of Algorithm 1 for matching rows of unit vectors h and e (B, D)."""
+    logits = logit_scale.exp().clamp(max=100) * h @ e.mT
+    target = torch.arange(len(h), device=h.device)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
+
+
+def infer_task(model: HyperCLIP, w: Tensor, questions: Tensor) -> Tensor:
+    """Figure 3.B-C: probability (B, Q) of each candidate question e (Q, D), given fine-tuned weights w (B, P)."""
+    cosine = model(w) @ model.embed_questions(questions).mT
+    return (model.logit_scale.exp().clamp(max=100) * cosine).softmax(-1)
+
+
+def guide_latent(
+    z0: Tensor,
+    e: Tensor,
+    decode: Callable[[Tensor], Tensor],
+    model: HyperCLIP,
+    *,
+    steps: int = 10,
+    lr: float = 0.1,
+    lam: float = 0.01,
+    optimizer: Literal["sgd", "adam"] = "adam",
+    callback: Callable[[int, Tensor, Tensor], None] | None = None,
+) -> Tensor:
+    """HyperCLIP guidance (Eq. 4, Algorithm 11): move z0 (T, Z) towards weights that HyperCLIP matches with e (T, D).
+
+    Minimises `-cos(CLIP_H(h(z)), e) + lam * ||z - z0||` for every task on its own (the paper prints the cosine
+    without its minus). `optimizer="adam"` is the authors' code's default, "sgd" the paper's words.
+
+    Returns:
+        Guided latents (T, Z), detached. `callback(step, z, cosine)` sees every step.
+    """
+    if steps < 0:
+        raise ValueError(f"steps {steps} must not be negative")
+    if optimizer not in ("sgd", "adam"):
+        raise ValueError(f"optimizer {optimizer!r}; allowed: 'sgd', 'adam'")
+    target = model.embed_questions(e)
+    with torch.enable_grad():
+        z = z0.detach().clone().requires_grad_()
+        descent = torch.optim.SGD([z], lr) if optimizer == "sgd" else torch.optim.Adam([z], lr)
+        for step in range(steps):
+            cosine = (model(decode(z)) * target).sum(-1)  # (T,)
+            # A norm has no gradient at zero, where the descent begins.
+            distance = ((z - z0.detach()).square().sum(-1) + 1e-12).sqrt()
+            descent.zero_grad()
+            z.grad = torch.autograd.grad((lam * distance - cosine).sum(), z)[0]
+            descent.step()
+            if callback is not None:
+                callback(step, z.detach(), cosine.detach())
+    return z.detach()

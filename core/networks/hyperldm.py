@@ -1,0 +1,167 @@
+"""HyperLDM (Section 5, Appendix A.2): the denoiser of latents, conditional on a question's embedding."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion.schedule import linear_schedule
+from .whitening import Whitening
+
+
+@dataclass(frozen=True)
+class HyperLDMConfig:
+    """A fully connected denoiser. The paper's widths are 8192, 16384, 8192."""
+
+    latent: int = 32  # Z
+    cond_dim: int = 768  # D, of the question's embedding e
+    hidden: tuple[int, ...] = (8192, 16384, 8192)
+    time_dim: int = 150
+    squeeze: int = 16  # reduction of the squeeze-and-excitation bottleneck
+    dropout: float = 0.0
+    whitening: float = 1e-3  # shrinkage of `Whitening` of e
+    cond_noise: float = 0.0  # in training, on whitened e
+    # What the network puts out: the noise, as in the paper, or v (Salimans & Ho 2022), from which z_0 can be read
+    # without blowing up errors at large t. Callers see eps either way.
+    prediction: Literal["eps", "v"] = "eps"
+    # The noise schedule, linear in beta (Appendix A.7.3).
+    num_timesteps: int = 350
+    beta_start: float = 1e-4
+    beta_end: float = 0.06
+
+    def __post_init__(self) -> None:
+        if self.time_dim % 2:
+            raise ValueError(f"HyperLDMConfig: time_dim {self.time_dim} must be even (sine and cosine)")
+        if self.prediction not in ("eps", "v"):
+            raise ValueError(f"HyperLDMConfig: prediction {self.prediction!r}; allowed: 'eps', 'v'")
+
+
+def time_embedding(t: Tensor, dim: int) -> Tensor:
+    """Sinusoidal embedding (B, dim) of timesteps t (B,)."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(dim // 2, device=t.device) / (dim // 2))
+    angles = t[:, None].float() * frequencies
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class _Block(nn.Module):
+    """Layer norm, linear, SiLU, a squeeze-and-excitation gate, and a residual connection."""
+
+    def __init__(self, inputs: int, context: int, outputs: int, squeeze: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(inputs)
+        self.linear = nn.Linear(inputs + context, outputs)
+        self.gate = nn.Sequential(
+            nn.Linear(outputs, outputs // squeeze), nn.ReLU(), nn.Linear(outputs // squeeze, outputs)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        h = nn.functional.silu(self.linear(torch.cat([self.norm(x), context], dim=-1)))
+        return self.skip(x) + self.dropout(h * torch.sigmoid(self.gate(h)))
+
+
+class HyperLDM(nn.Module):
+    """eps_psi(z_t, t, e). Works on standardised latents; mean and s.d. of latents, and of the training questions'
+    embeddings, are buffers saved with the module."""
+
+    def __init__(self, config: HyperLDMConfig) -> None:
+        super().__init__()
+        self.config = config
+        context = config.time_dim + config.cond_dim
+        self.inlet = nn.Linear(config.latent + context, config.hidden[0])
+        self.blocks = nn.ModuleList(
+            _Block(a, context, b, config.squeeze, config.dropout)
+            for a, b in zip(config.hidden, config.hidden[1:], strict=False)
+        )
+        self.outlet = nn.Linear(config.hidden[-1], config.latent)
+        nn.init.zeros_(self.outlet.weight)
+        nn.init.zeros_(self.outlet.bias)
+        self.register_buffer("z_mean", torch.zeros(config.latent))
+        self.register_buffer("z_std", torch.ones(config.latent))
+        self.condition = Whitening(config.cond_dim, config.whitening, config.cond_noise)
+        self.schedule = linear_schedule(config.num_timesteps, config.beta_start, config.beta_end)
+        self.register_buffer("alpha_bar", self.schedule.alpha_bar.float(), persistent=False)
+
+    def set_statistics(self, z: Tensor, e: Tensor) -> None:
+        """Statistics of the training latents z (samples, Z) and questions e (tasks, D)."""
+        self.z_mean.copy_(z.mean(0))
+        self.z_std.copy_(z.std(0).clamp(min=1e-6))
+        self.condition.fit(e)
+
+    def standardise(self, z: Tensor) -> Tensor:
+        return (z - self.z_mean) / self.z_std
+
+    def unstandardise(self, z: Tensor) -> Tensor:
+        return z * self.z_std + self.z_mean
+
+    def forward(self, z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
+        """Noise in standardised z_t (B, Z) at t (B,), given unit embeddings e (B, D); zeros are no condition."""
+        out = self.predict(z_t, t, e)
+        if self.config.prediction == "eps":
+            return out
+        signal, noise = self._scales(t)
+        return signal * out + noise * z_t
+
+    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), (B, 1)."""
+        alpha_bar = self.alpha_bar[t][:, None]
+        return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+    def target(self, z0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What `predict` should put out for z_t made of z0 and eps: eps, or v = sqrt(ab) eps - sqrt(1 - ab) z0."""
+        signal, noise = self._scales(t)
+        return eps if self.config.prediction == "eps" else signal * eps - noise * z0
+
+    def to_z0(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
+        """The z_0 that an output of `predict` means."""
+        signal, noise = self._scales(t)
+        return (z_t - noise * out) / signal if self.config.prediction == "eps" else signal * z_t - noise * out
+
+    def predict(self, z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
+        """The network's own output, eps or v (B, Z)."""
+        dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
+        condition = self.condition(e).masked_fill(dropped, 0.0)
+        context = torch.cat([time_embedding(t, self.config.time_dim), condition], dim=-1)
+        x = self.inlet(torch.cat([z_t, context], dim=-1))
+        for block in self.blocks:
+            x = block(x, context)
+        return self.outlet(x)
+
+
+def drop_condition(e: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Conditioning dropout (Section 5.2): rows of e (B, D) set to zero with the given probability."""
+    keep = torch.rand(len(e), 1, generator=generator, device=generator.device).to(e.device) >= probability
+    return e * keep
+
+
+class EMA:
+    """Exponential moving average of a module's parameters; `model` is the copy to evaluate and to ship."""
+
+    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
+        if not 0.0 <= decay < 1.0:
+            raise ValueError(f"EMA decay {decay}; allowed: 0 <= decay < 1")
+        self.decay, self.updates = decay, 0
+        self.model = copy.deepcopy(module).eval().requires_grad_(False)
+
+    def state_dict(self) -> dict:
+        return {"model": self.model.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.updates = state["updates"]
+
+    @torch.no_grad()
+    def update(self, module: nn.Module) -> None:
+        self.updates += 1
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))  # a short run is not ruled by its start
+        source = module.state_dict()
+        target = self.model.state_dict()
+        assert source.keys() == target.keys(), "EMA: the module's parameters changed"
+        for name, value in target.items():
+            value.lerp_(source[name], 1 - decay) if value.is_floating_point() else value.copy_(source[name])

@@ -1,0 +1,266 @@
+"""The one module with weight I/O: safetensors files that carry their own config, written atomically, read strictly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..config import from_dict, to_dict
+from ..files import temporary
+from ..networks.adapter import AdapterConfig
+from ..networks.hvae import HVAE, HVAEConfig
+from ..networks.hyperclip import HyperCLIP, HyperCLIPConfig
+from ..networks.hyperldm import HyperLDM, HyperLDMConfig
+from ..networks.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
+
+FORMAT_VERSION = 1
+MAX_BYTES = 10 * 1024 * 1024 - 4096  # what the Hub and git take without large-file storage
+SMALL = 8 * MAX_BYTES  # a model up to this size may be shipped in git; larger ones are split for file systems' sake
+LARGE_BYTES = 2 * 1024**3
+
+
+def save_model(
+    path: Path | str,
+    tensors: Mapping[str, Tensor],
+    *,
+    kind: str,
+    config: dict[str, Any],
+    metadata: Mapping[str, Any] | None = None,
+    max_bytes: int | None = None,
+) -> list[Path]:
+    """Write `path` (`name.safetensors`), half precision for matrices and float32 for vectors (statistics, biases).
+
+    More than `max_bytes` (default: 10 MiB for models of up to 80 MiB, 2 GiB for larger ones) go to numbered parts,
+    `name-00001-of-00002.safetensors`, each with the same metadata; `load_model` of `path` finds them. A matrix that
+    does not fit is split by rows.
+
+    Returns:
+        The files written. A crash leaves old files or new ones, never half of one; parts of two savings are refused by
+        `load_model`.
+    """
+    path = Path(path)
+    stored = {name: _on_disk(tensor) for name, tensor in tensors.items()}
+    if max_bytes is None:
+        size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
+        max_bytes = MAX_BYTES if size <= SMALL else LARGE_BYTES
+    parts = _split(stored, max_bytes)
+    header = {
+        "kind": kind,
+        "format_version": FORMAT_VERSION,
+        "config": config,
+        "shapes": {k: list(v.shape) for k, v in stored.items()},
+        "metadata": dict(metadata or {}),
+    }
+    if len(parts) > 1:
+        header["content"] = _digest(stored)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stale = set(_parts_on_disk(path))
+    files = [path] if len(parts) == 1 else [_part_path(path, i, len(parts)) for i in range(len(parts))]
+    for file, part in zip(files, parts, strict=True):
+        partial = temporary(file)
+        save_file(part, partial, metadata={"header": json.dumps(header)})
+        os.replace(partial, file)
+    for file in stale - set(files):
+        file.unlink()
+    return files
+
+
+def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header (kind, config, metadata ...) and float32 tensors of a file that `save_model` wrote.
+
+    Raises:
+        FileNotFoundError: no such file, nor parts of it.
+        ValueError: not one of our files, another kind than asked for, a newer format, or parts missing.
+    """
+    path = Path(path)
+    files = _parts_on_disk(path)
+    if not files:
+        raise FileNotFoundError(f"{path}: no such checkpoint")
+    tensors: dict[str, Tensor] = {}
+    contents = set()
+    for file in files:
+        try:
+            with safe_open(file, framework="pt") as opened:
+                header = _read_header((opened.metadata() or {}).get("header", "null"), file)
+                contents.add(str(header.get("content")))
+                for name in sorted(opened.keys()):  # parts of one matrix in order
+                    base = name.split("#")[0]
+                    tensor = opened.get_tensor(name).float()
+                    tensors[base] = torch.cat([tensors[base], tensor]) if base in tensors else tensor
+        except SafetensorError as error:
+            raise ValueError(f"{file}: damaged or not a safetensors file ({error})") from None
+        except RuntimeError as error:  # PyTorch's, such as at rows of a matrix that do not fit together
+            raise ValueError(f"{file}: {error}") from None
+    if len(contents) > 1:
+        raise ValueError(f"{path}: its parts are of different savings; make or fetch all of them again")
+    if kind is not None and header["kind"] != kind:
+        raise ValueError(f"{path}: holds a {header['kind']!r}, expected a {kind!r}")
+    if header["format_version"] > FORMAT_VERSION:
+        raise ValueError(f"{path}: format {header['format_version']} is newer than this code's {FORMAT_VERSION}")
+    wrong = [n for n, shape in header["shapes"].items() if n not in tensors or list(tensors[n].shape) != shape]
+    if wrong:
+        raise ValueError(f"{path}: incomplete, {wrong[0]!r} is missing or cut; are all its parts there?")
+    return header, tensors
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Strictly copy tensors into a module; a missing, unexpected or misshapen one is a ValueError naming it."""
+    own = module.state_dict()
+    for problem, names in (
+        ("missing", own.keys() - tensors.keys()),
+        ("unexpected", tensors.keys() - own.keys()),
+        ("misshapen", {n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape}),
+    ):
+        if names:
+            raise ValueError(f"{where}: {problem} tensor {sorted(names)[0]!r}")
+    module.load_state_dict(tensors)
+
+
+def save_module(path: Path | str, module: nn.Module, metadata: Mapping[str, Any] | None = None) -> list[Path]:
+    """Save one of our modules with what is needed to rebuild it from the path alone."""
+    kind = next(kind for kind, cls in _CLASSES.items() if type(module) is cls)
+    config: dict[str, Any] = {"config": to_dict(module.config)}
+    if isinstance(module, (HyperNet, FilmAdapter)):
+        config["adapter"] = to_dict(module.adapter)
+    if isinstance(module, (HVAE, HyperCLIP)):
+        config["num_params"] = module.num_params
+    if isinstance(module, HyperCLIP):
+        config["dim"] = module.dim
+    return save_model(path, module.state_dict(), kind=kind, config=config, metadata=metadata)
+
+
+def load_module(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+    """Rebuild a module from its file, in evaluation mode. Raises what `load_model` and `load_into` do."""
+    header, tensors = load_model(path)
+    if header["kind"] not in _CLASSES:
+        raise ValueError(f"{path}: kind {header['kind']!r}; a module is one of {', '.join(_CLASSES)}")
+    config = dict(header["config"])
+    own = from_dict(_CONFIGS[header["kind"]], config.pop("config"))
+    if "adapter" in config:
+        config["adapter"] = from_dict(AdapterConfig, config["adapter"])
+    module = _CLASSES[header["kind"]](own, **config)
+    load_into(module, tensors, str(path))
+    return module.to(device).eval().requires_grad_(False)
+
+
+def save_adapter(path: Path | str, w: Tensor, config: AdapterConfig, metadata: Mapping[str, Any] | None = None) -> None:
+    """Save adapter weights: w (P,) of one task, or (samples, P)."""
+    save_model(path, {"w": w}, kind="adapter", config=to_dict(config), metadata=metadata)
+
+
+def load_adapter(path: Path | str) -> tuple[Tensor, AdapterConfig, dict[str, Any]]:
+    """Weights, config and metadata of a file written by `save_adapter`."""
+    header, tensors = load_model(path, "adapter")
+    try:
+        config = from_dict(AdapterConfig, header["config"])
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+    w = tensors.get("w")
+    if w is None or w.ndim == 0:
+        raise ValueError(f"{path}: holds no vector of weights")
+    if w.shape[-1] != config.num_params:
+        raise ValueError(f"{path}: {w.shape[-1]} weights, its config says {config.num_params}")
+    if not w.isfinite().all():
+        raise ValueError(f"{path}: some of its weights are infinite or not numbers")
+    return w, config, header["metadata"]
+
+
+def save_state(path: Path | str, state: dict[str, Any]) -> None:
+    """Write resume state (optimizer, step ...) atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    torch.save(state, temporary)
+    os.replace(temporary, path)
+
+
+def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """What `save_state` wrote; tensors and plain values only."""
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+_CLASSES: dict[str, type[nn.Module]] = {
+    "hypernet": HyperNet,
+    "film": FilmAdapter,
+    "hvae": HVAE,
+    "hyperclip": HyperCLIP,
+    "hyperldm": HyperLDM,
+}
+_CONFIGS: dict[str, type] = {
+    "hypernet": HyperNetConfig,
+    "film": FilmConfig,
+    "hvae": HVAEConfig,
+    "hyperclip": HyperCLIPConfig,
+    "hyperldm": HyperLDMConfig,
+}
+
+_HEADER: dict[str, type] = {"kind": str, "format_version": int, "config": dict, "shapes": dict, "metadata": dict}
+
+
+def _read_header(text: str, file: Path) -> dict[str, Any]:
+    """The header of one of our files, with all that `save_model` writes; anyone may have made the file."""
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        header = None
+    if not isinstance(header, dict) or "kind" not in header:
+        raise ValueError(f"{file}: a safetensors file, but not one of this project's checkpoints")
+    for name, kind in _HEADER.items():
+        if not isinstance(header.get(name), kind):
+            got = f"got {type(header[name]).__name__}" if name in header else "it is missing"
+            raise ValueError(f"{file}: {name!r} in its header must be {kind.__name__}, {got}")
+    return header
+
+
+def _digest(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _on_disk(tensor: Tensor) -> Tensor:
+    """Matrices in half precision; vectors (statistics, biases, one adapter) are small and stay exact."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
+def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
+    """Greedy parts of at most `max_bytes`; rows of one matrix that are apart are named `name#00001` and so on."""
+    parts: list[dict[str, Tensor]] = [{}]
+    room = max_bytes
+    for name, tensor in tensors.items():
+        size = tensor.numel() * tensor.element_size()
+        if size > max_bytes:
+            rows = max(1, max_bytes // (size // len(tensor)))
+            chunks = {f"{name}#{i:05d}": chunk.contiguous() for i, chunk in enumerate(tensor.split(rows))}
+        else:
+            chunks = {name: tensor}
+        for key, chunk in chunks.items():
+            size = chunk.numel() * chunk.element_size()
+            if size > room:
+                parts.append({})
+                room = max_bytes
+            parts[-1][key] = chunk
+            room -= size
+    return [part for part in parts if part] or [{}]
+
+
+def _part_path(path: Path, index: int, count: int) -> Path:
+    return path.with_name(f"{path.stem}-{index + 1:05d}-of-{count:05d}{path.suffix}")
+
+
+def _parts_on_disk(path: Path) -> list[Path]:
+    """The file itself or its parts, in order; [] if there is neither. Parts win, since a split file has no whole."""
+    parts = sorted(path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}"))
+    return parts or ([path] if path.is_file() else [])

@@ -1,0 +1,1 @@
+"""What the evaluation scripts share: releases, rows, metrics, tables and plots."""

@@ -1,0 +1,1 @@
+"""The machinery behind the training scripts: runs, stages, plans, records."""

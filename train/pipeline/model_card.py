@@ -1,0 +1,286 @@
+"""The model card of a release: what it is, how it was made, what it reached, with the Hub's metadata on top.
+
+Training writes the text, which only it can know; pushing completes it with test results and the repository's name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shlex
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+from core.generator import METHODS
+from core.release.manifest import CARD, RECORDS, read_config
+from train.pipeline.run import Run, commit
+
+_REPO = "USER/REPO"  # in a card that was not pushed
+_BEGIN, _END = "<!-- test results -->", "<!-- /test results -->"
+_TASK = "zero-shot-image-classification"  # no example of the question is seen
+_TEMPLATE = """# Adapters from questions: `{preset}`, seed {seed}
+
+Models that turn a question into the weights of a CLIP-Adapter (P = {params:,}), after *Meta-Learning via
+Classifier(-free) Diffusion Guidance* (Nava et al., TMLR 2023): `hvae` and `hnet_maml` decode latents to weights,
+`*_hyperldm` sample latents for a question, `hyperclip_*` embed weights beside questions, the rest are baselines.
+
+**Data.** {dataset}: {summary}
+
+**Use**, from a checkout of the project:
+
+```python
+from core.generator import AdapterGenerator
+
+adapter = AdapterGenerator.from_pretrained("{repo}").generate("{question}")
+print(adapter.classify(["picture.png"], ["one answer", "another"]))
+```
+
+**Made by** `{command}`
+at commit {commit}, PyTorch {torch}, Python {python}, on {hardware}, in {minutes:.0f} minutes.
+
+**Test results**
+
+{begin}
+None in this card: `python eval/table1.py` measures them.
+{end}
+
+**Metrics** of the stages, accuracies on validation tasks unless said otherwise; validation tasks made all choices.
+
+| stage | seconds | device | metrics |
+|---|---:|---|---|
+{rows}
+
+**Bias.** {bias}
+
+**Licence.** {licence}
+"""
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a card says about a family of datasets."""
+
+    summary: str
+    question: str
+    bias: str
+    licence: str
+    credit: tuple[str, ...] = ()  # datasets on the Hub that it is made from
+
+
+_DATA = {
+    "emoji-vqa": _Data(
+        "questions about drawn scenes of OpenMoji glyphs (CC BY-SA 4.0). The models know nothing else.",
+        "What colour is the badge behind the dog?",
+        "Scenes follow arbitrary habits drawn at random (which thing tends to have which colour, place and company); "
+        "the models have learned to expect them.",
+        "Apache-2.0 for code and weights; the weights were trained on CC BY-SA 4.0 artwork.",
+    ),
+    "meta-vqa": _Data(
+        "questions of VQA v2 about COCO photographs, one task per question.",
+        "What animal is in the picture?",
+        "VQA v2's answers to one question differ in distribution with whom the picture shows, and some express "
+        "stereotypes; the models inherit that. Do not use them to decide anything about people.",
+        "Apache-2.0 for code and weights; VQA v2's annotations are CC BY 4.0, COCO's images belong to their owners.",
+        ("HuggingFaceM4/VQAv2",),
+    ),
+    "simulated": _Data(
+        "features drawn from a seeded generative model, for timing and memory. No result on them is one about vision.",
+        "What animal is in the picture?",
+        "None that means anything: the features are noise around drawn facts.",
+        "Apache-2.0 for code and weights.",
+    ),
+}
+_OTHER = _Data(
+    "a dataset of the user's own.",
+    "What animal is in the picture?",
+    "The models inherit the habits of the data they were trained on.",
+    "Apache-2.0 for the code; what the data allows decides about the weights.",
+)
+
+
+def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
+    """Write OUTPUT/README.md from the records of the stages."""
+    dataset, preset = str(run.dataset.identity["name"]), run.preset
+    about = _about(dataset)
+    text = _TEMPLATE.format(
+        preset=preset.name,
+        seed=run.seed,
+        params=preset.adapter.num_params,
+        dataset=dataset,
+        repo=_REPO,
+        begin=_BEGIN,
+        end=_END,
+        command=_command(run),
+        commit=commit(),
+        torch=torch.__version__,
+        python=platform.python_version(),
+        hardware=_hardware(run.device),
+        minutes=sum(record["seconds"] for record in records.values()) / 60,
+        rows="\n".join(_row(name, record) for name, record in records.items()),
+        summary=about.summary,
+        question=about.question,
+        bias=about.bias,
+        licence=about.licence,
+    )
+    backbone = "backbone" if preset.tiny_clip else preset.backbone
+    data = _metadata(dataset, preset.name, run.seed, backbone, _validation_results(dataset, records))
+    (run.output / CARD).write_text(f"---\n{data.to_yaml()}\n---\n\n{text}")
+
+
+def release_card(directory: Path, repo: str, results: Path | None = None) -> ModelCard:
+    """The card of a release as it goes to `repo`: its README.md, with metadata, and test results where given.
+
+    Args:
+        results: what `eval/table1.py --json` wrote, over the seeds that it was given.
+
+    Raises:
+        ValueError: no release, no README.md, or results of another preset or other seeds.
+    """
+    config = read_config(directory)
+    if not (directory / CARD).is_file():
+        raise ValueError(f"{directory} has no {CARD}; `python train/run_all.py` writes one at its end")
+    card = ModelCard((directory / CARD).read_text(), ignore_metadata_errors=True)
+    records = json.loads((directory / RECORDS).read_text()) if (directory / RECORDS).is_file() else {}
+    evaluations = _validation_results(config["dataset"], records)
+    text = card.text.replace(_REPO, repo)
+    if results is not None:
+        document = _read_results(results, config)
+        evaluations += [_test_result(config["dataset"], record) for record in document["results"]]
+        section = f"{_BEGIN}\n{_test_table(document)}\n{_END}"
+        text, found = re.subn(f"{_BEGIN}.*?{_END}", lambda _: section, text, flags=re.DOTALL)
+        if not found:  # a card of one's own, or of before there were such marks
+            text = f"{text.rstrip()}\n\n**Test results**\n\n{section}\n"
+    data = _metadata(config["dataset"], config["preset"], config["seed"], config["backbone"], evaluations)
+    for key, value in vars(data).items():
+        if value is not None:
+            setattr(card.data, key, value)  # what else a card's owner has put there stays
+    card.text = text
+    return card
+
+
+def _metadata(
+    dataset: str, preset: str, seed: int, backbone: str, evaluations: list[EvalResult] | None
+) -> ModelCardData:
+    return ModelCardData(
+        license="apache-2.0",
+        library_name="pytorch",
+        pipeline_tag=_TASK,
+        language="en",
+        base_model=_base_model(backbone),
+        datasets=[*_about(dataset).credit, dataset.split()[0]],
+        metrics=["accuracy"],
+        tags=["clip", "clip-adapter", "hypernetworks", "meta-learning", "diffusion", "weight-generation"],
+        model_name=f"question-to-adapter-{preset}-seed-{seed}",
+        eval_results=evaluations or None,
+    )
+
+
+def _about(dataset: str) -> _Data:
+    return next((about for name, about in _DATA.items() if dataset.startswith(name)), _OTHER)
+
+
+def _base_model(backbone: str) -> str | None:
+    """The Hub's name of a backbone, from its `core.backbone.Backbone.load` spec; None for one trained here."""
+    if backbone.startswith("hf-hub:"):
+        return backbone.removeprefix("hf-hub:")
+    architecture, _, tag = backbone.partition("/")
+    return (open_clip.get_pretrained_cfg(architecture, tag) or {}).get("hf_hub", "").rstrip("/") or None
+
+
+def _validation_results(dataset: str, records: dict[str, dict[str, Any]]) -> list[EvalResult]:
+    """Accuracies on validation tasks: of the stages that make a row of their own, and of all that the last stage chose
+    there."""
+    reached = {name: r["metrics"]["val_accuracy"] for name, r in records.items() if name in METHODS}
+    reached |= records.get("choose", {}).get("metrics", {})
+    about = f"{dataset}, validation tasks (they made all choices)"
+    return [_result(dataset, about, "validation", round(float(value), 4), name) for name, value in reached.items()]
+
+
+def _read_results(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What `eval/table1.py --json` wrote, less the rows of another share of descriptors than the release's."""
+    try:
+        document = json.loads(path.read_text())
+        preset = document["preset"]
+        records = [r for r in document["results"] if r["descriptors"] == config.get("descriptors", 1.0)]
+        seeds = sorted({seed for r in records for seed in r["seeds"]})
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: not what `eval/table1.py --json` writes ({type(error).__name__}: {error})") from None
+    if preset != config["preset"] or config["seed"] not in seeds:
+        raise ValueError(
+            f"{path}: results of preset {preset!r}, seeds {seeds}; this release is {config['preset']!r}, "
+            f"seed {config['seed']}"
+        )
+    return {**document, "results": records}
+
+
+def _test_result(dataset: str, record: dict[str, Any]) -> EvalResult:
+    """Mean over training seeds, its standard deviation in the name, where the Hub shows it, and in the arguments."""
+    seeds = record["seeds"]
+    spread = "one training seed"
+    if record["sd"] is not None:
+        spread = f"mean of {len(seeds)} training seeds, s.d. {record['sd']:.4f}"
+    about = f"{dataset}, test tasks, {record['tasks']} families"
+    return replace(
+        _result(dataset, about, "test", record["mean"], f"{record['label']} ({spread})"),
+        dataset_config=record["tasks"],
+        metric_args={
+            key: record[key] for key in ("sd", "seeds", "gamma", "gammas", "n_tasks") if record.get(key) is not None
+        },
+    )
+
+
+def _result(dataset: str, about: str, split: str, value: float, name: str) -> EvalResult:
+    return EvalResult(
+        task_type=_TASK,
+        task_name="Questions without examples",
+        dataset_type=dataset.split()[0],
+        dataset_name=about,
+        dataset_split=split,
+        metric_type="accuracy",
+        metric_name=name,
+        metric_value=value,
+    )
+
+
+def _test_table(document: dict[str, Any]) -> str:
+    records = document["results"]
+    columns = list(dict.fromkeys(r["tasks"] for r in records))
+    cells: dict[str, dict[str, str]] = {}
+    for record in records:
+        spread = "" if record["sd"] is None else f" ± {100 * record['sd']:.1f}"
+        cells.setdefault(record["label"], {})[record["tasks"]] = f"{100 * record['mean']:.1f}{spread}"
+    lines = ["| row | " + " | ".join(columns) + " |", "|---" + "|---:" * len(columns) + "|"]
+    lines += [f"| {label} | " + " | ".join(row.get(c, "") for c in columns) + " |" for label, row in cells.items()]
+    seeds = ", ".join(map(str, sorted({seed for r in records for seed in r["seeds"]})))
+    return "\n".join(lines) + (
+        f"\n\nAccuracy in % on test tasks; mean ± s.d. over training seeds ({seeds}).\n"
+        f"Measured by `{document['command']}` at commit {document['commit']}."
+    )
+
+
+def _row(name: str, record: dict[str, Any]) -> str:
+    metrics = ", ".join(f"{metric} {value:.3f}" for metric, value in record["metrics"].items())
+    return f"| {name} | {record['seconds']:.0f} | {record.get('device', '')} | {metrics} |"
+
+
+def _command(run: Run) -> str:
+    """The command that makes this run again."""
+    words = ["python", "train/run_all.py", *run.flags, "--seed", str(run.seed)]
+    if run.preset.descriptors < 1.0:
+        words += ["--descriptors", f"{run.preset.descriptors:g}"]
+    return shlex.join(words)
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else []
+    return f"{torch.get_num_threads()} of {os.cpu_count()} cores, {names[0] if names else platform.machine()}"
