@@ -23,13 +23,14 @@ How long it takes, on a CPU: about ten seconds to start, one or two to read the 
 an image. A release from the Hub is downloaded once (about 80 MB for the emoji preset).
 
 Examples:
-  python -m core.generator "What colour is the badge behind the dog?" --images scenes/*.png
-  python -m core.generator "Where is the cat?" --answers "top left,centre,bottom right" --images *.png --json
-  python -m core.generator "Where is the cat?" --method hyperldm --gamma 1.5 --seed 3 --save cat.safetensors
-  python -m core.generator --adapter cat.safetensors --images *.png        a saved adapter, nothing generated
-  python -m core.generator "Where is the cat?" --weights user/repo --revision seed-1 --images *.png
+  %(prog)s "What colour is the badge behind the dog?" --images scenes/*.png
+  %(prog)s "Where is the cat?" --answers "top left,centre,bottom right" --images *.png --json
+  %(prog)s "Where is the cat?" --method hyperldm --gamma 1.5 --seed 3 --save cat.safetensors
+  %(prog)s --adapter cat.safetensors --images *.png        a saved adapter, nothing generated
+  %(prog)s "Where is the cat?" --weights user/repo --revision seed-1 --images *.png
 
 Answers go to standard output. A bad input is one line on standard error and exit status 2."""
+_COMMAND = "question-to-adapter"  # what `pip install` puts on the path
 _GENERATION = ("method", "generator", "gamma", "steps", "samples", "seed")  # flags that say how to generate
 
 
@@ -39,10 +40,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
+def _program() -> str:
+    """What was typed: the installed command, or a module, of the checkout's `core` or of the installed package."""
+    return _COMMAND if Path(sys.argv[0]).stem == _COMMAND else f"python -m {__package__}.generator"
+
+
 def parser() -> argparse.ArgumentParser:
     """All flags, with their defaults."""
     result = _Parser(
-        prog="python -m core.generator",
+        prog=_program(),
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -60,9 +66,8 @@ def parser() -> argparse.ArgumentParser:
     release = result.add_argument_group("the release")
     release.add_argument(
         "--weights",
-        default="weights/emoji",
         metavar="WHERE",
-        help="directory, or Hub repository USER/REPO or USER/REPO@REVISION (default: weights/emoji)",
+        help="directory, or Hub repository USER/REPO or USER/REPO@REVISION (default: the shipped weights/emoji)",
     )
     release.add_argument("--revision", help="branch, tag or commit of a Hub repository (default: main)")
     release.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:1 ... (default: cpu)")

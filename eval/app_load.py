@@ -36,11 +36,12 @@ from core.data.emoji.dataset import draw_scenes_for_question
 from core.data.tasks import Task
 from core.demo import ask
 from core.generator import AdapterGenerator
+from core.release.default import default_release
 from eval.harness import common
 from eval.harness.rows import ROWS, accuracy
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
+WEIGHTS = os.environ.get("HF_WEIGHTS", str(default_release()))
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
