@@ -8,12 +8,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import pandas as pd
-import torch
+from .methods import MAX_GAMMA, METHODS
 
-from .generator import GENERATORS, MAX_GAMMA, METHODS, Adapter, AdapterGenerator, check_answers
+if TYPE_CHECKING:  # PyTorch takes seconds to load: only what runs after the flags are read imports it
+    import pandas as pd
+
+    from .generator import Adapter, AdapterGenerator
 
 _DESCRIPTION = """Generate an adapter (the weights of a small neural network) for a question in plain words, with no
 training data; classify images with it among candidate answers; save it."""
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     how = result.add_argument_group("how to generate")
     how.add_argument("--method", choices=METHODS, help="default: hyperldm")
     how.add_argument(
-        "--generator", choices=GENERATORS, help="weight generator of hyperldm and hyperclip (default: hvae)"
+        "--generator", metavar="NAME", help="weight generator of hyperldm and hyperclip: hvae or hnet (default: hvae)"
     )
     how.add_argument(
         "--gamma",
@@ -110,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What can be said before anything is loaded."""
+    """What can be said before a release is loaded."""
     if args.adapter is None and args.question is None:
         raise ValueError("a question is needed, or --adapter FILE; --help has examples")
     if args.adapter is not None:
@@ -121,10 +123,14 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--adapter takes weights as they are: {given[0]} does not go with it")
         if not args.images:
             raise ValueError("--adapter needs --images to classify")
-    if args.answers is not None:
-        check_answers(args.answers.split(","))
     if args.save is not None and args.method == "clip":
         raise ValueError("--save: plain CLIP has no adapter weights to save")
+    import torch
+
+    from .classifier import check_answers
+
+    if args.answers is not None:
+        check_answers(args.answers.split(","))
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -133,6 +139,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> str:
     """Generate or load, classify, save; returns what to print."""
+    from .generator import Adapter, AdapterGenerator
+
     release = AdapterGenerator.from_pretrained(args.weights, revision=args.revision, device=args.device)
     if args.adapter is None:
         how = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
@@ -148,6 +156,8 @@ def _run(args: argparse.Namespace) -> str:
 
 
 def _answers(args: argparse.Namespace, release: AdapterGenerator, adapter: Adapter) -> list[str]:
+    from .classifier import check_answers
+
     if args.answers is not None:
         return check_answers(args.answers.split(","))
     question = adapter.provenance.get("question")

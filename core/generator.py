@@ -17,6 +17,7 @@ from .config import from_dict
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .diffusion.guidance import classifier_free
 from .diffusion.samplers import SAMPLERS
+from .methods import GENERATORS, MAX_GAMMA, MAX_SAMPLES, MAX_SEED, METHODS
 from .networks.adapter import AdapterConfig
 from .networks.hvae import HVAE
 from .networks.hyperclip import guide_latent, infer_task
@@ -26,22 +27,6 @@ from .release.hub import HubError, pull
 from .release.manifest import backbone_directory, read_config
 
 __all__ = ["GENERATORS", "METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
-
-GENERATORS = ("hvae", "hnet")
-# how to get from a question to weights; only the first two search the latent space of a generator
-METHODS = (
-    "hyperldm",
-    "hyperclip",
-    "cond_multitask",
-    "cond_multitask_film",
-    "cond_hnet_maml",
-    "uncond_multitask",
-    "mnet_maml",
-    "mnet_fomaml",
-    "hnet_maml",
-    "clip",
-)
-MAX_GAMMA, MAX_SAMPLES, MAX_SEED = 10.0, 64, 2**63 - 1
 
 
 class AdapterGenerator:

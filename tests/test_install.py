@@ -96,6 +96,12 @@ def test_the_command_answers_from_another_folder(installed, tmp_path):
     done = run(tmp_path, installed.command, QUESTION, "--images", "scene.png")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].split()[:2] == ["scene.png", truth]
+
+
+def test_help_and_bad_flags_do_not_wait_for_pytorch(installed, tmp_path):
+    code = "import sys; sys.modules['torch'] = None; from question_to_adapter.cli import main; main()"
+    said = run(tmp_path, installed.python, "-c", code, "--help")
+    assert said.returncode == 0 and "What it needs" in said.stdout, said.stderr
     bad = run(tmp_path, installed.command, "--gamma")
     assert bad.returncode == 2 and bad.stderr.startswith("question-to-adapter: error: ")
 
