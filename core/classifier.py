@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .backbones.clip import Backbone
 from .data.images import read_image
-from .networks.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
+from .networks.base import BaseNetwork
 from .release.checkpoint import load_adapter, save_adapter
 
 MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
@@ -24,13 +24,18 @@ MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of o
 class Adapter:
     """Weights for one question, ready to classify images.
 
-    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made.
+    `w` (P,) are the weights of `network`, None for plain CLIP; `provenance` says how they were made.
     """
 
     w: Tensor | None
-    config: AdapterConfig
+    network: BaseNetwork
     backbone: Backbone
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> float:
+        """The factor on cosines in probabilities: calibrated on validation tasks, if its release was."""
+        return float(self.provenance.get("scale", self.network.scale))
 
     def probabilities(self, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
         """Probability (N, C) of every answer for every image."""
@@ -40,8 +45,8 @@ class Adapter:
     def probabilities_of(self, x: Tensor, answers: Tensor) -> Tensor:
         """Probability (N, C) of every answer from embeddings of images x (N, D) and of answers (C, D)."""
         if self.w is not None:
-            x = adapter_forward(self.w[None], x[None], self.config)[0]
-        return (LOGIT_SCALE * x @ answers.mT).softmax(-1)
+            x = self.network.forward(self.w[None], x[None])[0]
+        return (self.scale * x @ answers.mT).softmax(-1)
 
     def classify(
         self, images: Sequence[Image.Image | str | Path] | Image.Image | str | Path, answers: Sequence[str]
@@ -68,18 +73,18 @@ class Adapter:
         """Write the weights with their provenance as safetensors."""
         if self.w is None:
             raise ValueError("plain CLIP has no adapter weights to save")
-        save_adapter(path, self.w, self.config, self.provenance)
+        save_adapter(path, self.w, self.network, self.provenance)
 
     @classmethod
     def load(cls, path: Path | str, backbone: Backbone) -> Adapter:
         """Read what `save` wrote; `backbone` must be the one it was made for."""
-        w, config, provenance = load_adapter(path)
+        w, network, provenance = load_adapter(path)
         if w.ndim != 1:
             raise ValueError(f"{path}: holds weights of shape {tuple(w.shape)}, one adapter is a vector")
         made_for = provenance.get("backbone_sha256")
-        if config.dim != backbone.dim or made_for not in (None, backbone.identity["sha256"]):
+        if network.dim != backbone.dim or made_for not in (None, backbone.identity["sha256"]):
             raise ValueError(f"{path}: made for another backbone")
-        return cls(w, config, backbone, provenance)
+        return cls(w, network, backbone, provenance)
 
 
 def check_answers(answers: Sequence[str]) -> list[str]:

@@ -45,7 +45,6 @@ def override(config: T, assignments: Sequence[str]) -> T:
     Raises:
         ValueError: no "=", an unknown key, or a value of the wrong type; the message names it and what is allowed.
     """
-    data = to_dict(config)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -54,26 +53,30 @@ def override(config: T, assignments: Sequence[str]) -> T:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        *parents, last = key.split(".")
-        node = data
-        for name in parents:
-            if not isinstance(node.get(name), dict):
-                raise ValueError(f"{key}: no group {name!r}; groups here: {_names(node, dict)}")
-            node = node[name]
-        if last not in node:
-            raise ValueError(f"{key}: unknown key {last!r}; allowed: {_names(node, object)}")
-        node[last] = value
-    return from_dict(type(config), data)
+        config = _assigned(config, key, key.split("."), value)
+    return config
 
 
-def _names(node: Mapping[str, Any], kind: type) -> str:
-    return ", ".join(name for name, value in node.items() if isinstance(value, kind))
-
-
-def added(default: Any, was: Any) -> Any:
-    """A dataclass field that came after results were shipped: at `was`, the value that does what the code did before,
-    it leaves no trace in `config_hash`, so that those results stay valid."""
-    return dataclasses.field(default=default, metadata={"was": was})
+def _assigned(node: Any, key: str, names: Sequence[str], value: Any) -> Any:
+    """A copy of a dataclass or dictionary in which the entry that `names` lead to is `value`."""
+    name, *rest = names
+    own = (
+        node
+        if isinstance(node, dict)
+        else {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    )
+    groups = [name for name, entry in own.items() if isinstance(entry, dict) or dataclasses.is_dataclass(entry)]
+    if rest and name not in groups:
+        raise ValueError(f"{key}: no group {name!r}; groups here: {', '.join(groups)}")
+    if name not in own:
+        raise ValueError(f"{key}: unknown key {name!r}; allowed: {', '.join(own)}")
+    if rest:
+        new = _assigned(own[name], key, rest, value)
+    elif isinstance(node, dict):
+        new = _convert(type(own[name]), value, key)
+    else:
+        new = _convert(typing.get_type_hints(type(node))[name], value, f"{type(node).__name__}.{name}")
+    return {**own, name: new} if isinstance(node, dict) else dataclasses.replace(node, **{name: new})
 
 
 def place(default: str) -> Any:
@@ -88,14 +91,10 @@ def config_hash(*parts: Any) -> str:
 
 
 def _traced(value: Any) -> Any:
-    """What `config_hash` sees: plain values, less the fields that are at their `was` and those that are a place."""
+    """What `config_hash` sees: plain values, less the fields that are a place."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: (field, getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {
-            name: _traced(own)
-            for name, (field, own) in fields.items()
-            if not field.metadata.get("place") and ("was" not in field.metadata or own != field.metadata["was"])
-        }
+        fields = [field.name for field in dataclasses.fields(value) if not field.metadata.get("place")]
+        return {name: _traced(getattr(value, name)) for name in fields}
     if isinstance(value, Mapping):
         return {key: _traced(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

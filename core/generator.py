@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,48 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .adaptation.few_shot import few_shot_from_latents, few_shot_weights
 from .backbones.clip import Backbone, Pooling
 from .classifier import Adapter, check_answers, check_images, open_image
-from .config import from_dict
 from .data.known_questions import KnownQuestion, KnownQuestions
+from .data.tasks import TaskBatch
 from .diffusion.guidance import classifier_free
 from .diffusion.samplers import SAMPLERS
-from .networks.adapter import AdapterConfig
-from .networks.hvae import HVAE
+from .methods import DEFAULT_GENERATOR, METHODS, SEARCHES, check_request, method_of, row_of
+from .networks.base import open_network
 from .networks.hyperclip import guide_latent, infer_task
-from .release.checkpoint import load_adapter, load_module
+from .networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
+from .networks.weight_model import SharedWeights, WeightModel
+from .release.checkpoint import checkpoint_path, files_of, load_module
 from .release.hub import HubError, pull
 from .release.manifest import backbone_directory, read_config
 
-__all__ = ["GENERATORS", "METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
-
-GENERATORS = ("hvae", "hnet")
-# how to get from a question to weights; only the first two search the latent space of a generator
-METHODS = (
-    "hyperldm",
-    "hyperclip",
-    "cond_multitask",
-    "cond_multitask_film",
-    "cond_hnet_maml",
-    "uncond_multitask",
-    "mnet_maml",
-    "mnet_fomaml",
-    "hnet_maml",
-    "clip",
-)
-MAX_GAMMA, MAX_SAMPLES, MAX_SEED = 10.0, 64, 2**63 - 1
+__all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
 
 class AdapterGenerator:
     """Everything a release directory holds, loaded on first use.
 
-    A release is `config.json` (adapter, choices made on validation tasks, known questions), `backbone/` and one
+    A release is `config.json` (base network, choices made on validation tasks, known questions), `backbone/` and one
     safetensors file per model.
     """
 
     def __init__(self, directory: Path | str, config: dict[str, Any], device: torch.device | str = "cpu") -> None:
         self.directory, self.config, self.device = Path(directory), config, torch.device(device)
-        self.adapter = from_dict(AdapterConfig, config["adapter"])
+        self.network = open_network(config["network"])
         self._modules: dict[str, torch.nn.Module] = {}
 
     @classmethod
@@ -67,7 +54,7 @@ class AdapterGenerator:
 
         Raises:
             ValueError: neither a directory nor a repository, a release that is not whole or of a newer format, or a
-                `core.hub.HubError` that says what to do.
+                `core.release.hub.HubError` that says what to do.
         """
         directory, name = Path(path_or_hub_id), None
         if not directory.is_dir():
@@ -103,25 +90,35 @@ class AdapterGenerator:
         """How questions become task embeddings, see `Backbone.encode_questions`."""
         return self.config.get("question_pooling", "eos")
 
-    def has(self, method: str, generator: str = "hvae") -> bool:
+    def choice(self, row: str) -> dict[str, Any]:
+        """What validation tasks chose for a row such as "hvae_hyperldm"; empty where nothing was chosen."""
+        return self.config.get("choices", {}).get(row, {})
+
+    def scale(self, method: str, generator: str = DEFAULT_GENERATOR) -> float:
+        """The factor on cosines that makes a method's probabilities mean what they say: the backbone's own for plain
+        CLIP, one fitted to validation tasks for the others; the training scale in a release that has none."""
+        return self.config.get("scales", {}).get(row_of(method, generator), self.network.scale)
+
+    def has(self, method: str, generator: str = DEFAULT_GENERATOR) -> bool:
         """Whether this release holds what the method needs."""
-        return method == "clip" or all(self._exists(name) for name in _files(method, generator))
+        if method == "clip":
+            return True
+        files = [row_of(method, generator), *([WEIGHT_GENERATORS[generator].checkpoint] if method in SEARCHES else [])]
+        return all(files_of(checkpoint_path(self.directory, name)) for name in files)
 
-    def _exists(self, name: str) -> bool:
-        return any(self.directory.glob(f"{name}.safetensors")) or any(
-            self.directory.glob(f"{name}-?????-of-?????.safetensors")
-        )
+    def has_row(self, row: str) -> bool:
+        """Whether this release holds what a row such as "hvae_hyperldm" needs."""
+        return self.has(*method_of(row))
 
-    def module(self, name: str) -> torch.nn.Module:
+    def module(self, name: str) -> Any:
         """A model of this release by file name, loaded once."""
         if name not in self._modules:
-            self._modules[name] = load_module(self.directory / f"{name}.safetensors", self.device)
+            self._modules[name] = load_module(checkpoint_path(self.directory, name), self.device)
         return self._modules[name]
 
-    def decoder(self, generator: str):
-        """(T, Z) -> (T, P) of "hvae" or "hnet"."""
-        module = self.module("hvae" if generator == "hvae" else "hnet_maml")
-        return module.decode if isinstance(module, HVAE) else module
+    def weight_generator(self, name: str) -> WeightGenerator:
+        """The weight generator called `name`, "hvae" or "hnet"."""
+        return self.module(WEIGHT_GENERATORS[name].checkpoint)
 
     @torch.no_grad()
     def weights(
@@ -129,12 +126,12 @@ class AdapterGenerator:
         e: Tensor,
         method: str = "hyperldm",
         *,
-        generator: str = "hvae",
+        generator: str = DEFAULT_GENERATOR,
         gamma: float | None = None,
         steps: int | None = None,
         samples: int | None = None,
         seed: int = 0,
-        callback=None,
+        callback: Callable | None = None,
     ) -> Tensor | None:
         """Weights w (T, P) for question embeddings e (T, D); None for plain CLIP. The core of `generate`.
 
@@ -145,18 +142,12 @@ class AdapterGenerator:
         check_request(method, generator, gamma, steps, samples)
         if method == "clip":
             return None
-        if method in ("uncond_multitask", "mnet_maml", "mnet_fomaml"):
-            w, _, _ = load_adapter(self.directory / f"{method}.safetensors")
-            return w.to(self.device).expand(len(e), -1)
-        e = e.to(self.device)
-        if method in ("cond_multitask", "cond_multitask_film", "cond_hnet_maml"):
-            return self.module(method)(e)
-        if method == "hnet_maml":
-            return self.module(method)(self.module(method).z0.expand(len(e), -1))
+        if method not in SEARCHES:
+            return self.module(method).weights(e.to(self.device))
         z = self.latents(
             e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed, callback=callback
         )
-        return self.decoder(generator)(z)
+        return self.weight_generator(generator).decode(z)
 
     @torch.no_grad()
     def latents(
@@ -164,56 +155,61 @@ class AdapterGenerator:
         e: Tensor,
         method: str = "hyperldm",
         *,
-        generator: str = "hvae",
+        generator: str = DEFAULT_GENERATOR,
         gamma: float | None = None,
         steps: int | None = None,
         samples: int | None = None,
         seed: int = 0,
-        callback=None,
+        callback: Callable | None = None,
     ) -> Tensor:
-        """Latents (T, Z) that "hyperldm" or "hyperclip" find for question embeddings e (T, D); see `weights`."""
+        """Latents (T, Z) that "hyperldm" or "hyperclip" find for question embeddings e (T, D); see `weights`.
+
+        What is found for a question is a function of it and of the seed, whichever questions stand beside it.
+        """
         check_request(method, generator, gamma, steps, samples)
-        if method not in ("hyperldm", "hyperclip"):
-            raise ValueError(f"method {method!r} has no latents; allowed: hyperldm, hyperclip")
-        choice = self.config.get("choices", {}).get(f"{generator}_{method}", {})
-        e = e.to(self.device)
+        if method not in SEARCHES:
+            raise ValueError(f"method {method!r} has no latents; allowed: {', '.join(SEARCHES)}")
+        choice, e = self.choice(row_of(method, generator)), e.to(self.device)
         rng = torch.Generator().manual_seed(seed)
+        model = self.module(row_of(method, generator))
         if method == "hyperclip":
-            decode = self.decoder(generator)
-            if generator == "hnet":
-                z = self.module("hnet_maml").z0.expand(len(e), -1)
-            else:  # the prior, as in Algorithm 11
-                z = torch.randn(1, self.module("hvae").config.latent, generator=rng).to(self.device).expand(len(e), -1)
-                z = choice.get("start", 1.0) * z
+            made = self.weight_generator(generator)
             return guide_latent(
-                z,
+                made.start(rng, choice.get("start", 1.0)).expand(len(e), -1),
                 e,
-                decode,
-                self.module(f"hyperclip_{generator}"),
+                made.decode,
+                model,
                 steps=choice.get("steps", 10) if steps is None else steps,
                 lr=choice.get("lr", 0.1),
                 lam=choice.get("lam", 0.01),
                 optimizer=choice.get("optimizer", "adam"),
                 callback=callback,
             )
-        model = self.module(f"{generator}_hyperldm")
-        gamma = choice.get("gamma", 1.5) if gamma is None else gamma
-        samples = choice.get("samples", 1) if samples is None else samples
-        schedule = model.schedule
+        gamma, steps, samples = self._sampling(choice, gamma, steps, samples)
         sampler = SAMPLERS[choice.get("sampler", "ddim")]
-        noise = torch.randn(samples, 1, model.config.latent, generator=rng).to(self.device)
+        noise = torch.randn(samples, 1, model.latent, generator=rng).to(self.device)
         noise = noise.expand(-1, len(e), -1).flatten(0, 1)  # (samples * T, Z); the same noise for every question
         eps_fn = classifier_free(model, e.repeat(samples, 1), gamma)
-        steps = min(choice.get("steps", 50), schedule.num_steps) if steps is None else steps
-        z = sampler(eps_fn, noise, schedule, steps=steps, generator=rng, callback=callback)
+        z = sampler(eps_fn, noise, model.schedule, steps=steps, generator=rng, callback=callback)
         return model.unstandardise(z.view(samples, len(e), -1).mean(0))
+
+    @staticmethod
+    def _sampling(
+        choice: dict[str, Any], gamma: float | None, steps: int | None, samples: int | None
+    ) -> tuple[float, int, int]:
+        """gamma, steps and samples of HyperLDM: as asked for, else as validation tasks chose."""
+        return (
+            choice.get("gamma", 1.5) if gamma is None else gamma,
+            choice.get("steps", 50) if steps is None else steps,
+            choice.get("samples", 1) if samples is None else samples,
+        )
 
     def generate(
         self,
         question: str,
         method: str = "hyperldm",
         *,
-        generator: str = "hvae",
+        generator: str = DEFAULT_GENERATOR,
         gamma: float | None = None,
         steps: int | None = None,
         samples: int | None = None,
@@ -235,14 +231,9 @@ class AdapterGenerator:
         question = question.strip() if isinstance(question, str) else ""
         if not question:
             raise ValueError("the question is empty")
-        check_request(method, generator, gamma, steps, samples)
-        if not (isinstance(seed, int) and 0 <= seed <= MAX_SEED):
-            raise ValueError(f"seed {seed}; allowed: whole numbers from 0 to {MAX_SEED}")
+        check_request(method, generator, gamma, steps, samples, seed)
         if method == "hyperldm":  # the file should say what was used, not that the default was
-            choice = self.config.get("choices", {}).get(f"{generator}_hyperldm", {})
-            gamma = choice.get("gamma", 1.5) if gamma is None else gamma
-            steps = choice.get("steps", 50) if steps is None else steps
-            samples = choice.get("samples", 1) if samples is None else samples
+            gamma, steps, samples = self._sampling(self.choice(f"{generator}_hyperldm"), gamma, steps, samples)
         started = time.perf_counter()
         e = self.embed_questions([question])
         w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
@@ -254,11 +245,33 @@ class AdapterGenerator:
             "steps": steps,
             "samples": samples,
             "seed": seed,
+            "scale": self.scale(method, generator),
             "backbone_sha256": self.backbone.identity["sha256"],
             "preset": self.config.get("preset"),
             "seconds": round(time.perf_counter() - started, 4),
         }
-        return Adapter(None if w is None else w[0].cpu(), self.adapter, self.backbone, provenance)
+        return Adapter(None if w is None else w[0].cpu(), self.network, self.backbone, provenance)
+
+    def few_shot_weights(self, support: TaskBatch, row: str, lr: float, steps: int = 50, seed: int = 0) -> Tensor:
+        """Weights w (T, P) after gradient descent on support sets (Table 4).
+
+        Args:
+            row: what is adapted is the row's own parameter (Table 2): weights, a latent, the whitened question; of
+                "hvae_hyperldm" and its like the latent that was generated; of "clip" a fresh network, another one for
+                every training seed and `seed`.
+        """
+        how = {"steps": steps, "lr": lr}
+        method, name = method_of(row)
+        if method in SEARCHES:
+            z = self.latents(support.question, method, generator=name, seed=seed)
+            return few_shot_from_latents(self.network, self.weight_generator(name), z, support, **how)
+        return few_shot_weights(self.network, self._few_shot_model(row, seed), support, **how)
+
+    def _few_shot_model(self, row: str, seed: int) -> WeightModel:
+        if row != "clip":
+            return self.module(row)
+        rng = torch.Generator().manual_seed(self.config.get("seed", 0) + seed)
+        return SharedWeights(network=self.network, rng=rng).to(self.device).requires_grad_(False)
 
     @cached_property
     def _wording(self) -> KnownQuestions:
@@ -275,12 +288,20 @@ class AdapterGenerator:
         return self._wording.suggest_answers(question)
 
     @torch.no_grad()
-    def task_probabilities(self, w: Tensor, e: Tensor, generator: str = "hvae") -> Tensor:
+    def task_probabilities(self, w: Tensor, e: Tensor, generator: str = DEFAULT_GENERATOR) -> Tensor:
         """Task inference: probability (B, Q) of every question e (Q, D), given weights w (B, P)."""
-        return infer_task(self.module(f"hyperclip_{generator}"), w, e)
+        return infer_task(self.module(f"{generator}_hyperclip"), w, e)
 
-    def infer_question(self, adapter: Adapter, count: int = 5, generator: str = "hvae") -> list[dict[str, Any]]:
-        """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities."""
+    def infer_question(
+        self, adapter: Adapter, count: int = 5, generator: str = DEFAULT_GENERATOR
+    ) -> list[dict[str, Any]]:
+        """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities.
+
+        Raises:
+            ValueError: plain CLIP, which has no weights to read.
+        """
+        if adapter.w is None:
+            raise ValueError("plain CLIP has no adapter weights, and so no question that they answer")
         probability = self.task_probabilities(
             adapter.w[None].to(self.device), self._known_embeddings.to(self.device), generator
         )[0]
@@ -289,27 +310,6 @@ class AdapterGenerator:
             {**self.known_questions[i], "probability": value}
             for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-
-
-def _files(method: str, generator: str) -> list[str]:
-    own = "hvae" if generator == "hvae" else "hnet_maml"
-    return {"hyperldm": [own, f"{generator}_hyperldm"], "hyperclip": [own, f"hyperclip_{generator}"]}.get(
-        method, [method]
-    )
-
-
-def check_request(method: str, generator: str, gamma: float | None, steps: int | None, samples: int | None) -> None:
-    """ValueErrors that name the argument, its value and what is allowed."""
-    if method not in METHODS:
-        raise ValueError(f"method {method!r}; allowed: {', '.join(METHODS)}")
-    if generator not in GENERATORS:
-        raise ValueError(f"generator {generator!r}; allowed: {', '.join(GENERATORS)}")
-    if gamma is not None and not 0.0 <= gamma <= MAX_GAMMA:
-        raise ValueError(f"gamma {gamma}; allowed: 0 to {MAX_GAMMA:g}")
-    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= 1000):
-        raise ValueError(f"steps {steps}; allowed: whole numbers from 1 to 1000")
-    if samples is not None and not (isinstance(samples, int) and 1 <= samples <= MAX_SAMPLES):
-        raise ValueError(f"samples {samples}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
-from core.data import open_dataset
 from core.data.tasks import TaskBatch, TaskSet, TaskTable, split_support_query, subsample
 from core.diffusion.schedule import q_sample
 from core.files import write_json
@@ -74,7 +73,7 @@ class Bench:
 
 def some_tasks(preset: Preset, count: int, device: torch.device) -> TaskTable:
     """Training tasks of the preset's dataset, evenly over all of them by size, with random features."""
-    tasks = [task for task in open_dataset(preset.dataset).tasks if task.split == "train"]
+    tasks = [task for task in preset.dataset.open().tasks if task.split == "train"]
     tasks = sorted(tasks, key=lambda task: len(task.examples("all")[0]))
     tasks = [tasks[(2 * i + 1) * len(tasks) // (2 * count)] for i in range(count)]
     rng, D = torch.Generator().manual_seed(0), preset.adapter.dim

@@ -10,8 +10,8 @@ from core.data.emoji.scene import draw_scene
 from core.data.emoji.world import World, WorldConfig
 from tests.conftest import ROOT
 from train.backbone import _tokens
-from train.pipeline.backbone_report import fit_probe, probe_accuracy
-from train.pipeline.scene_heads import SceneHeads
+from train.pipeline.tiny_clip.heads import SceneHeads
+from train.pipeline.tiny_clip.report import fit_probe, probe_accuracy
 
 SHIPPED = ROOT / "weights" / "emoji" / "backbone"
 

@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from core.config import config_hash
-from core.data import open_dataset
 from core.data.built import divide, image_names, read_dataset, read_questions, write_dataset
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig, find_coco, read_published
 from core.data.tasks import image_disjoint, without_images
@@ -188,7 +187,7 @@ def test_vqa_files_that_do_not_fit_together(tmp_path):
 def test_the_published_split_has_its_published_numbers(tmp_path, capsys):
     make_data.main(["--preset", "metavqa", "--split-dir", str(PUBLISHED), "--output", str(tmp_path / "mv")])
     assert "as published" in capsys.readouterr().out
-    data = open_dataset(MetaVQAConfig(str(tmp_path / "mv")))
+    data = MetaVQAConfig(str(tmp_path / "mv")).open()
     splits = Counter(task.split for task in data.tasks)
     assert (splits["train"] + splits["val"], splits["val"], splits["test"]) == (870, 87, 373)
     assert sum(len(task.examples("all")[0]) for task in data.tasks) == 104_112
@@ -320,7 +319,7 @@ def test_without_pictures_there_is_everything_but_pictures(tmp_path):
 
 def test_a_missing_dataset_says_how_to_make_it(tmp_path):
     with pytest.raises(ValueError, match="make_data.py"):
-        open_dataset(MetaVQAConfig(str(tmp_path)))
+        MetaVQAConfig(str(tmp_path)).open()
     with pytest.raises(ValueError, match=r"meta_train.json is missing"):
         read_published(tmp_path)
 

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from core.adaptation.subspace import adapt_adapters
-from core.data import open_dataset
 from core.data.features import build_task_set
 from core.data.simulated import SimulatedConfig, SimulatedVQA
 from core.networks.adapter import AdapterConfig, adapter_logits, init_adapter, task_accuracy
@@ -85,7 +84,7 @@ def test_published_questions():
 )
 def test_bad_configs(fields, word):
     with pytest.raises(ValueError, match=word):
-        open_dataset(SimulatedConfig(**fields))
+        SimulatedConfig(**fields).open()
 
 
 def test_every_stage_runs_on_features_without_pixels(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import threading
 from collections.abc import Sequence
@@ -154,3 +155,12 @@ class Backbone:
             mask = (torch.arange(chunk.shape[1]) <= end[:, None]).to(state)[..., None]  # (B, L, 1)
             means.append((state * mask).sum(1) / mask.sum(1))  # (B, width)
         return F.normalize((torch.cat(means) @ self.model.text_projection).float(), dim=-1).cpu()
+
+
+def embedding_dim(spec: str) -> int | None:
+    """D of the model that `spec` names, from its description alone; None where that is not on this machine."""
+    description = Path(spec.removeprefix("local-dir:")) / "open_clip_config.json"
+    if description.is_file():
+        return json.loads(description.read_text(encoding="utf-8"))["model_cfg"]["embed_dim"]
+    known = open_clip.get_model_config(spec.split("/")[0])
+    return known["embed_dim"] if known else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..config import config_hash, place
+from .base import DatasetConfig
 from .built import (
     IDENTITY_FILE,
     PROMPT_FILE,
@@ -33,7 +34,7 @@ COCO = "COCO's train2014 and val2014 images, http://images.cocodataset.org/zips/
 
 
 @dataclass(frozen=True)
-class MetaVQAConfig:
+class MetaVQAConfig(DatasetConfig):
     """A built dataset.
 
     `digest` pins what the directory must hold ("": whatever is there); `val_tasks` of the training questions become
@@ -56,6 +57,9 @@ class MetaVQAConfig:
         if self.digest or not (Path(self.directory) / IDENTITY_FILE).is_file():
             return self
         return replace(self, digest=config_hash(read_identity(self.directory)))
+
+    def open(self) -> MetaVQA:
+        return MetaVQA(self)
 
 
 class MetaVQA:

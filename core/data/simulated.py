@@ -24,6 +24,7 @@ from torch.nn import functional as F
 
 from ..backbones.clip import Pooling
 from ..config import to_dict
+from .base import DatasetConfig
 from .tasks import Task
 
 VERSION = "simulated v1"
@@ -37,7 +38,7 @@ _SHARED, _KIND, _OWN = 0.052, 0.2, 0.2  # of a fact: read by the texts' own map,
 
 
 @dataclass(frozen=True)
-class SimulatedConfig:
+class SimulatedConfig(DatasetConfig):
     """Size of the dataset; `splits`, a directory with meta_train.json and meta_test.json, replaces the drawn index."""
 
     train_tasks: int = 870
@@ -52,6 +53,9 @@ class SimulatedConfig:
             raise ValueError(f"val_tasks {self.val_tasks} must lie between 0 and train_tasks {self.train_tasks}")
         if self.dim < 1 or self.test_tasks < 1:
             raise ValueError(f"dim {self.dim} and test_tasks {self.test_tasks} must be positive")
+
+    def open(self) -> SimulatedVQA:
+        return SimulatedVQA(self)
 
 
 class SimulatedVQA:
@@ -73,7 +77,7 @@ class SimulatedVQA:
         return {"name": VERSION, "config": config}
 
     def encoder(self) -> SimulatedEncoder:
-        """What stands for the backbone: see `core.data.BringsEncoder`."""
+        """What stands for the backbone: see `core.data.base.BringsEncoder`."""
         return SimulatedEncoder(self.config.dim, self.config.seed)
 
     def load_arrays(self, indices: Sequence[int]) -> Tensor:

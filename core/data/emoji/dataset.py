@@ -19,6 +19,7 @@ import PIL
 from PIL import Image
 
 from ...config import to_dict
+from ..base import DatasetConfig
 from ..tasks import Task
 from .questions import FAMILIES, QUESTIONS, Question
 from .scene import IMAGE_SIZE, draw_array, draw_scene
@@ -29,7 +30,7 @@ _MIN_EXAMPLES, _MEAN_EXAMPLES, _MAX_EXAMPLES, _MAX_ANSWERS = 24, 86, 260, 20
 
 
 @dataclass(frozen=True)
-class EmojiConfig:
+class EmojiConfig(DatasetConfig):
     """Size of the dataset. The defaults are Meta-VQA's; `val_tasks` of the training tasks serve for choices."""
 
     train_tasks: int = 870
@@ -42,6 +43,9 @@ class EmojiConfig:
     def __post_init__(self) -> None:
         if not 0 < self.val_tasks < self.train_tasks:
             raise ValueError(f"val_tasks {self.val_tasks} must lie between 0 and train_tasks {self.train_tasks}")
+
+    def open(self) -> EmojiVQA:
+        return EmojiVQA(self)
 
 
 class EmojiVQA:
