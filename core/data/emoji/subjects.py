@@ -1,4 +1,4 @@
-"""How the one thing that a question of Emoji-VQA is about is named: by object, category, place, badge, size, neighbour."""
+"""How the one thing that a question of Emoji-VQA is about is named: by object, category, place, badge, neighbour."""
 
 from __future__ import annotations
 
