@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backbones.clip import Backbone, Pooling
+from .backbones import Backbone, Pooling, load_backbone
 from .classifier import Adapter, check_answers, check_images, open_image
 from .config import from_dict
 from .data.known_questions import KnownQuestion, KnownQuestions
@@ -83,7 +83,7 @@ class AdapterGenerator:
     @cached_property
     def backbone(self) -> Backbone:
         local = backbone_directory(self.directory, self.config)
-        return Backbone.load(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
+        return load_backbone(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
 
     @cached_property
     def known_questions(self) -> list[dict[str, Any]]:
@@ -100,7 +100,7 @@ class AdapterGenerator:
 
     @property
     def pooling(self) -> Pooling:
-        """How questions become task embeddings, see `Backbone.encode_questions`."""
+        """How questions become task embeddings, see `ClipBackbone.encode_questions`."""
         return self.config.get("question_pooling", "eos")
 
     def has(self, method: str, generator: str = "hvae") -> bool:

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from core.backbones.clip import Backbone
+from core.backbones import load_backbone
 from core.backbones.emoji_tower import TinyCLIPConfig
 from core.config import config_hash
 from core.data.emoji.captions import loose_caption
@@ -171,14 +171,13 @@ def train_text_tower(
     first = config.image_steps * config.image_batch  # scenes that the image tower was not trained on
     batch = config.image_batch
     stream = SceneStream(seed, batch, first // batch, (first + config.caption_scenes) // batch)
-    with torch.inference_mode():
+    with torch.no_grad():
         features = torch.cat(
             [
                 F.normalize(model.encode_image(normalise(images.to(device), model)).float(), dim=-1)
                 for images, _ in tqdm(DataLoader(stream, batch_size=None, num_workers=workers), desc="caption scenes")
             ]
         )
-    features = features.clone()
     scenes = [training_scene(stream.worlds, seed, first + i) for i in range(len(features))]
     encode = functools.cache(open_clip.get_tokenizer("ViT-B-32").encode)  # captions repeat a few hundred words
     text = [p for name, p in model.named_parameters() if not name.startswith("visual.")]
@@ -289,7 +288,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.report:
         from train.pipeline.backbone_report import report
 
-        report(Backbone.load(f"local-dir:{args.output}", args.device), args.questions, args.seed, args.json)
+        report(load_backbone(f"local-dir:{args.output}", args.device), args.questions, args.seed, args.json)
         return
     overrides = {name: getattr(args, name) for name in ("image_steps", "text_steps") if getattr(args, name) is not None}
     config = TinyCLIPConfig(**overrides)
@@ -311,7 +310,7 @@ def run(
     started = time.time()
     accuracy: dict[str, float] = {}
     if text_only:
-        model.visual.load_state_dict(Backbone.load(f"local-dir:{output}", device).model.visual.state_dict())
+        model.visual.load_state_dict(load_backbone(f"local-dir:{output}", device).model.visual.state_dict())
         accuracy = json.loads((output / "training.json").read_text())["readouts"]
     else:
         accuracy = train_image_tower(model, config, seed, work / "image_tower.pt", device, workers)

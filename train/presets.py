@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from core.backbones.clip import Pooling
+from core.backbones import Pooling
 from core.backbones.emoji_tower import TinyCLIPConfig
 from core.config import added
 from core.data import DatasetConfig
@@ -128,7 +128,7 @@ class Preset:
     """Everything a run depends on besides the seed."""
 
     name: str
-    backbone: str  # what core.backbone.Backbone.load takes
+    backbone: str  # what core.backbones.load_backbone takes
     adapter: AdapterConfig
     dataset: DatasetConfig = field(default_factory=EmojiConfig)
     tiny_clip: TinyCLIPConfig | None = None  # the backbone is trained by this run's first stage, if any

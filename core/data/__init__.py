@@ -6,8 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
+from ..backbones import Backbone
 from .emoji.dataset import EmojiConfig, EmojiVQA
-from .features import Encoder
 from .meta_vqa import MetaVQA, MetaVQAConfig
 from .simulated import SimulatedConfig, SimulatedVQA
 from .tasks import Task
@@ -33,10 +33,10 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
-class BringsEncoder(Protocol):
-    """A dataset whose "images" are features already: it has an encoder of its own for them and for its texts."""
+class BringsBackbone(Protocol):
+    """A dataset whose "images" are features already: it has a backbone of its own for them and for its texts."""
 
-    def encoder(self) -> Encoder: ...
+    def backbone(self) -> Backbone: ...
 
 
 def open_dataset(config: DatasetConfig) -> Dataset:

@@ -18,10 +18,10 @@ from typing import Any, Protocol
 import torch
 from tqdm import tqdm
 
-from core.backbones.clip import Backbone
+from core.backbones import Backbone, load_backbone
 from core.config import config_hash, override
-from core.data import BringsEncoder, Dataset, open_dataset
-from core.data.features import Encoder, FeatureStore, build_task_set
+from core.data import BringsBackbone, Dataset, open_dataset
+from core.data.features import FeatureStore, build_task_set
 from core.data.meta_vqa import MetaVQAConfig
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.networks.adapter import adapter_logits, task_accuracy
@@ -139,11 +139,11 @@ class Run:
         return open_dataset(self.preset.dataset)
 
     @functools.cached_property
-    def backbone(self) -> Encoder:
+    def backbone(self) -> Backbone:
         """The frozen CLIP, or what stands for it where a dataset brings features."""
-        if isinstance(self.dataset, BringsEncoder):
-            return self.dataset.encoder()
-        return Backbone.load(self.preset.backbone, self.device)
+        if isinstance(self.dataset, BringsBackbone):
+            return self.dataset.backbone()
+        return load_backbone(self.preset.backbone, self.device)
 
     @functools.cached_property
     def store(self) -> FeatureStore:
