@@ -16,7 +16,7 @@ from .classifier import Adapter, check_answers, check_images, open_image
 from .config import from_dict
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .diffusion.guidance import classifier_free
-from .diffusion.samplers import SAMPLERS
+from .diffusion.samplers import SAMPLERS, shared_normal
 from .networks.adapter import AdapterConfig
 from .networks.hvae import HVAE
 from .networks.hyperclip import guide_latent, infer_task
@@ -201,11 +201,11 @@ class AdapterGenerator:
         samples = choice.get("samples", 1) if samples is None else samples
         schedule = model.schedule
         sampler = SAMPLERS[choice.get("sampler", "ddim")]
-        noise = torch.randn(samples, 1, model.config.latent, generator=rng).to(self.device)
-        noise = noise.expand(-1, len(e), -1).flatten(0, 1)  # (samples * T, Z); the same noise for every question
+        noise = shared_normal(samples, rng)  # the same for every question, so that none depends on the others
+        z_T = noise(torch.empty(samples * len(e), model.config.latent, device=self.device))
         eps_fn = classifier_free(model, e.repeat(samples, 1), gamma)
         steps = min(choice.get("steps", 50), schedule.num_steps) if steps is None else steps
-        z = sampler(eps_fn, noise, schedule, steps=steps, generator=rng, callback=callback)
+        z = sampler(eps_fn, z_T, schedule, steps=steps, noise=noise, callback=callback)
         return model.unstandardise(z.view(samples, len(e), -1).mean(0))
 
     def generate(

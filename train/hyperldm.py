@@ -13,6 +13,7 @@ if __package__ in (None, ""):  # so that the script runs from the repository's r
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -20,8 +21,8 @@ from torch import Tensor
 from core.adaptation.descriptors import describe
 from core.data.tasks import subsample
 from core.diffusion.guidance import classifier_free
-from core.diffusion.samplers import SAMPLERS
-from core.diffusion.schedule import q_sample
+from core.diffusion.samplers import SAMPLERS, standard_normal
+from core.diffusion.schedule import diffusion_loss
 from core.networks.adapter import adapter_logits, task_loss
 from core.networks.hyperldm import EMA, HyperLDM, drop_condition
 from core.release.checkpoint import save_module
@@ -66,6 +67,11 @@ def run(run: Run, generator: str) -> dict[str, float]:
     running = RunningMean()
     state = {"model": model, "optimizer": optimizer, "rate": rate, "ema": ema, "running": running}
     model.train()
+
+    def predict(z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
+        with run.autocast():
+            return model.predict(z_t, t, e).float()
+
     for _, rng in run.steps(stage, training.steps, state):
         if evenly:
             rows = torch.randint(T, (training.batch,), generator=rng)
@@ -78,10 +84,7 @@ def run(run: Run, generator: str) -> dict[str, float]:
         eps = torch.randn(training.batch, Z, generator=rng).to(run.device)
         mine = run.processes.share(training.batch)
         rows, z0, e, t, eps = rows[mine], z0[mine], e[mine], t[mine], eps[mine]
-        z_t = q_sample(z0, t, eps, schedule)
-        with run.autocast():
-            out = model.predict(z_t, t, e).float()
-        loss = (out - model.target(z0, t, eps)).square().mean()  # Eq. 9
+        loss, out, z_t = diffusion_loss(partial(predict, e=e), model.target(z0, t, eps), z0, t, eps, schedule)
         if training.behaviour_weight:
             some = slice(training.behaviour_tasks // run.processes.count)
             tasks = subsample(run.train_batch[rows[some]], training.behaviour_examples, rng)
@@ -98,10 +101,12 @@ def run(run: Run, generator: str) -> dict[str, float]:
         running.update(run.processes.mean(loss))
 
     query = run.val_query
-    noise = torch.randn(len(query), Z, generator=run.generator(stage, "val")).to(run.device)
+    noise = standard_normal(run.generator(stage, "val"))
+    z_T = noise(torch.empty(len(query), Z, device=run.device))
     with torch.no_grad():
         sampler = SAMPLERS[run.preset.sampling.sampler]
-        z = sampler(classifier_free(ema.model, query.question, 1.0), noise, schedule, steps=run.preset.sampling.steps)
+        eps_fn = classifier_free(ema.model, query.question, 1.0)
+        z = sampler(eps_fn, z_T, schedule, steps=run.preset.sampling.steps, noise=noise)
         accuracy = run.accuracy(decode(ema.model.unstandardise(z)), query)
     metrics = {"loss": running.value, "val_accuracy": accuracy}
     if not run.processes.is_main:
