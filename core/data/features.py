@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 from ..backbones import Backbone, Pooling
 from ..config import config_hash
 from ..files import write_json
-from .tasks import Task, TaskSet, without_images
+from .tasks import Task, TaskSet
+from .without_images import without_images
 
 SHARD = 4096  # images
 _ARRAYS = 256  # images a batch, made at the backbone's size
