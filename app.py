@@ -389,10 +389,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # small models: more threads wait for each other
     device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        generator = AdapterGenerator.from_pretrained(args.weights, device=device)
+        demo = build_demo(AdapterGenerator.from_pretrained(args.weights, device=device))
     except ValueError as error:
         arguments.error(f"--weights (or HF_WEIGHTS) {args.weights}: {error}")
-    demo = build_demo(generator)
     demo.queue(max_size=QUEUE).launch(server_name=args.host, server_port=args.port, mcp_server=args.mcp, **LAUNCH)
 
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from .adaptation.few_shot import few_shot_from_latents, few_shot_weights
-from .backbones.clip import Backbone, Pooling
+from .backbones import Backbone, Pooling, load_backbone
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .data.tasks import TaskBatch
 from .diffusion.guidance import classifier_free
-from .diffusion.samplers import SAMPLERS
+from .diffusion.samplers import SAMPLERS, shared_normal
 from .methods import DEFAULT_GENERATOR, METHODS, SEARCHES, check_request, method_of, row_of
 from .networks.base import open_network
 from .networks.hyperclip import guide_latent, infer_task
@@ -70,7 +70,7 @@ class AdapterGenerator:
     @cached_property
     def backbone(self) -> Backbone:
         local = backbone_directory(self.directory, self.config)
-        return Backbone.load(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
+        return load_backbone(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
 
     @cached_property
     def known_questions(self) -> list[dict[str, Any]]:
@@ -87,7 +87,7 @@ class AdapterGenerator:
 
     @property
     def pooling(self) -> Pooling:
-        """How questions become task embeddings, see `Backbone.encode_questions`."""
+        """How questions become task embeddings, see `ClipBackbone.encode_questions`."""
         return self.config.get("question_pooling", "eos")
 
     def choice(self, row: str) -> dict[str, Any]:
@@ -187,10 +187,10 @@ class AdapterGenerator:
             )
         gamma, steps, samples = self._sampling(choice, gamma, steps, samples)
         sampler = SAMPLERS[choice.get("sampler", "ddim")]
-        noise = torch.randn(samples, 1, model.latent, generator=rng).to(self.device)
-        noise = noise.expand(-1, len(e), -1).flatten(0, 1)  # (samples * T, Z); the same noise for every question
+        noise = shared_normal(samples, rng)  # the same for every question, so that none depends on the others
+        z_T = noise(torch.empty(samples * len(e), model.latent, device=self.device))
         eps_fn = classifier_free(model, e.repeat(samples, 1), gamma)
-        z = sampler(eps_fn, noise, model.schedule, steps=steps, generator=rng, callback=callback)
+        z = sampler(eps_fn, z_T, model.schedule, steps=steps, noise=noise, callback=callback)
         return model.unstandardise(z.view(samples, len(e), -1).mean(0))
 
     @staticmethod

@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
 from core.data.tasks import TaskBatch, TaskSet, TaskTable, split_support_query, subsample
-from core.diffusion.schedule import q_sample
+from core.diffusion.schedule import diffusion_loss
 from core.files import write_json
 from core.networks.adapter import LOGIT_SCALE, init_adapter, unpack
 from core.networks.hvae import HVAE
@@ -225,8 +225,9 @@ def bench_hyperldm(bench: Bench) -> tuple[float, float]:
     t = torch.randint(config.num_timesteps, (batch,), device=bench.device)
 
     def loss(some: slice) -> Tensor:
-        out = model.predict(q_sample(z0[some], t[some], eps[some], model.schedule), t[some], e[some])
-        return (out - model.target(z0[some], t[some], eps[some])).square().mean()
+        predict = lambda z_t, t: model.predict(z_t, t, e[some])
+        target = model.target(z0[some], t[some], eps[some])
+        return diffusion_loss(predict, target, z0[some], t[some], eps[some], model.schedule)[0]
 
     return _bench_step(bench, model, loss, batch)
 

@@ -13,6 +13,7 @@ if __package__ in (None, ""):  # so that `python eval/table1.py` works from the 
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import pandas as pd
@@ -22,12 +23,15 @@ from torch import Tensor
 from core.data.emoji.dataset import EmojiVQA
 from core.data.emoji.questions import phrasings
 from core.data.tasks import TaskSet
+from core.data.without_images import image_disjoint
 from core.generator import AdapterGenerator
 from eval.harness import figures
 from eval.harness.common import open_release, parser, write_results
 from eval.harness.metrics import paired_bootstrap
 from eval.harness.rows import FEW_SHOT, ROWS, Row, accuracy, available
 from train.pipeline.run import Run
+
+_WHOLE = ("all", "image_disjoint")  # sets of all tasks that were evaluated
 
 
 def sets_of_tasks(run: Run, test: TaskSet) -> dict[str, Tensor]:
@@ -42,12 +46,39 @@ def sets_of_tasks(run: Run, test: TaskSet) -> dict[str, Tensor]:
     return sets
 
 
-def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """One record per row, set of tasks and share of descriptors, with accuracies `per_task` (seeds, T)."""
-    test, prompted = run.task_set("test"), run.task_set("test", prompted=True)
-    if limit is not None:
-        test, prompted = test.select(range(limit)), prompted.select(range(limit))
-    sets = sets_of_tasks(run, test)
+def seen_images(run: Run) -> set[int]:
+    """Images of training and validation tasks that query examples of test tasks show too.
+
+    Raises:
+        ValueError: there are none, or no query example has another image.
+    """
+    tasks = run.dataset.tasks
+    trained = {image for task in tasks if task.split != "test" for image in task.examples("all")[0]}
+    query = {image for task in tasks if task.split == "test" for image in task.query[0]}
+    seen = query & trained
+    if len(seen) in (0, len(query)):
+        raise ValueError(f"--image-disjoint: {len(seen)} of {len(query)} query images of test tasks occur in training")
+    return seen
+
+
+def evaluated_tasks(run: Run, limit: int | None, seen: AbstractSet[int], *, prompted: bool = False) -> TaskSet:
+    """The test tasks, or the first `limit` of them, less the query examples of images that were `seen`."""
+    test = run.task_set("test", prompted=prompted)
+    test = image_disjoint(test, seen) if seen else test
+    return test if limit is None else test.select(range(min(limit, len(test))))
+
+
+def evaluate(
+    run: Run,
+    generators: Sequence[AdapterGenerator],
+    limit: int | None,
+    rows: Sequence[Row],
+    seen: AbstractSet[int] = frozenset(),
+) -> list[dict[str, Any]]:
+    """One record per row, set of tasks and share of descriptors, with accuracies `per_task` (seeds, T). Without the
+    query examples of images that were `seen`, there is one set, "image_disjoint"."""
+    test, prompted = evaluated_tasks(run, limit, seen), evaluated_tasks(run, limit, seen, prompted=True)
+    sets = {"image_disjoint": torch.ones(len(test), dtype=torch.bool)} if seen else sets_of_tasks(run, test)
     support, query = test.batch(part="support").to(run.device), test.batch(part="query").to(run.device)
     with_prompts = prompted.batch(part="query").to(run.device)
     records = []
@@ -114,12 +145,11 @@ def per_task(records: Sequence[dict[str, Any]], test: TaskSet) -> pd.DataFrame |
     columns = {
         r["label"]: r["per_task"][r["seeds"].index(0)].tolist()
         for r in records
-        if r["tasks"] == "all" and r["descriptors"] == 1.0 and 0 in r["seeds"]
+        if r["tasks"] in _WHOLE and r["descriptors"] == 1.0 and 0 in r["seeds"]
     }
     if not columns:
         return None
-    count = len(next(iter(columns.values())))
-    questions = [task.question for task in test.tasks[:count]]
+    questions = [task.question for task in test.tasks]
     return pd.DataFrame({"question": questions} | columns).rename_axis("task").round(4)
 
 
@@ -161,16 +191,16 @@ def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
         line = table.setdefault(labels[record["label"]], {})
         spread = "" if record["sd"] is None else f" ({100 * record['sd']:.2f})"
         if record["descriptors"] < 1.0:
-            if record["tasks"] == "all":
+            if record["tasks"] in _WHOLE:
                 share = f"{100 * record['descriptors']:g}% Q."
-                line[f"all, {share}"] = f"{100 * record['mean']:.2f}{spread}"
+                line[f"{record['tasks']}, {share}"] = f"{100 * record['mean']:.2f}{spread}"
                 if "loss" in record:
                     line[f"loss, {share} [95%]"] = "{:.2f} [{:.2f}, {:.2f}]".format(*(100 * v for v in record["loss"]))
             continue
         line[f"{record['tasks']} ({record['n_tasks']})"] = f"{100 * record['mean']:.2f}{spread}"
-        if record["tasks"] == "known":
+        if record["tasks"] in ("known", "image_disjoint"):
             line["closed"] = f"{100 * record['closed']:.0f}%" if "closed" in record else ""
-        if record["tasks"] == "all":
+        if record["tasks"] in _WHOLE:
             versus = record.get("vs_cond_multitask")
             line["vs Cond. Multitask [95%]"] = (
                 "" if versus is None else "{:+.2f} [{:+.2f}, {:+.2f}]".format(*(100 * v for v in versus))
@@ -189,23 +219,34 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument(
         "--per-task", type=Path, metavar="CSV", help="write the accuracies of seed 0, all questions known, task by task"
     )
+    arguments.add_argument(
+        "--image-disjoint",
+        action="store_true",
+        help="of the test tasks' query examples, only those whose image no training or validation task shows",
+    )
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
+    try:
+        seen = seen_images(run) if args.image_disjoint else frozenset()
+    except ValueError as error:
+        arguments.error(str(error))
     if args.per_task and (0, 1.0) not in {(g.config["seed"], figures.descriptors(g)) for g in generators}:
         arguments.error("--per-task: the release of seed 0 that was told all questions is not among these")
     rows = [row for row in ROWS if row.baseline or not args.baselines_only]
-    records = evaluate(run, generators, args.limit_tasks, rows)
-    tasks = per_task(records, run.task_set("test")) if args.per_task else None
+    records = evaluate(run, generators, args.limit_tasks, rows, seen)
+    tasks = per_task(records, evaluated_tasks(run, args.limit_tasks, seen)) if args.per_task else None
     add_losses(records)
     add_comparisons(records)
     table = as_table(records)
     print(table.to_string())
     seeds = {g.config["seed"] for g in generators}
     asked = "asked, unasked: known families, the same question in other words in training or not; "
+    more = asked if any(r["tasks"] == "asked" for r in records) else ""
+    more += "image_disjoint: query examples whose image training does not show; " if seen else ""
     print(
         f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
         "where there are several).\nKnown: families with training questions; new: families that training never saw; "
-        f"{asked if any(r['tasks'] == 'asked' for r in records) else ''}\nclosed: share of the way from plain CLIP to "
+        f"{more}\nclosed: share of the way from plain CLIP to "
         "the few-shot ceiling, on known families; loss: against all questions\nknown, in points. The paper's column is "
         "Meta-VQA: another dataset."
     )

@@ -219,6 +219,15 @@ def test_bad_flags_are_named(arguments, word, monkeypatch, capsys):
     assert word in capsys.readouterr().err
 
 
+def test_a_release_whose_backbone_is_damaged_is_one_line(tmp_path, capsys):
+    import app
+
+    shutil.copytree(ROOT / "weights" / "emoji", tmp_path / "release", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(SystemExit) as ended:
+        app.main(["--weights", str(tmp_path / "release")])
+    assert ended.value.code == 2 and "backbone: no weights there" in capsys.readouterr().err
+
+
 def test_help_starts_nothing(monkeypatch, capsys):
     import app
 

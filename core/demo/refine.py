@@ -58,7 +58,7 @@ def label_pictures(x: Tensor, truths: Sequence[str | None], answers: Sequence[st
     kept = [i for i, truth in enumerate(truths) if truth in answers]
     if not kept:
         raise ValueError("no picture has a known true answer among the candidates")
-    return Labelled(x[kept].clone(), torch.tensor([list(answers).index(truths[i]) for i in kept]))
+    return Labelled(x[kept], torch.tensor([list(answers).index(truths[i]) for i in kept]))
 
 
 def usable(examples: Labelled, held_out: Labelled | None) -> int:
@@ -166,12 +166,12 @@ def _batch(
 ) -> TaskBatch:
     """One task for every row of `chosen` (T, N), all of the same question and answers."""
     T = len(chosen)
-    texts = generator.backbone.encode_texts(answers).clone()  # out of inference mode: gradients run through them
+    texts = generator.backbone.encode_texts(answers)
     return TaskBatch(
         images=examples.x[chosen],
         labels=examples.labels[chosen],
         example_mask=torch.ones(chosen.shape, dtype=torch.bool),
         answers=texts.expand(T, -1, -1),
         answer_mask=torch.ones(T, len(answers), dtype=torch.bool),
-        question=generator.embed_questions([question]).clone().expand(T, -1),
+        question=generator.embed_questions([question]).expand(T, -1),
     )
