@@ -30,9 +30,10 @@ from core.demo.refine import KS
 from core.demo.studio import Studio
 from core.demo.views import EMPTY, HEADER, INFERENCE
 from core.generator import MAX_SAMPLES, AdapterGenerator
+from core.release.default import default_release
 
 ROOT = Path(__file__).parent
-WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
+WEIGHTS = os.environ.get("HF_WEIGHTS", str(default_release()))
 WORKERS, QUEUE, FILE_SIZE = 2, 64, "10 MB"  # requests worked on at a time, waiting, and the size of an upload
 MODELS = {"concurrency_limit": WORKERS, "concurrency_id": "models"}  # one limit for all that computes
 THEME = gr.themes.Default(
@@ -363,7 +364,7 @@ def parser() -> argparse.ArgumentParser:
         default=WEIGHTS,
         metavar="WHERE",
         help="release directory, or Hub repository USER/REPO or USER/REPO@REVISION "
-        "(default: HF_WEIGHTS, else weights/emoji)",
+        "(default: HF_WEIGHTS, else the shipped weights/emoji)",
     )
     # Without these two Gradio itself reads its variables, and looks for a free port from the variable's onwards.
     result.add_argument("--host", help="address to listen at (default: GRADIO_SERVER_NAME, else 127.0.0.1)")

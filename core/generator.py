@@ -24,6 +24,7 @@ from .networks.hyperclip import guide_latent, infer_task
 from .networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from .networks.weight_model import SharedWeights, WeightModel
 from .release.checkpoint import checkpoint_path, files_of, load_module
+from .release.default import default_release
 from .release.hub import HubError, pull
 from .release.manifest import backbone_directory, read_config
 
@@ -44,19 +45,23 @@ class AdapterGenerator:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_hub_id: Path | str, *, revision: str | None = None, device: torch.device | str = "cpu"
+        cls,
+        path_or_hub_id: Path | str | None = None,
+        *,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
     ) -> AdapterGenerator:
         """Load a release from a local directory, or from the Hub, where it is downloaded once and then cached.
 
         Args:
-            path_or_hub_id: a directory, `user/repo` or `user/repo@revision`.
+            path_or_hub_id: a directory, `user/repo` or `user/repo@revision` (default: the shipped release).
             revision: a branch, tag or commit on the Hub (default: main).
 
         Raises:
             ValueError: neither a directory nor a repository, a release that is not whole or of a newer format, or a
                 `core.release.hub.HubError` that says what to do.
         """
-        directory, name = Path(path_or_hub_id), None
+        directory, name = Path(default_release() if path_or_hub_id is None else path_or_hub_id), None
         if not directory.is_dir():
             try:
                 directory = pull(str(path_or_hub_id), revision)

@@ -12,8 +12,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that `python eval/app_load.py` works from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
 import argparse
 import contextlib
@@ -37,11 +36,12 @@ from core.data.emoji.dataset import draw_scenes_for_question
 from core.data.tasks import Task
 from core.demo import ask
 from core.generator import AdapterGenerator
+from core.release.default import default_release
 from eval.harness import common
 from eval.harness.rows import ROWS, accuracy
 
 ROOT = Path(__file__).resolve().parent.parent
-WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
+WEIGHTS = os.environ.get("HF_WEIGHTS", str(default_release()))
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 

@@ -10,8 +10,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that `python eval/table4.py` works from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
 from eval.harness.common import open_release, parser, write_results
 from eval.harness.rows import FEW_SHOT
