@@ -18,6 +18,7 @@ if __package__ in (None, ""):  # so that `python eval/ablations.py` works from t
 import argparse
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,8 @@ import pandas as pd
 import torch
 
 from core.networks.adapter import adapter_logits, task_accuracy
-from eval.harness import figures
-from eval.harness.common import write_results
+from eval.harness import tables
+from eval.harness.results import write_results
 from train import tune
 from train.pipeline.run import commit, parser
 
@@ -123,7 +124,7 @@ def evaluate(args: argparse.Namespace, ablation: Ablation) -> list[dict[str, Any
             "command": shlex.join(["python", "eval/ablations.py", *sys.argv[1:]]),
             "commit": commit(),
         }
-        for summary in figures.summaries(scores[None].cpu(), test, [run.seed])
+        for summary in tables.summaries(scores[None].cpu(), test, [run.seed])
     ]
 
 
@@ -140,7 +141,7 @@ def read_lines(path: Path, preset: str, seed: int) -> dict[Line, list[dict[str, 
     or seed."""
     if not path.is_file():
         return {}
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text(encoding="utf-8"))
     seeds = sorted({own for record in document["results"] for own in record["seeds"]})
     if document["preset"] != preset or seeds not in ([], [seed]):
         raise ValueError(
@@ -163,6 +164,14 @@ def write_lines(path: Path, preset: str, lines: dict[Line, list[dict[str, Any]]]
         record | {"label": ablation.label} for ablation in ABLATIONS for record in lines.get(line_of(ablation), [])
     ]
     write_results(path, preset, records, "eval/ablations.py")
+
+
+def as_table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A line for every ablation, a column for every set of tasks and one for validation tasks."""
+    table = tables.grid(records, lambda r: f"{r['row']}: {r['label']}")
+    of_line = {f"{r['row']}: {r['label']}": f"{100 * r['val_accuracy']:.2f}" for r in records}
+    table.insert(1, "validation", [of_line[line] for line in table.index])
+    return table
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -189,12 +198,7 @@ def main(argv: list[str] | None = None) -> None:
         records += kept[line_of(ablation)]
         if args.json:
             write_lines(args.json, args.preset, kept)
-    table: dict[str, dict[str, str]] = {}
-    for r in records:
-        name = f"{r['row']}: {r['label']}"
-        table.setdefault(name, {})[f"{r['tasks']} ({r['n_tasks']})"] = figures.percent(r)
-        table[name]["validation"] = f"{100 * r['val_accuracy']:.2f}"
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+    print(as_table(records).to_string())
     print("\nAccuracy in % on query sets.")
 
 

@@ -37,10 +37,10 @@ from core.data.emoji.dataset import draw_scenes_for_question
 from core.data.tasks import Task
 from core.demo import ask
 from core.generator import AdapterGenerator
-from eval.harness import common
+from eval.harness import releases
+from eval.harness.results import ROOT, write_results
 from eval.harness.rows import ROWS, accuracy
 
-ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = os.environ.get("HF_WEIGHTS", str(ROOT / "weights" / "emoji"))
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -172,8 +172,8 @@ def summary(waits: Sequence[float], failures: Sequence[str]) -> dict[str, Any]:
 
 def compare_accuracy(address: str, questions: int, scenes: int, seed: int) -> list[dict[str, Any]]:
     """Print accuracies through the API beside Table 1's way on the same tasks; a record for every method."""
-    arguments = common.parser("")
-    run, (generator,) = common.open_release(arguments, arguments.parse_args(["--weights", WEIGHTS]))
+    arguments = releases.parser("")
+    run, (generator,) = releases.open_release(arguments, arguments.parse_args(["--weights", WEIGHTS]))
     chosen = _test_tasks(questions, seed)
     told = ask_about_scenes(address, chosen, scenes)
     test = run.task_set("test")
@@ -282,7 +282,7 @@ def main(argv: list[str] | None = None) -> None:
             )
             records, wrong = [record], "\n".join(failures)
     if args.json:  # what went wrong is a result, too
-        common.write_results(args.json, generator.config["preset"], records, "eval/app_load.py")
+        write_results(args.json, generator.config["preset"], records, "eval/app_load.py")
     if wrong:
         sys.exit(wrong)
 

@@ -33,13 +33,14 @@ from torch.nn import functional as F
 
 from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
 from core.data import open_dataset
-from core.data.tasks import TaskBatch, TaskSet, TaskTable, split_support_query, subsample
+from core.data.tasks import TaskSet, TaskTable, split_support_query, subsample
 from core.diffusion.schedule import q_sample
 from core.files import write_json
-from core.networks.adapter import LOGIT_SCALE, init_adapter, unpack
+from core.networks.adapter import init_adapter, unpack
 from core.networks.hvae import HVAE
 from core.networks.hyperclip import HyperCLIP, hyperclip_loss
 from core.networks.hyperldm import HyperLDM
+from eval.harness.plain_loop import plain_adapt, plain_loss, ragged_tasks
 from train.pipeline.optim import adam
 from train.pipeline.plan import COSTS
 from train.pipeline.run import commit, usable_device
@@ -87,34 +88,6 @@ def some_tasks(preset: Preset, count: int, device: torch.device) -> TaskTable:
     return data.table(order).to(device)
 
 
-def _ragged(batch: TaskBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Each task's own images (N, D) at unit RMS, labels (N,) and answers (C, D), without padding."""
-    result = []
-    for i in range(len(batch)):
-        mask = batch.example_mask[i]
-        images = batch.images[i][mask] * math.sqrt(batch.images.shape[-1])
-        result.append((images, batch.labels[i][mask], batch.answers[i][batch.answer_mask[i]]))
-    return result
-
-
-def _plain_loss(w: list[Tensor], images: Tensor, labels: Tensor, answers: Tensor) -> Tensor:
-    """The adapter's loss on one task as one would write it for one task; `w` is W1, b1, W2, b2."""
-    W1, b1, W2, b2 = w
-    hidden = torch.relu(F.linear(images, W1 / math.sqrt(images.shape[1]), b1))
-    out = F.normalize(images + F.linear(hidden, W2 / math.sqrt(len(b1)), b2), dim=-1)
-    return F.cross_entropy(LOGIT_SCALE * out @ answers.T, labels)
-
-
-def _plain_adapt(w: list[Tensor], task: tuple[Tensor, ...], steps: int, lr: float, graph: bool = False) -> list[Tensor]:
-    """Gradient descent on one task."""
-    for _ in range(steps):
-        if not graph:
-            w = [part.detach().requires_grad_() for part in w]
-        gradients = torch.autograd.grad(_plain_loss(w, *task), w, create_graph=graph)
-        w = [part - lr * gradient for part, gradient in zip(w, gradients, strict=True)]
-    return w
-
-
 def bench_adapt(bench: Bench) -> tuple[float, float]:
     """50 steps of adaptation: seconds per task in batches, and in a plain loop."""
     config, adapter = bench.preset.adaptations["hvae"], bench.preset.adapter
@@ -129,9 +102,9 @@ def bench_adapt(bench: Bench) -> tuple[float, float]:
 
     def plain():
         parts = list(unpack(start, adapter).values())
-        return [_plain_adapt(parts, task, config.steps, config.lr) for task in ragged]
+        return [plain_adapt(parts, task, config.steps, config.lr) for task in ragged]
 
-    ragged = _ragged(support)
+    ragged = ragged_tasks(support)
     return bench.time(batched, len(support)), bench.time(plain, len(support))
 
 
@@ -154,7 +127,7 @@ def bench_maml(bench: Bench) -> tuple[float, float]:
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
 
-    ragged = _ragged(subsample(bench.tasks, config.examples, torch.Generator().manual_seed(0)))
+    ragged = ragged_tasks(subsample(bench.tasks, config.examples, torch.Generator().manual_seed(0)))
 
     def plain():
         w = [part.clone().requires_grad_() for part in unpack(start, adapter).values()]
@@ -166,8 +139,8 @@ def bench_maml(bench: Bench) -> tuple[float, float]:
                 images, labels, answers = ragged[i]
                 order = torch.randperm(len(labels), generator=rng).to(bench.device)
                 support, query = order.split([n := round(config.support_fraction * len(order)), len(order) - n])
-                adapted = _plain_adapt(w, (images[support], labels[support], answers), steps, config.inner_lr, True)
-                (_plain_loss(adapted, images[query], labels[query], answers) / len(rows)).backward()
+                adapted = plain_adapt(w, (images[support], labels[support], answers), steps, config.inner_lr, True)
+                (plain_loss(adapted, images[query], labels[query], answers) / len(rows)).backward()
             torch.nn.utils.clip_grad_norm_(w, config.clip)
             optimizer.step()
 
@@ -239,7 +212,7 @@ def costs(work: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Costs by kind of device and key from the records in a work folder: every stage's latest."""
     table: dict[str, dict[str, dict[str, float]]] = {}
     for path in sorted(work.rglob("stages.json"), key=lambda path: path.stat().st_mtime):
-        for name, record in json.loads(path.read_text()).items():
+        for name, record in json.loads(path.read_text(encoding="utf-8")).items():
             if "cost" not in record or record["processes"] > 1:
                 continue  # of an older version, or shared
             loop = record.get("steps", 0) * record.get("step_seconds", 0.0)
@@ -278,7 +251,9 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"--repeats {args.repeats} and --threads {args.threads} must be positive")
     except ValueError as error:
         arguments.error(str(error))
-    document = json.loads(args.json.read_text()) if args.json.is_file() else {"results": [], "costs": {}}
+    document = (
+        json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else {"results": [], "costs": {}}
+    )
     if args.costs:
         for kind, entries in costs(args.costs).items():
             document["costs"].setdefault(kind, {}).update(entries)

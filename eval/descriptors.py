@@ -20,14 +20,13 @@ import argparse
 import shlex
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from core.networks.whitening import Whitening
-from eval.harness.common import write_results
-from eval.harness.figures import over_seeds, percent
+from eval.harness.results import write_results
+from eval.harness.tables import grid, over_seeds, percent
 from eval.task_inference import METRICS, chance, judge
 from train.hyperldm import questions
 from train.latents import training_latents
@@ -82,11 +81,13 @@ def main(argv: list[str] | None = None) -> None:
                 flags = shlex.join([*run.flags, "--seed", str(run.seed), "--descriptors", f"{share:g}"])
                 arguments.error(f"no latents in {run.output}; python train/run_all.py {flags} makes them")
         found += records([evaluate(run) for run in runs], share, seeds)
-    table: dict[str, dict[str, str]] = {}
-    for r in found:
-        cell = f"{r['mean']:.3f}" if r["metric"] == "R^2" else percent(r)
-        table.setdefault(f"{100 * r['descriptors']:g}% Q., {r['row']} ({r['n_tasks']})", {})[r["metric"]] = cell
-    print(pd.DataFrame.from_dict(table, orient="index").fillna("").to_string())
+    table = grid(
+        found,
+        lambda r: f"{100 * r['descriptors']:g}% Q., {r['row']} ({r['n_tasks']})",
+        lambda r: r["metric"],
+        lambda r: f"{r['mean']:.3f}" if r["metric"] == "R^2" else percent(r),
+    )
+    print(table.to_string())
     print("\nIn % of the undescribed training tasks, among all training questions; R^2 as a share of 1.")
     if args.json:
         write_results(args.json, args.preset, found, "eval/descriptors.py")

@@ -22,14 +22,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from core.generator import AdapterGenerator
-from eval.harness import figures
-from eval.harness.common import open_release, write_results
-from eval.harness.rows import ROWS, Row
+from eval.harness import figures, tables
+from eval.harness.releases import descriptors, open_release
+from eval.harness.results import write_results
+from eval.harness.rows import GENERATORS, ROWS, Row, hyperldm_row
 from eval.table1 import evaluate
 
 GAMMAS = tuple(step / 4 for step in range(13))
 SHARES = (0.1, 0.5, 1.0)
-GENERATORS = {"hvae": "HVAE", "hnet": "HNet"}
 COLOURS = {"hvae_hyperldm": "#4f46e5", "hnet_hyperldm": "#0d9488", "cond_multitask": "#f0a35e"}
 
 
@@ -37,20 +37,16 @@ def _baseline(name: str) -> Row:
     return next(row for row in ROWS if row.id == name)
 
 
-def _hyperldm(name: str, gamma: float) -> Row:
-    return Row(f"{name}_hyperldm", f"{GENERATORS[name]} + HyperLDM, gamma {gamma:g}", "hyperldm", name, gamma)
-
-
 PARTS: dict[str, tuple[Row, ...]] = {
     "A": (
         _baseline("clip"),
         _baseline("cond_multitask"),
-        *(_hyperldm(name, gamma) for name in GENERATORS for gamma in GAMMAS),
+        *(hyperldm_row(generator=name, gamma=gamma) for name in GENERATORS for gamma in GAMMAS),
     ),
     "B": (
         _baseline("uncond_multitask"),
         _baseline("cond_multitask"),
-        *(_hyperldm(name, gamma) for name in GENERATORS for gamma in (1.0, 1.5)),
+        *(hyperldm_row(generator=name, gamma=gamma) for name in GENERATORS for gamma in (1.0, 1.5)),
     ),
 }
 
@@ -72,11 +68,8 @@ def part_of(records: list[dict[str, Any]], part: str) -> list[dict[str, Any]]:
 
 def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows by label, a column for every set of tasks and share of questions; accuracies in percent."""
-    table: dict[str, dict[str, str]] = {}
-    for r in records:
-        share = "" if r["descriptors"] == 1.0 else f", {100 * r['descriptors']:g}% Q."
-        table.setdefault(r["label"], {})[f"{r['tasks']} ({r['n_tasks']}){share}"] = figures.percent(r)
-    return pd.DataFrame.from_dict(table, orient="index").fillna("")
+    share = lambda r: "" if r["descriptors"] == 1.0 else f", {100 * r['descriptors']:g}% Q."
+    return tables.grid(records, lambda r: r["label"], lambda r: tables.tasks_column(r) + share(r))
 
 
 def plot(records: list[dict[str, Any]], parts: Sequence[str], path: Path) -> None:
@@ -127,8 +120,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: A B")
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
-    found = [(generator.config["seed"], figures.descriptors(generator)) for generator in generators]
-    full = [generator for generator in generators if figures.descriptors(generator) == 1.0]
+    found = [(generator.config["seed"], descriptors(generator)) for generator in generators]
+    full = [generator for generator in generators if descriptors(generator) == 1.0]
     if "A" in args.parts and not full:
         shares = ", ".join(f"{share:g}" for _, share in found)
         arguments.error(f"--weights with descriptors {shares}; allowed for part A: 1 (--parts B takes any)")

@@ -17,13 +17,13 @@ if __package__ in (None, ""):  # so that `python eval/figure6.py` works from the
 
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from core.data.tasks import TaskSet
-from eval.harness import figures
-from eval.harness.common import open_release, write_results
+from eval.harness import figures, tables
+from eval.harness.releases import open_release
+from eval.harness.results import write_results
 
 
 def project(e: Tensor) -> tuple[str, Tensor]:
@@ -58,7 +58,7 @@ def neighbours(train: TaskSet, test: TaskSet) -> list[dict[str, Any]]:
     return [
         {"row": row, "gamma": None, "descriptors": 1.0, **summary}
         for row, scores in rows.items()
-        for summary in figures.summaries(scores, test, [])
+        for summary in tables.summaries(scores, test, [])
     ]
 
 
@@ -102,10 +102,7 @@ def main(argv: list[str] | None = None) -> None:
     test = run.task_set("test")
     test = test.select(range(args.limit_tasks or len(test)))
     records = neighbours(run.train, test)
-    table: dict[str, dict[str, str]] = {}
-    for r in records:
-        table.setdefault(r["row"], {})[f"{r['tasks']} ({r['n_tasks']})"] = figures.percent(r)
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+    print(tables.grid(records, lambda r: r["row"]).to_string())
     print(
         f"\nShare in % of {args.preset}'s test questions of whose family is their nearest training question, or one "
         "drawn at random.\nNew: families without training questions, never by definition."

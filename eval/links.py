@@ -13,14 +13,14 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that `python eval/links.py` works from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import pandas as pd
 import torch
 
 from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
 from core.networks.adapter import adapter_logits, task_accuracy
-from eval.harness import figures
-from eval.harness.common import open_release, parser, write_results
+from eval.harness import tables
+from eval.harness.releases import open_release, parser
+from eval.harness.results import write_results
 from eval.harness.rows import adapted_weights, chosen_few_shot
 
 CHUNK = 128
@@ -62,7 +62,6 @@ def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
     run, generators = open_release(arguments, args)
     seeds = [generator.config["seed"] for generator in generators]
-    table: dict[str, dict[str, str]] = {}
     records = []
     for name, splits, new_family in SETS:
         tasks = run.task_set(*splits)
@@ -74,11 +73,9 @@ def main(argv: list[str] | None = None) -> None:
         support, query = tasks.batch(part="support").to(run.device), tasks.batch(part="query").to(run.device)
         found = [links(generator, support, query) for generator in generators]
         for link in found[0]:
-            reached = figures.over_seeds([values[link] for values in found], seeds)
-            record = {"row": link, "tasks": name, **reached, "n_tasks": len(tasks)}
-            records.append(record)
-            table.setdefault(link, {})[f"{name} ({len(tasks)})"] = figures.percent(record)
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+            reached = tables.over_seeds([values[link] for values in found], seeds)
+            records.append({"row": link, "tasks": name, **reached, "n_tasks": len(tasks)})
+    print(tables.grid(records, lambda r: r["row"]).to_string())
     print(
         "\nAccuracy in % on query examples. Training tasks were seen by every model, with these examples;\n"
         "read their column as memory."

@@ -21,7 +21,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -31,8 +30,9 @@ from core.data.tasks import Task, TaskBatch, TaskSet
 from core.generator import AdapterGenerator
 from core.networks.adapter import adapter_logits, task_accuracy
 from core.release.checkpoint import load_model
-from eval.harness import figures
-from eval.harness.common import open_release, parser, write_results
+from eval.harness import tables
+from eval.harness.releases import open_release, parser
+from eval.harness.results import write_results
 
 CHUNK = 128
 LABELS = {
@@ -210,15 +210,12 @@ def main(argv: list[str] | None = None) -> None:
     records = [
         {"row": row, "label": LABELS[row], **common, **summary}
         for row, values in scores.items()
-        for summary in figures.summaries(torch.stack(values), test, seeds)
+        for summary in tables.summaries(torch.stack(values), test, seeds)
     ]
-    table: dict[str, dict[str, str]] = {}
-    for record in records:
-        table.setdefault(record["label"], {})[f"{record['tasks']} ({record['n_tasks']})"] = figures.percent(record)
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+    print(tables.grid(records, lambda r: r["label"]).to_string())
     print("\nAccuracy in % on query sets of test tasks. Distances between standardised weights (medians):")
     for row, values in distances.items():
-        record = {"row": row, "label": LABELS[row], **common, "tasks": "distance", **figures.over_seeds(values, seeds)}
+        record = {"row": row, "label": LABELS[row], **common, "tasks": "distance", **tables.over_seeds(values, seeds)}
         records.append(record)
         print(f"  {LABELS[row]:<50} {record['mean']:.2f}")
     if args.json:

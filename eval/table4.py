@@ -13,9 +13,11 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that `python eval/table4.py` works from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eval.harness.common import open_release, parser, write_results
+from eval.harness.releases import open_release, parser
+from eval.harness.results import write_results
 from eval.harness.rows import FEW_SHOT
-from eval.table1 import as_table, evaluate
+from eval.harness.tables import accuracy_table
+from eval.table1 import evaluate
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -27,7 +29,7 @@ def main(argv: list[str] | None = None) -> None:
     for record in records:
         record.pop("per_task")
     # Columns of Table 1 alone, which are there where a release knows all questions.
-    table = as_table(records).drop(columns=["closed", "vs Cond. Multitask [95%]"], errors="ignore")
+    table = accuracy_table(records).drop(columns=["closed", "vs Cond. Multitask [95%]"], errors="ignore")
     print(table.to_string())
     print(
         "\nAccuracy in % on query sets after 50 steps on support sets (through the HVAE: as many as its training data "

