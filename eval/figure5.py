@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from core.generator import AdapterGenerator
 from eval.harness import figures, tables
-from eval.harness.releases import descriptors, open_release
+from eval.harness.origins import descriptors
+from eval.harness.releases import command_for, open_release, print_missing
 from eval.harness.results import write_results
 from eval.harness.rows import GENERATORS, ROWS, Row, hyperldm_row
 from eval.table1 import evaluate
@@ -132,23 +133,20 @@ def main(argv: list[str] | None = None) -> None:
     for part in args.parts:
         print(f"Part {part}\n{as_table(part_of(records, part)).to_string()}\n")
     print(
-        f"Accuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over training seeds where there are "
+        f"Accuracy in %, query sets of {run.preset.name}'s test tasks, mean (s.d. over training seeds where there are "
         "several).\nKnown: families with training questions; new: families that training never saw; Q.: share of the "
         "training tasks\nwhose question is known, all unless it says otherwise."
     )
-    for row in rows:
-        if row.label not in {record["label"] for record in records}:
-            print(f"missing: {row.label}; python train/run_all.py --preset {args.preset} makes it")
+    labels = {record["label"] for record in records}
+    print_missing(run, [row.label for row in rows if row.label not in labels])
     if "B" in args.parts:
         for seed in sorted({seed for seed, _ in found}):
             for share in SHARES:
                 if (seed, share) not in found:
-                    print(
-                        f"missing: {100 * share:g}% of the questions, seed {seed}; python train/run_all.py "
-                        f"--preset {args.preset} --seed {seed} --descriptors {share:g} makes it"
-                    )
+                    command = f"{command_for(run)} --seed {seed} --descriptors {share:g}"
+                    print(f"missing: {100 * share:g}% of the questions, seed {seed}; {command} makes it")
     if args.json:
-        write_results(args.json, args.preset, records, "eval/figure5.py")
+        write_results(args.json, run.preset.name, records, "eval/figure5.py")
     if args.plot and records:
         plot(records, args.parts, args.plot)
 

@@ -104,12 +104,12 @@ def main(argv: list[str] | None = None) -> None:
     records = neighbours(run.train, test)
     print(tables.grid(records, lambda r: r["row"]).to_string())
     print(
-        f"\nShare in % of {args.preset}'s test questions of whose family is their nearest training question, or one "
-        "drawn at random.\nNew: families without training questions, never by definition."
+        f"\nShare in % of {run.preset.name}'s test questions of whose family is their nearest training question, or "
+        "one drawn at random.\nNew: families without training questions, never by definition."
     )
     found = question_map(run.train, test)
     if args.json:
-        write_results(args.json, args.preset, records, "eval/figure6.py", map=found)
+        write_results(args.json, run.preset.name, records, "eval/figure6.py", map=found)
     plot(found, args.plot)
 
 

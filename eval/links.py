@@ -19,9 +19,9 @@ from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
 from core.networks.adapter import adapter_logits, task_accuracy
 from eval.harness import tables
-from eval.harness.releases import open_release, parser
+from eval.harness.releases import open_release, parser, require
 from eval.harness.results import write_results
-from eval.harness.rows import adapted_weights, chosen_few_shot
+from eval.harness.rows import adapted_weights, can_adapt, can_few_shot, chosen_few_shot
 
 CHUNK = 128
 # Name, splits, and whether of new families (None: either).
@@ -31,6 +31,16 @@ SETS = (
     ("test, known", ("test",), False),
     ("test, new", ("test",), True),
 )
+
+
+def lacks(generator: AdapterGenerator) -> list[str]:
+    """What a release lacks of the chain's links, in words."""
+    there = {
+        "MNet-MAML, or how it was adapted for the HVAE": can_adapt(generator, "hvae"),
+        "HVAE + HyperLDM": generator.has("hyperldm", "hvae"),
+        "the choice of a few-shot ceiling": can_few_shot(generator),
+    }
+    return [name for name, is_there in there.items() if not is_there]
 
 
 def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> dict[str, float]:
@@ -61,6 +71,7 @@ def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> 
 def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
     run, generators = open_release(arguments, args)
+    require(arguments, run, generators, lacks)
     seeds = [generator.config["seed"] for generator in generators]
     records = []
     for name, splits, new_family in SETS:
@@ -81,7 +92,7 @@ def main(argv: list[str] | None = None) -> None:
         "read their column as memory."
     )
     if args.json:
-        write_results(args.json, args.preset, records, "eval/links.py")
+        write_results(args.json, run.preset.name, records, "eval/links.py")
 
 
 if __name__ == "__main__":

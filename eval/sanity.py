@@ -31,8 +31,9 @@ from core.generator import AdapterGenerator
 from core.networks.adapter import adapter_logits, task_accuracy
 from core.release.checkpoint import load_model
 from eval.harness import tables
-from eval.harness.releases import open_release, parser
+from eval.harness.releases import open_release, parser, require
 from eval.harness.results import write_results
+from eval.harness.rows import GENERATORS
 
 CHUNK = 128
 LABELS = {
@@ -120,6 +121,16 @@ def rephrased(questions: Sequence[str], training: Collection[str], rng: random.R
     return result
 
 
+def lacks(generator: AdapterGenerator, name: str) -> list[str]:
+    """What a release lacks of HyperLDM and the training latents of "hvae" or "hnet", in words."""
+    label = GENERATORS[name]
+    there = {
+        f"{label} + HyperLDM": generator.has("hyperldm", name),
+        f"the table of the {label}'s training latents": (generator.directory / f"latents_{name}.safetensors").is_file(),
+    }
+    return [what for what, is_there in there.items() if not is_there]
+
+
 def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, Tensor]:
     """Accuracy (T,) of every row on the test tasks."""
     decode = generator.decoder(name)
@@ -192,9 +203,10 @@ def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: in
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--generator", choices=("hvae", "hnet"), default="hvae", help="whose latents")
+    arguments.add_argument("--generator", choices=tuple(GENERATORS), default="hvae", help="whose latents")
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
+    require(arguments, run, generators, lambda generator: lacks(generator, args.generator))
     test = run.task_set("test")
     if args.limit_tasks is not None:
         test = test.select(range(min(args.limit_tasks, len(test))))
@@ -219,7 +231,7 @@ def main(argv: list[str] | None = None) -> None:
         records.append(record)
         print(f"  {LABELS[row]:<50} {record['mean']:.2f}")
     if args.json:
-        write_results(args.json, args.preset, records, "eval/sanity.py")
+        write_results(args.json, run.preset.name, records, "eval/sanity.py")
 
 
 if __name__ == "__main__":

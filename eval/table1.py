@@ -25,7 +25,8 @@ from core.data.tasks import TaskSet
 from core.generator import AdapterGenerator
 from eval.harness import figures, tables
 from eval.harness.metrics import paired_bootstrap
-from eval.harness.releases import descriptors, open_release, parser
+from eval.harness.origins import descriptors
+from eval.harness.releases import open_release, parser, print_missing
 from eval.harness.results import write_results
 from eval.harness.rows import ROWS, Row, accuracy, available
 from train.pipeline.run import Run
@@ -179,17 +180,15 @@ def main(argv: list[str] | None = None) -> None:
     seeds = {g.config["seed"] for g in generators}
     asked = "asked, unasked: known families, the same question in other words in training or not; "
     print(
-        f"\nAccuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
+        f"\nAccuracy in %, query sets of {run.preset.name}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
         "where there are several).\nKnown: families with training questions; new: families that training never saw; "
         f"{asked if any(r['tasks'] == 'asked' for r in records) else ''}\nclosed: share of the way from plain CLIP to "
         "the few-shot ceiling, on known families; loss: against all questions\nknown, in points. The paper's column is "
         "Meta-VQA: another dataset."
     )
-    missing = {row.id for row in rows} - {record["row"] for record in records}
-    for row in sorted(missing):
-        print(f"missing: {row}; python train/run_all.py --preset {args.preset} makes it")
+    print_missing(run, sorted({row.id for row in rows} - {record["row"] for record in records}))
     if args.json:
-        write_results(args.json, args.preset, records, "eval/table1.py")
+        write_results(args.json, run.preset.name, records, "eval/table1.py")
     if args.csv:
         table.to_csv(args.csv)
     if tasks is not None:

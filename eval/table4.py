@@ -13,7 +13,7 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that `python eval/table4.py` works from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from eval.harness.releases import open_release, parser
+from eval.harness.releases import open_release, parser, print_missing
 from eval.harness.results import write_results
 from eval.harness.rows import FEW_SHOT
 from eval.harness.tables import accuracy_table
@@ -35,11 +35,10 @@ def main(argv: list[str] | None = None) -> None:
         "\nAccuracy in % on query sets after 50 steps on support sets (through the HVAE: as many as its training data "
         "had),\nmean (s.d. over training seeds where there are several). The paper's column: Meta-VQA, another dataset."
     )
-    for row in FEW_SHOT:
-        if row.id not in {record["row"] for record in records}:
-            print(f"missing: {row.id}; python train/run_all.py --preset {args.preset} makes it")
+    found = {record["row"] for record in records}
+    print_missing(run, [row.id for row in FEW_SHOT if row.id not in found])
     if args.json:
-        write_results(args.json, args.preset, records, "eval/table4.py")
+        write_results(args.json, run.preset.name, records, "eval/table4.py")
     if args.csv:
         table.to_csv(args.csv)
 

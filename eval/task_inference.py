@@ -26,7 +26,8 @@ from core.data.tasks import TaskBatch, TaskSet
 from core.generator import AdapterGenerator
 from eval.harness import figures, tables
 from eval.harness.metrics import ranks
-from eval.harness.releases import descriptors, open_release
+from eval.harness.origins import descriptors
+from eval.harness.releases import open_release, print_missing
 from eval.harness.results import write_results
 from eval.harness.rows import INFERENCE_LABELS, INFERENCE_ROWS, InferenceRow, adapted_weights, can_adapt
 
@@ -174,15 +175,14 @@ def main(argv: list[str] | None = None) -> None:
     records = evaluate(run, generators, args.limit_tasks)
     print(as_table(records).to_string())
     print(
-        f"\nIn %, weights fine-tuned on the support sets of {args.preset}'s test tasks or generated from their "
+        f"\nIn %, weights fine-tuned on the support sets of {run.preset.name}'s test tasks or generated from their "
         "questions, mean (s.d. over\ntraining seeds where there are several). Candidates: the questions that are "
         "ranked; family of top-1: the question\nranked first is of the right family, if not the right one."
     )
-    for row in INFERENCE_ROWS:
-        if row.id not in {record["row"] for record in records}:
-            print(f"missing: {row.label}; python train/run_all.py --preset {args.preset} makes what it needs")
+    found = {record["row"] for record in records}
+    print_missing(run, [row.label for row in INFERENCE_ROWS if row.id not in found])
     if args.json:
-        write_results(args.json, args.preset, records, "eval/task_inference.py")
+        write_results(args.json, run.preset.name, records, "eval/task_inference.py")
     if args.plot:
         plot(records, args.plot)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,18 +151,25 @@ _STARTS = {"hvae": "mnet_maml", "hnet": "hnet_maml"}  # what is fine-tuned into 
 def available(row: Row, generator: AdapterGenerator) -> bool:
     """Whether a release holds what the row needs."""
     if not row.few_shot:
-        return generator.has(row.method, row.generator)
-    choices = generator.config["choices"]
-    if "few_shot_ceiling" not in choices:
-        return False
+        chosen = row.gamma is not None or row.method != "hyperldm" or row.id in _choices(generator)
+        return chosen and generator.has(row.method, row.generator)
     if row.through_hvae:
         return can_adapt(generator, "hvae") and generator.has("hyperldm", "hvae")
-    method = _few_shot_method(row, generator)
+    return can_few_shot(generator, row.method or None)
+
+
+def can_few_shot(generator: AdapterGenerator, method: str | None = None) -> bool:
+    """Whether a release says how to adapt a method to support sets, by default the best baseline, and holds it."""
+    choices = _choices(generator)
+    if "few_shot_ceiling" not in choices:
+        return False
+    method = method or choices["few_shot_ceiling"]["row"]
     return f"few_shot_{method}" in choices and has_few_shot(generator, method)
 
 
-def _few_shot_method(row: Row, generator: AdapterGenerator) -> str:
-    return row.method or generator.config["choices"]["few_shot_ceiling"]["row"]
+def _choices(generator: AdapterGenerator) -> dict[str, Any]:
+    """What validation tasks chose; nothing in a release without choices."""
+    return generator.config.get("choices", {})
 
 
 def accuracy(
@@ -177,7 +185,7 @@ def accuracy(
             with torch.no_grad():
                 w = hvae.decode(hvae.encode(adapted_weights(generator, support[rows], "hvae"))[0])
         elif row.few_shot:
-            w = chosen_few_shot(generator, support[rows], _few_shot_method(row, generator), seed)
+            w = chosen_few_shot(generator, support[rows], row.method or None, seed)
         else:
             w = generator.weights(q.question, row.method, generator=row.generator, gamma=row.gamma, seed=seed)
         with torch.no_grad():
@@ -195,7 +203,7 @@ def chosen_few_shot(generator: AdapterGenerator, support: TaskBatch, row: str | 
 
 def can_adapt(generator: AdapterGenerator, name: str) -> bool:
     """Whether a release says how the training data of a generator were made, and holds where they start from."""
-    return f"adaptations_{name}" in generator.config["choices"] and generator.has(_STARTS[name])
+    return f"adaptations_{name}" in _choices(generator) and generator.has(_STARTS[name])
 
 
 def adapted_weights(generator: AdapterGenerator, support: TaskBatch, name: str) -> Tensor:
