@@ -1,10 +1,11 @@
 """What each departure from the paper is worth: one taken back, or one more made, at a time; all else as it is.
 
 Every line is a preset with one setting changed (`train/run_all.py --set ...`), judged on the test tasks. HyperLDM takes
-gamma 1 and the most samples of the preset, HyperCLIP guidance what validation tasks choose. Trains what is not there
-yet, into releases of its own under --work; what a line shares with the preset's own run, which must be complete, is
-taken from there. With --json every line is written as it is done, beside the other lines that the file has already.
-About an hour on one CPU thread, then seconds.
+gamma 1 and the most samples of the preset, HyperCLIP guidance what validation tasks choose.
+
+Needs the preset's own run, complete, of which it takes what a line shares with it. Trains what is not there yet, into
+releases of its own under --work. Prints the table; with --json writes every line as it is done, beside the other lines
+that the file has already. About an hour on one CPU thread, then seconds.
 """
 
 from __future__ import annotations

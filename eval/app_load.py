@@ -1,10 +1,13 @@
 """The demo under use: many visitors at once, its accuracy through the API, and pictures of its pages.
 
 Without a flag, starts the demo in a process of its own and lets 20 visitors ask at once, each uploading 8 pictures to
-be classified by all methods; prints how long they waited, from the first upload to the answer. With --accuracy, asks 50
-random test questions about fresh scenes and compares with Table 1's evaluation of the same tasks. With --screenshots,
-visits the pages in an installed Chromium (needs playwright). The release directory or Hub repository is HF_WEIGHTS,
-as for app.py. With --json writes waits or accuracies. Each takes about a minute on two CPU cores.
+be classified by all methods; measures how long they waited, from the first upload to the answer. With --accuracy, asks
+50 random test questions about fresh scenes and compares with Table 1's evaluation of the same tasks. With
+--screenshots, visits the pages in an installed Chromium.
+
+Needs the demo's requirements and a release directory or Hub repository, HF_WEIGHTS as for app.py (default: the shipped
+weights), of drawn scenes but for --screenshots, which needs playwright. Prints what it measured; writes it with --json.
+Each takes about a minute on two CPU cores.
 """
 
 from __future__ import annotations

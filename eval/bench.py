@@ -4,10 +4,11 @@ Workloads, at the paper's size (D = 768, P = 394,240) and at the emoji preset's 
 sizes of their datasets' and random features: 50 steps of adaptation, an epoch of MNet-MAML (second order), and a
 training step of HVAE, HyperCLIP and HyperLDM. The plain loop is what one writes without this project: task by task,
 unpadded, autograd. Times are per task, the best of some repeats; on one CPU thread they are CPU time, which other
-programs disturb least.
+programs disturb least. `--costs WORK` takes measured costs from the records of runs in WORK, shortened ones too,
+instead: seconds a step and peak memory of every stage, which `train/run_all.py --plan` reads.
 
-`--costs WORK` takes measured costs from the records of runs in WORK, shortened ones too, instead: seconds a step and
-peak memory of every stage, which `train/run_all.py --plan` reads. Both go into one file.
+Needs no release and no data. Prints the times; writes times and costs into one file, --json, beside what it has
+already. A few minutes on one CPU thread.
 """
 
 from __future__ import annotations

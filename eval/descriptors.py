@@ -1,11 +1,11 @@
 """How well descriptors are inferred for training tasks that have none, for 50% Q. and 10% Q.
 
-The inference is core/adaptation/descriptors.py.
+For every undescribed task, ranks all training questions by the cosine of their whitened embeddings with the one that
+core/adaptation/descriptors.py infers: the task's own should come first, or at least one of its family. R^2 is the share
+of the variance of whitened embeddings that is inferred.
 
-For every undescribed task, ranks all training questions by the cosine of their whitened embeddings with the inferred
-one: the task's own should come first, or at least one of its family. R^2 is the share of the variance of whitened
-embeddings that is inferred. Needs runs of train/run_all.py with --descriptors and their adaptations; with --json writes
-the results. Half a minute a run on one CPU core.
+Needs releases that were trained with --descriptors (default: those of the preset with 50% and 10%), and the adaptations
+in their work folder. Prints the table; writes the records with --json. Half a minute a release on one CPU core.
 """
 
 from __future__ import annotations

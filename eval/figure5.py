@@ -1,10 +1,12 @@
 """Figure 5: HyperLDM's accuracy over the strength of guidance, and over the share of tasks whose question is known.
 
-Part A sweeps gamma from 0 to 3 on the test tasks, for both generators, each averaging as many samples as validation
-tasks chose, beside plain CLIP and Cond. Multitask. Part B compares releases trained with 10, 50 and 100% of the
-questions (`train/run_all.py --descriptors`); it evaluates the shares found among --weights and names the others.
-Needs a release directory; encodes test images on the first use, then caches them. With --json and --plot writes the
-results and the picture. About four minutes a release on one CPU core.
+Part A sweeps gamma from 0 to 3 on the test tasks, for both generators, beside plain CLIP and Cond. Multitask. HyperLDM
+averages as many samples as validation tasks chose. Part B compares releases that were trained with 10, 50 and 100% of
+the questions (`train/run_all.py --descriptors`), as many as there are, and names the others.
+
+Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
+Prints the tables; writes the records with --json, the picture with --plot. About four minutes a release on one CPU
+core.
 """
 
 from __future__ import annotations

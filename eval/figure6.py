@@ -1,10 +1,12 @@
 """Figure 6: a map of the question embeddings, training questions as dots, test questions as crosses.
 
 Projects the embeddings to two dimensions, by UMAP where umap-learn is installed (it is no requirement), else by PCA,
-and colours them by family. Then counts how many test questions have a training question of their own family for their
-nearest (cosine of centred embeddings). Needs a release directory, of which no weights but the backbone matter; encodes
-images on the first use, then caches them. Writes the picture to --plot, with --json the results. Seconds; with UMAP
-half a minute.
+and colours them by family. Counts how many test questions have a training question of their own family for their
+nearest (cosine of centred embeddings).
+
+Needs a release directory (default: the shipped weights), of which it reads the backbone alone; encodes images on the
+first use, then caches them. Prints the counts; writes the picture to --plot, counts and points with --json. Seconds;
+with UMAP half a minute.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ import argparse
 import re
 from collections.abc import Callable
 
-from eval import figure5, figure6, table1, task_inference
+from eval import calibration, figure5, figure6, table1, task_inference
 from eval.harness.parts import costs, methods, questions, zero_shot
 from eval.harness.results import RESULTS, ROOT, read_results
 
@@ -34,6 +34,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "ablations": methods.ablations,
     "tuning": methods.tuning,
     "sanity": methods.sanity,
+    "calibration": methods.calibration,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
     "figure5": questions.figure5_made,
@@ -44,7 +45,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "costs": costs.costs,
     "demo": costs.demo,
 }
-OPTIONAL = ("tuning", "ablations")  # hours of training each: shown once they have been run
+OPTIONAL = ("tuning", "ablations", "calibration")  # shown once their scripts have been run
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -62,12 +63,12 @@ def render(text: str) -> str:
 
 def homeless(texts: list[str]) -> list[str]:
     """The parts that stand in none of the documents but should."""
-    return [
-        name
-        for name in PARTS
-        if not any(_pattern(name).search(text) for text in texts)
-        and (name not in OPTIONAL or (RESULTS / f"{name}.json").is_file())
-    ]
+    return [name for name in PARTS if not any(_pattern(name).search(text) for text in texts) and _is_there(name)]
+
+
+def _is_there(name: str) -> bool:
+    """Whether a part or a plot has results, as those must that are not optional."""
+    return name not in OPTIONAL or (RESULTS / f"{name}.json").is_file()
 
 
 def _plot_figure5(path: Path) -> None:
@@ -81,6 +82,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "table1.png": lambda path: table1.plot(read_results("table1.json")["results"], path),
     "figure5.png": _plot_figure5,
     "figure6.png": lambda path: figure6.plot(read_results("figure6.json")["map"], path),
+    "calibration.png": lambda path: calibration.plot(read_results("calibration.json")["results"], path),
     "task_inference.png": lambda path: task_inference.plot(read_results("task_inference.json")["results"], path),
 }
 
@@ -94,12 +96,13 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"no document has a part marked <!-- {lost[0]} --> ... <!-- /{lost[0]} -->")
         for path, text in zip(DOCUMENTS, texts, strict=True):
             path.write_text(render(text), encoding="utf-8")
-        for name, plot in FIGURES.items():
+        figures = {name: plot for name, plot in FIGURES.items() if _is_there(Path(name).stem)}
+        for name, plot in figures.items():
             plot(RESULTS / name)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
     names = ", ".join(str(path.relative_to(ROOT)) for path in DOCUMENTS)
-    print(f"remade {names} and {', '.join(FIGURES)} in {RESULTS.relative_to(ROOT)}")
+    print(f"remade {names} and {', '.join(figures)} in {RESULTS.relative_to(ROOT)}")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
 """Rows that most papers leave out: would something much simpler do, does the text matter, are weights copied?
 
-Needs a release directory with its table of training latents; encodes test images on the first use, then caches them.
-Prints, on the test tasks: chance; the commonest answers of the nearest training questions; the mean training adapter;
-the adapter of the nearest training question; the mean of the nearest few, weighted by similarity; ridge regression
-from questions to latents; HyperLDM, also in one step and with one sample; HyperLDM told the question in other words
-(of Emoji-VQA), another task's question, and random words. Then how far generated latents lie from the training ones.
-What a row has to choose is chosen on validation tasks. About a minute.
+Judges on the test tasks: chance; the commonest answers of the nearest training questions; the mean training adapter;
+the adapter of the nearest training question; the mean of the nearest few, weighted by similarity; ridge regression from
+questions to latents; HyperLDM, also in one step and with one sample; HyperLDM told the question in other words (of
+Emoji-VQA), another task's question, and random words. What a row has to choose is chosen on validation tasks. Then
+measures how far generated weights lie from the training ones.
+
+Needs release directories with HyperLDM and its table of training latents (default: the shipped weights); encodes images
+on the first use, then caches them. Prints the table and the distances; writes both with --json. About a minute a
+release on two CPU cores.
 """
 
 from __future__ import annotations

@@ -1,7 +1,11 @@
 """Table 1: zero-shot accuracy of every row on the test tasks, between plain CLIP and the few-shot ceiling.
 
-Needs a release directory (the shipped weights by default); encodes the test images on the first use, then caches them.
-Test tasks of families that training knew and of new families are reported apart. About two minutes on two CPU cores.
+Reports test tasks of families that training knew and of new families apart, and parts the known ones by whether
+training asks the same in other words.
+
+Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
+Prints the table; writes it with --csv and --markdown, the records with --json, accuracies by task with --per-task.
+About two minutes a release on two CPU cores.
 """
 
 from __future__ import annotations
@@ -22,13 +26,12 @@ from torch import Tensor
 from core.data.emoji.dataset import EmojiVQA
 from core.data.emoji.questions import phrasings
 from core.data.tasks import TaskSet
-from core.generator import AdapterGenerator
 from eval.harness import figures, tables
 from eval.harness.metrics import paired_bootstrap
 from eval.harness.origins import descriptors
 from eval.harness.releases import open_release, parser, print_missing
 from eval.harness.results import write_results
-from eval.harness.rows import ROWS, Row, accuracy, available
+from eval.harness.rows import ROWS, Row, accuracy, available, choices_of
 from train.pipeline.run import Run
 
 
@@ -66,7 +69,7 @@ def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[di
                 {
                     "row": row.id,
                     "label": row.label,
-                    **_choices(row, owners),
+                    **choices_of(row, owners),
                     "descriptors": share,
                     **summary,
                     "paper": row.paper,
@@ -74,18 +77,6 @@ def evaluate(run, generators, limit: int | None, rows: Sequence[Row]) -> list[di
                 }
             )
     return records
-
-
-def _choices(row: Row, generators: Sequence[AdapterGenerator]) -> dict[str, Any]:
-    """What a row's gamma is, and what validation tasks chose for it, by training seed: these may differ."""
-    found: dict[str, Any] = {"gamma": row.gamma}
-    if row.method == "hyperldm" and row.gamma is None:
-        found["gammas"] = [g.config["choices"][row.id]["gamma"] for g in generators]
-        if len(set(found["gammas"])) == 1:
-            found["gamma"] = found["gammas"][0]
-    if row.id == "few_shot_ceiling":
-        found["ceilings"] = [g.config["choices"]["few_shot_ceiling"]["row"] for g in generators]
-    return found
 
 
 def per_task(records: Sequence[dict[str, Any]], test: TaskSet) -> pd.DataFrame | None:

@@ -1,8 +1,10 @@
-"""Table 4: few-shot accuracy on the test tasks, 50 steps of gradient descent on each support set.
+"""Table 4: few-shot accuracy on the test tasks, after 50 steps of gradient descent on each support set.
 
-Every row adapts what it is made of: weights, a latent, or the question's embedding; its rate is chosen on validation
-tasks. Only the row through the HVAE takes steps and rate of the weights that the HVAE learned from. Needs a release
-directory; encodes test images on the first use, then caches them. About two minutes on two CPU cores.
+Every row adapts what it is made of: weights, a latent, or the question's embedding. Validation tasks chose its rate.
+The row through the HVAE alone takes the steps and rate of the weights that the HVAE learned from.
+
+Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
+Prints the table; writes it with --csv, the records with --json. About two minutes a release on two CPU cores.
 """
 
 from __future__ import annotations

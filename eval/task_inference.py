@@ -2,9 +2,11 @@
 
 Fine-tunes weights on the support set of every test task, as those were that HyperCLIP saw in training: from the
 MNet-MAML initialisation for its encoder beside the HVAE, the latent of HNet-MAML for that beside the HNet. Beside
-these, weights that HyperLDM generates from the task's question, as in the demo. Then ranks the test questions, and
-those of training, validation and test together. Needs a release directory; encodes images on the first use, then caches
-them. With --json and --plot writes the results and the picture. Under a minute a release on one CPU core.
+these, takes weights that HyperLDM generates from the task's question, as in the demo. Ranks the test questions, and
+those of training, validation and test together.
+
+Needs release directories (default: the shipped weights); encodes images on the first use, then caches them. Prints the
+table; writes the records with --json, the picture with --plot. Under a minute a release on one CPU core.
 """
 
 from __future__ import annotations

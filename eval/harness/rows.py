@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,11 +173,24 @@ def _choices(generator: AdapterGenerator) -> dict[str, Any]:
     return generator.config.get("choices", {})
 
 
-def accuracy(
+def choices_of(row: Row, generators: Sequence[AdapterGenerator]) -> dict[str, Any]:
+    """The part of a record that says what a row's gamma is, and what validation tasks chose for it, by training seed:
+    these may differ."""
+    found: dict[str, Any] = {"gamma": row.gamma}
+    if row.method == "hyperldm" and row.gamma is None:
+        found["gammas"] = [_choices(g)[row.id]["gamma"] for g in generators]
+        if len(set(found["gammas"])) == 1:
+            found["gamma"] = found["gammas"][0]
+    if row.id == "few_shot_ceiling":
+        found["ceilings"] = [_choices(g)["few_shot_ceiling"]["row"] for g in generators]
+    return found
+
+
+def weights_of(
     row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0, chunk: int = 128
-) -> Tensor:
-    """Query accuracy (T,) of every task. Only `few_shot` rows look at `support`; the others see the question alone."""
-    result = []
+) -> Iterator[tuple[TaskBatch, Tensor | None]]:
+    """Some tasks of `query` at a time, with the row's weights w (T, P) for them; None for plain CLIP. Only `few_shot`
+    rows look at `support`; the others see the question alone."""
     for first in range(0, len(query), chunk):
         rows = slice(first, first + chunk)
         q = query[rows]
@@ -188,9 +202,27 @@ def accuracy(
             w = chosen_few_shot(generator, support[rows], row.method or None, seed)
         else:
             w = generator.weights(q.question, row.method, generator=row.generator, gamma=row.gamma, seed=seed)
+        yield q, w
+
+
+def accuracy(row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0) -> Tensor:
+    """Query accuracy (T,) of a row on every task; see `weights_of`."""
+    result = []
+    for tasks, w in weights_of(row, generator, support, query, seed=seed):
         with torch.no_grad():
-            result.append(task_accuracy(adapter_logits(w, q, generator.adapter), q))
+            result.append(task_accuracy(adapter_logits(w, tasks, generator.adapter), tasks))
     return torch.cat(result).cpu()
+
+
+def cosines_of(
+    row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0
+) -> Iterator[tuple[TaskBatch, Tensor]]:
+    """Some tasks of `query` at a time, with the cosines (T, N, C) of their examples, adapted by the row, and answers;
+    -inf for padded answers. Times any scale they are logits; see `weights_of`."""
+    for tasks, w in weights_of(row, generator, support, query, seed=seed):
+        with torch.no_grad():
+            cosines = adapter_logits(w, tasks, generator.adapter, scale=1.0)
+        yield tasks, cosines
 
 
 def chosen_few_shot(generator: AdapterGenerator, support: TaskBatch, row: str | None = None, seed: int = 0) -> Tensor:

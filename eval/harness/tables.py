@@ -144,6 +144,24 @@ def by_label(records: Sequence[Record]) -> dict[str, list[Record]]:
     return result
 
 
+def calibration_table(records: Sequence[Record], cell: Callable[[Record], str] = percent) -> pd.DataFrame:
+    """A row's accuracy on all tasks, and its confidence and expected calibration error before and after its scale was
+    chosen; one more column says which scale that is, by seed where seeds differ."""
+    table: dict[str, dict[str, str]] = {}
+    labels = {label: label_of(own) for label, own in by_label(records).items()}
+    for record in records:
+        if record["tasks"] != "all":
+            continue
+        share = "" if record["descriptors"] == 1.0 else f", {100 * record['descriptors']:g}% Q."
+        line = table.setdefault(labels[record["label"]] + share, {"accuracy": f"{100 * record['accuracy']:.1f}"})
+        if record["when"] == "after":
+            shown = [f"{scale:.3g}" for scale in record["scales"]]
+            line["scale"] = ", ".join(shown if len(set(shown)) > 1 else shown[:1])
+        line[f"confidence {record['when']}"] = f"{100 * record['confidence']:.1f}"
+        line[f"ECE {record['when']}"] = cell(record)
+    return pd.DataFrame.from_dict(table, orient="index").fillna("")
+
+
 def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
     """Table 1, and Table 4, as scripts print it: rows by label, accuracies in percent, differences in points."""
     table: dict[str, dict[str, str]] = {}

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from eval.harness.results import read_results, source
-from eval.harness.tables import grid, grid_markdown, markdown, short_percent
+from eval.harness.tables import calibration_table, grid, grid_markdown, markdown, short_percent
 from train.tune import chosen, method_of
 
 _PERCENT = "Accuracy in % on the query images of the test tasks; ± is the s.d. over training seeds."
@@ -57,6 +57,18 @@ def ablations() -> str:
     made = "; ".join(dict.fromkeys(source(r if "commit" in r else document) for r in document["results"]))
     header = ["row", "changed", *table.columns, "validation (87)"]
     return f"{markdown(header, rows)}\n\nAccuracy in % on query images. Made by {made}."
+
+
+def calibration() -> str:
+    """Confidence against accuracy, before and after a scale was chosen for each row."""
+    document = read_results("calibration.json")
+    return grid_markdown(calibration_table(document["results"], short_percent)) + (
+        "\n\nIn %, on the query images of all test tasks, each task weighing the same; ± is the s.d. over training\n"
+        f"seeds. *ECE*: expected calibration error, {document['bins']} bins of confidence. *Before*: the scale of "
+        "training\nfor all rows. *After*: the backbone's own scale for plain CLIP, one chosen on validation tasks for "
+        "the others.\n\n"
+        f"Made by {source(document)}."
+    )
 
 
 def tuning() -> str:
