@@ -118,7 +118,7 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
         repo=_REPO,
         begin=_BEGIN,
         end=_END,
-        command=command_of(run),
+        command=command_of(run, run.seed, preset.descriptors),
         commit=commit(),
         torch=torch.__version__,
         python=platform.python_version(),
