@@ -24,13 +24,15 @@ MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of o
 class Adapter:
     """Weights for one question, ready to classify images.
 
-    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made.
+    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made; `scale` is what cosines are
+    multiplied with before the softmax, by default that of training.
     """
 
     w: Tensor | None
     config: AdapterConfig
     backbone: Backbone
     provenance: dict[str, Any] = field(default_factory=dict)
+    scale: float = LOGIT_SCALE
 
     def probabilities(self, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
         """Probability (N, C) of every answer for every image."""
@@ -41,7 +43,7 @@ class Adapter:
         """Probability (N, C) of every answer from embeddings of images x (N, D) and of answers (C, D)."""
         if self.w is not None:
             x = adapter_forward(self.w[None], x[None], self.config)[0]
-        return (LOGIT_SCALE * x @ answers.mT).softmax(-1)
+        return (self.scale * x @ answers.mT).softmax(-1)
 
     def classify(
         self, images: Sequence[Image.Image | str | Path] | Image.Image | str | Path, answers: Sequence[str]

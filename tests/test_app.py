@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from core.data.emoji.dataset import draw_scenes_for_question
-from core.demo import about
+from core.demo.views import about
 from core.generator import AdapterGenerator
 from eval import app_load
 from eval.app_load import CHROMIUM_FLAGS, DESKTOP, PHONE

@@ -9,14 +9,16 @@ import torch
 from PIL import Image
 
 from core.config import to_dict
-from core.demo import about, ask, charts, guidance, pages, refine, results, views
+from core.demo import ask, guidance, pages, refine
 from core.demo.api import endpoints
 from core.demo.files import Downloads, open_adapter, read_pictures
+from core.demo.layout.parts import Question
 from core.demo.link import Shared, read_link
 from core.demo.novelty import PictureNovelty
-from core.demo.parts import Question
 from core.demo.similarity import read_questions
 from core.demo.studio import Studio
+from core.demo.views import about, charts, results
+from core.demo.views import tabs as views
 from core.demo.world import describe, draw
 from core.generator import METHODS, AdapterGenerator
 from core.networks.adapter import LOGIT_SCALE, adapter_forward

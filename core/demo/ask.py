@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..generator import Adapter, AdapterGenerator, check_answers, check_images
+from ..networks.adapter import LOGIT_SCALE
 from .novelty import PictureNovelty, QuestionNovelty
 
 # Side by side, by what people read; the keys are `core.generator.METHODS`.
@@ -20,6 +21,10 @@ LABELS = {
     "cond_multitask": "Cond. Multitask",
     "clip": "Plain CLIP",
 }
+# Whose latents HyperLDM and HyperCLIP search: names of `core.generator.GENERATORS` by what people read.
+WEIGHT_GENERATORS = {"HVAE": "hvae", "HNet": "hnet"}
+DEFAULT_GENERATOR = WEIGHT_GENERATORS["HVAE"]
+_SEARCHING = ("hyperldm", "hyperclip")
 MAX_PICTURES, MAX_QUESTION = 64, 300
 
 Score = dict[str, dict[tuple, bool]]  # by method: scene -> right?
@@ -48,6 +53,18 @@ class Comparison:
 def available(generator: AdapterGenerator) -> dict[str, str]:
     """The methods of `LABELS` that a release holds, with their labels."""
     return {method: label for method, label in LABELS.items() if generator.has(method)}
+
+
+def row_id(method: str, weight_generator: str = DEFAULT_GENERATOR) -> str:
+    """The name of a method in a release's config and in tables: hvae_hyperldm, cond_multitask, clip ..."""
+    return f"{weight_generator}_{method}" if method in _SEARCHING else method
+
+
+def read_out_scale(generator: AdapterGenerator, method: str, weight_generator: str = DEFAULT_GENERATOR) -> float:
+    """What cosines are multiplied with before the softmax, for a method or row: what validation tasks chose, if the
+    release holds that, else the scale of training."""
+    scales = generator.config.get("scales", {})
+    return scales.get(row_id(method, weight_generator), scales.get("training", LOGIT_SCALE))
 
 
 def check_question(question: str | None) -> str:
@@ -79,7 +96,7 @@ def compare(
     truths: Sequence[str | None],
     methods: Sequence[str],
     *,
-    name: str = "hvae",
+    name: str = DEFAULT_GENERATOR,
     gamma: float | None = None,
     steps: int | None = None,
     samples: int | None = None,
