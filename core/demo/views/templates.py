@@ -37,5 +37,6 @@ def render(template: str, **values: Any) -> Markup:
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows letter by letter: neither formatting nor HTML."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|&~])", r"\\\1", text)
+    """Text that Markdown shows letter by letter: no formatting, no link, no HTML."""
+    text = " ".join(text.split())  # a line that begins with a dash or a number would begin a list
+    return re.sub(r"([!-,./:-@\[-`{-~])", r"\\\1", text)  # all punctuation of ASCII but the dash
