@@ -24,15 +24,18 @@ MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of o
 class Adapter:
     """Weights for one question, ready to classify images.
 
-    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made; `scale` is what cosines are
-    multiplied with before the softmax, by default that of training.
+    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made.
     """
 
     w: Tensor | None
     config: AdapterConfig
     backbone: Backbone
     provenance: dict[str, Any] = field(default_factory=dict)
-    scale: float = LOGIT_SCALE
+
+    @property
+    def scale(self) -> float:
+        """The factor on cosines in probabilities: calibrated on validation tasks, if its release was."""
+        return float(self.provenance.get("scale", LOGIT_SCALE))
 
     def probabilities(self, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
         """Probability (N, C) of every answer for every image."""

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from core.demo.ask import Comparison, read_out_scale, row_id
+from core.demo.ask import Comparison, read_out_scale, row_of
 from core.demo.guidance import GAMMAS, Guided
 from core.demo.layout import parts
 from core.demo.link import Shared, read_link
@@ -109,7 +109,7 @@ def test_hostile_text_changes_no_tag_and_is_shown_letter_by_letter(name):
 def test_figure_5_has_a_panel_for_each_kind_of_family():
     records = [
         {"row": row, "tasks": tasks, "descriptors": 1.0, "gamma": gamma, "mean": 0.5}
-        for row in (row_id("hyperldm"), row_id("hyperldm", "hnet"), "clip")
+        for row in (row_of("hyperldm"), row_of("hyperldm", "hnet"), "clip")
         for tasks in ("known", "new")
         for gamma in ((0.0, 1.0) if row != "clip" else (None,))
     ]

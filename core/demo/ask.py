@@ -22,8 +22,8 @@ LABELS = {
     "clip": "Plain CLIP",
 }
 # Whose latents HyperLDM and HyperCLIP search: names of `core.generator.GENERATORS` by what people read.
-WEIGHT_GENERATORS = {"HVAE": "hvae", "HNet": "hnet"}
-DEFAULT_GENERATOR = WEIGHT_GENERATORS["HVAE"]
+GENERATORS_BY_LABEL = {"HVAE": "hvae", "HNet": "hnet"}
+DEFAULT_GENERATOR = GENERATORS_BY_LABEL["HVAE"]
 _SEARCHING = ("hyperldm", "hyperclip")
 MAX_PICTURES, MAX_QUESTION = 64, 300
 
@@ -55,7 +55,7 @@ def available(generator: AdapterGenerator) -> dict[str, str]:
     return {method: label for method, label in LABELS.items() if generator.has(method)}
 
 
-def row_id(method: str, weight_generator: str = DEFAULT_GENERATOR) -> str:
+def row_of(method: str, weight_generator: str = DEFAULT_GENERATOR) -> str:
     """The name of a method in a release's config and in tables: hvae_hyperldm, cond_multitask, clip ..."""
     return f"{weight_generator}_{method}" if method in _SEARCHING else method
 
@@ -64,7 +64,7 @@ def read_out_scale(generator: AdapterGenerator, method: str, weight_generator: s
     """What cosines are multiplied with before the softmax, for a method or row: what validation tasks chose, if the
     release holds that, else the scale of training."""
     scales = generator.config.get("scales", {})
-    return scales.get(row_id(method, weight_generator), scales.get("training", LOGIT_SCALE))
+    return scales.get(row_of(method, weight_generator), scales.get("training", LOGIT_SCALE))
 
 
 def check_question(question: str | None) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..generator import Adapter, AdapterGenerator
 from ..release.checkpoint import load_model
-from .ask import DEFAULT_GENERATOR, read_out_scale, row_id
+from .ask import DEFAULT_GENERATOR, read_out_scale, row_of
 
 GAMMAS = tuple(i / 4 for i in range(13))  # 0 to 3
 PATHS = (0.0, 1.0, 2.0, 3.0)  # whose way through the plane is drawn
@@ -69,8 +69,8 @@ def sweep(
     """For each of `GAMMAS` in turn, from the same noise, what the adapter says of pictures with embeddings x (N, D)."""
     e = generator.embed_questions([question])
     texts = generator.backbone.encode_texts(answers)
-    model, decode = generator.module(row_id("hyperldm", name)), generator.decoder(name)
-    scale = read_out_scale(generator, "hyperldm", name)
+    model, decode = generator.module(row_of("hyperldm", name)), generator.decoder(name)
+    provenance = {"scale": read_out_scale(generator, "hyperldm", name)}
     known = [i for i, truth in enumerate(truths) if truth is not None]
     for gamma in GAMMAS:
         way: list[Tensor] = []
@@ -78,7 +78,7 @@ def sweep(
             e, generator=name, gamma=gamma, seed=seed, callback=lambda i, t, z_t, z0, way=way: way.append((z_t[:1], z0))
         )
         steps = [model.unstandardise(z_t) for z_t, _ in way] + [model.unstandardise(way[-1][1][:1])]
-        adapter = Adapter(decode(z)[0].cpu(), generator.adapter, generator.backbone, scale=scale)
+        adapter = Adapter(decode(z)[0].cpu(), generator.adapter, generator.backbone, provenance)
         best = adapter.probabilities_of(x, texts).max(-1)
         right = [answers[int(best.indices[i])] == truths[i] for i in known]
         yield Guided(

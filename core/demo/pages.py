@@ -11,8 +11,8 @@ import torch
 from . import refine as few_shot
 from .ask import (
     DEFAULT_GENERATOR,
+    GENERATORS_BY_LABEL,
     MAX_PICTURES,
-    WEIGHT_GENERATORS,
     Score,
     add_to_score,
     check_count,
@@ -171,7 +171,7 @@ def identify(studio: Studio, path: str | None) -> str:
     except ValueError as error:
         return error_card(str(error))
     name = adapter.provenance.get("generator")  # each has an encoder of its own
-    if name not in WEIGHT_GENERATORS.values() or not studio.generator.has("hyperclip", name):
+    if name not in GENERATORS_BY_LABEL.values() or not studio.generator.has("hyperclip", name):
         name = DEFAULT_GENERATOR
     found = studio.generator.infer_question(adapter, _RANKED, name)
     return inference(adapter, found, len(studio.generator.known_questions))

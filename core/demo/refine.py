@@ -13,10 +13,10 @@ from ..adaptation.few_shot import few_shot_weights, has_few_shot
 from ..data.tasks import TaskBatch
 from ..generator import Adapter, AdapterGenerator
 from ..networks.adapter import adapter_logits, task_accuracy
-from .ask import read_out_scale, row_id
+from .ask import read_out_scale, row_of
 
 # What is adapted: the latent that HyperLDM found for the question, and the weights that MAML starts from.
-ROWS = {row_id("hyperldm"): "HyperLDM, its latent adapted", "mnet_maml": "MNet-MAML, its weights adapted"}
+ROWS = {row_of("hyperldm"): "HyperLDM, its latent adapted", "mnet_maml": "MNet-MAML, its weights adapted"}
 KS = (0, 1, 2, 5, 10, 20, 35, 50)
 DRAWS = 5  # orders in which the examples arrive
 MIN_OWN = 4  # labelled pictures of one's own: a third of them is held out
@@ -150,11 +150,11 @@ def refined(
         "examples": k,
         "answers": list(answers),
         "seed": seed,
+        "scale": read_out_scale(generator, row),  # of what the row starts from
         "backbone_sha256": generator.backbone.identity["sha256"],
         "preset": generator.config.get("preset"),
     }
-    scale = read_out_scale(generator, row)  # of what the row starts from
-    return Adapter(w.cpu(), generator.adapter, generator.backbone, provenance, scale)
+    return Adapter(w.cpu(), generator.adapter, generator.backbone, provenance)
 
 
 def _adapt(generator: AdapterGenerator, support: TaskBatch, row: str, seed: int) -> Tensor:

@@ -46,7 +46,7 @@ class Studio:
     @property
     def choice(self) -> dict:
         """HyperLDM's settings that validation tasks chose."""
-        return self.generator.config.get("choices", {}).get(ask.row_id("hyperldm"), {})
+        return self.generator.config.get("choices", {}).get(ask.row_of("hyperldm"), {})
 
     @property
     def alike(self) -> list[str]:
@@ -81,7 +81,7 @@ class Studio:
     def _warm(self) -> None:
         """Read every model from disk before the first visitor comes."""
         for method in self.methods:
-            for name in ask.WEIGHT_GENERATORS.values():
+            for name in ask.GENERATORS_BY_LABEL.values():
                 if self.generator.has(method, name):
                     self.generator.generate(self.first_question, method, generator=name, steps=1, samples=1)
         if self.generator.has("hyperclip") and self.generator.known_questions:

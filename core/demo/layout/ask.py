@@ -6,7 +6,7 @@ import gradio as gr
 
 from ...generator import MAX_SAMPLES
 from .. import pages
-from ..ask import DEFAULT_GENERATOR, WEIGHT_GENERATORS
+from ..ask import DEFAULT_GENERATOR, GENERATORS_BY_LABEL
 from ..link import MAX_GAMMA, WRITE_JS
 from ..studio import Studio
 from ..views.cards import empty
@@ -28,7 +28,7 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
             int(count),
             paths_of(own),
             methods,
-            WEIGHT_GENERATORS[label],
+            GENERATORS_BY_LABEL[label],
             float(gamma),
             int(steps),
             int(samples),
@@ -67,8 +67,8 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
                 info="0 ignores the question, 1 is the conditional model, more exaggerates it",
             )
             with gr.Accordion("More", open=False):
-                labels = list(WEIGHT_GENERATORS)
-                first = next(label for label, name in WEIGHT_GENERATORS.items() if name == DEFAULT_GENERATOR)
+                labels = list(GENERATORS_BY_LABEL)
+                first = next(label for label, name in GENERATORS_BY_LABEL.items() if name == DEFAULT_GENERATOR)
                 decoder = gr.Radio(labels, value=first, label="Decoder of HyperLDM and HyperCLIP")
                 steps = gr.Slider(1, 100, studio.choice.get("steps", 50), step=1, label="Sampling steps")
                 samples = gr.Slider(1, MAX_SAMPLES, studio.choice.get("samples", 1), step=1, label="Samples to average")

@@ -9,10 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from ..ask import WEIGHT_GENERATORS, row_id
+from ..ask import GENERATORS_BY_LABEL, row_of
 from .charts import Line, line_chart
 from .templates import render
 
+_COLOURS = ("c0", "c1", "c4", "c5")  # classes of the style sheet for HyperLDM of each weight generator
 _TASKS = {"known": "known families", "new": "new families", "all": "all"}
 
 
@@ -53,7 +54,7 @@ def _colour(row: str) -> str:
     """The class of the style sheet for few-shot rows, for ours, and for the others."""
     if row.startswith("few_shot"):
         return "c3"
-    return "c0" if row.startswith(tuple(f"{name}_hyper" for name in WEIGHT_GENERATORS.values())) else "c2"
+    return "c0" if row.startswith(tuple(f"{name}_hyper" for name in GENERATORS_BY_LABEL.values())) else "c2"
 
 
 def links(document: dict[str, Any]) -> Markup:
@@ -70,8 +71,8 @@ def figure5(document: dict[str, Any], tasks: str) -> Markup:
     records = [r for r in document["results"] if r["tasks"] == tasks and r["descriptors"] == 1.0]
     gammas = sorted({r["gamma"] for r in records if r["gamma"] is not None})
     lines: list[Line] = []
-    for (label, name), css in zip(WEIGHT_GENERATORS.items(), ("c0", "c1"), strict=True):
-        own = sorted((r["gamma"], 100 * r["mean"]) for r in records if r["row"] == row_id("hyperldm", name))
+    for (label, name), css in zip(GENERATORS_BY_LABEL.items(), _COLOURS, strict=False):
+        own = sorted((r["gamma"], 100 * r["mean"]) for r in records if r["row"] == row_of("hyperldm", name))
         if own:
             lines.append(Line(f"{label} + HyperLDM", [g for g, _ in own], [y for _, y in own], css))
     for row, label, css in (("cond_multitask", "Cond. Multitask", "c2 dashed"), ("clip", "Plain CLIP", "c3 dashed")):
