@@ -99,10 +99,10 @@ class AdapterGenerator:
         """What validation tasks chose for a row such as "hvae_hyperldm"; empty where nothing was chosen."""
         return self.config.get("choices", {}).get(row, {})
 
-    def scale(self, method: str, generator: str = DEFAULT_GENERATOR) -> float:
-        """The factor on cosines that makes a method's probabilities mean what they say: the backbone's own for plain
-        CLIP, one fitted to validation tasks for the others; the training scale in a release that has none."""
-        return self.config.get("scales", {}).get(row_of(method, generator), self.network.scale)
+    def scale(self, row: str) -> float:
+        """The factor on cosines that makes a row's probabilities mean what they say: the backbone's own for plain CLIP,
+        one fitted to validation tasks for the others; the training scale in a release that has none."""
+        return self.config.get("scales", {}).get(row, self.network.scale)
 
     def has(self, method: str, generator: str = DEFAULT_GENERATOR) -> bool:
         """Whether this release holds what the method needs."""
@@ -250,7 +250,7 @@ class AdapterGenerator:
             "steps": steps,
             "samples": samples,
             "seed": seed,
-            "scale": self.scale(method, generator),
+            "scale": self.scale(row_of(method, generator)),
             "backbone_sha256": self.backbone.identity["sha256"],
             "preset": self.config.get("preset"),
             "seconds": round(time.perf_counter() - started, 4),
