@@ -89,7 +89,8 @@ class Neighbours:
             return (-torch.cdist(a, b).square() / (2 * width**2 * a.shape[1])).exp()
 
         mean = self.z.mean(0)
-        dual = torch.linalg.solve(kernel(self.e, self.e) + ridge * torch.eye(len(self.e)), self.z - mean)
+        penalty = ridge * torch.eye(len(self.e), device=self.e.device)
+        dual = torch.linalg.solve(kernel(self.e, self.e) + penalty, self.z - mean)
         return lambda e: mean + kernel(self._scaled(e), self.e) @ dual
 
     def answer_prior(self, e: Tensor, tasks: Sequence[Task], k: int) -> Tensor:
@@ -124,8 +125,8 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
     """Accuracy (T,) of every row on the test tasks."""
     decode = generator.decoder(name)
     _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
-    near = Neighbours(run.train, run.train_batch.question, tensors["z"])
-    query, val = test.batch(part="query"), run.val_query
+    near = Neighbours(run.train, run.train_batch.question, tensors["z"].to(run.device))
+    query, val = test.batch(part="query").to(run.device), run.val_query
 
     def accuracy(w: Tensor, batch: TaskBatch = query) -> Tensor:
         with torch.no_grad():
@@ -176,7 +177,7 @@ def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: in
     decode = generator.decoder(name)
     _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
     with torch.no_grad():
-        train = decode(tensors["z"])
+        train = decode(tensors["z"].to(run.device))
         made = generator.weights(test.batch(part="query").question, "hyperldm", generator=name, seed=seed)
         mean, std = train.mean(0), train.std(0).clamp(min=1e-8)
         train, made = (train - mean) / std, (made - mean) / std
