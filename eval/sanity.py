@@ -91,7 +91,8 @@ class Neighbours:
             return (-torch.cdist(a, b).square() / (2 * width**2 * a.shape[1])).exp()
 
         mean = self.z.mean(0)
-        dual = torch.linalg.solve(kernel(self.e, self.e) + ridge * torch.eye(len(self.e)), self.z - mean)
+        penalty = ridge * torch.eye(len(self.e), device=self.e.device)
+        dual = torch.linalg.solve(kernel(self.e, self.e) + penalty, self.z - mean)
         return lambda e: mean + kernel(self._scaled(e), self.e) @ dual
 
     def answer_prior(self, e: Tensor, tasks: Sequence[Task], k: int) -> Tensor:
@@ -136,8 +137,8 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
     """Accuracy (T,) of every row on the test tasks."""
     decode = generator.weight_generator(name).decode
     _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
-    near = Neighbours(run.train, run.train_batch.question, tensors["z"])
-    query, val = test.batch(part="query"), run.val_query
+    near = Neighbours(run.train, run.train_batch.question, tensors["z"].to(run.device))
+    query, val = test.batch(part="query").to(run.device), run.val_query
 
     def accuracy(w: Tensor, batch: TaskBatch = query) -> Tensor:
         return accuracies(generator.network, w, batch)
@@ -185,7 +186,7 @@ def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: in
     decode = generator.weight_generator(name).decode
     _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
     with torch.no_grad():
-        train = decode(tensors["z"])
+        train = decode(tensors["z"].to(run.device))
         made = generator.weights(test.batch(part="query").question, "hyperldm", generator=name, seed=seed)
         mean, std = train.mean(0), train.std(0).clamp(min=1e-8)
         train, made = (train - mean) / std, (made - mean) / std
