@@ -13,7 +13,10 @@ from typing import Any, NoReturn
 import pandas as pd
 import torch
 
-from .generator import GENERATORS, MAX_GAMMA, METHODS, Adapter, AdapterGenerator, check_answers
+from .classifier import Adapter, check_answers
+from .generator import AdapterGenerator
+from .methods import DEFAULT_GENERATOR, MAX_GAMMA, METHODS
+from .networks.weight_generator import WEIGHT_GENERATORS
 
 _DESCRIPTION = """Generate an adapter (the weights of a small neural network) for a question in plain words, with no
 training data; classify images with it among candidate answers; save it."""
@@ -70,7 +73,9 @@ def parser() -> argparse.ArgumentParser:
     how = result.add_argument_group("how to generate")
     how.add_argument("--method", choices=METHODS, help="default: hyperldm")
     how.add_argument(
-        "--generator", choices=GENERATORS, help="weight generator of hyperldm and hyperclip (default: hvae)"
+        "--generator",
+        choices=WEIGHT_GENERATORS.names(),
+        help=f"weight generator of hyperldm and hyperclip (default: {DEFAULT_GENERATOR})",
     )
     how.add_argument(
         "--gamma",
