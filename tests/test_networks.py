@@ -1,6 +1,7 @@
 """Every base network keeps the promises of the protocol; and registries name what they hold."""
 
 import dataclasses
+import importlib
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from core.networks.film import FilmConfig, FilmModel
 from core.networks.lowrank import LowRank, LowRankConfig
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.networks.weight_model import MODULES
-from core.registry import Registry
 from tests.conftest import random_batch
 from train.presets import get_preset
 
@@ -223,15 +223,15 @@ def test_registries_know_their_classes_and_classes_their_names(registry, names):
 
 def test_a_registry_finds_what_lies_in_its_package(tmp_path, monkeypatch):
     """Without anyone importing the module."""
-    package = tmp_path / "zoo"
+    package = tmp_path / "some_zoo"
     package.mkdir()
-    (package / "__init__.py").write_text("")
-    (package / "cat.py").write_text("import tests.test_networks as t\n@t.ZOO.register('cat')\nclass Cat: pass\n")
+    (package / "__init__.py").write_text("from core.registry import Registry\nZOO = Registry('animal', __name__)\n")
+    (package / "cat.py").write_text("from . import ZOO\n\n\n@ZOO.register('cat')\nclass Cat:\n    pass\n")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("tests.test_networks.ZOO", Registry("animal", "zoo"), raising=False)
-    assert ZOO.names() == ("cat",) and ZOO["cat"].name == "cat"
+    zoo = importlib.import_module("some_zoo").ZOO
+    assert zoo.names() == ("cat",) and zoo["cat"].name == "cat"
     with pytest.raises(ValueError, match="animal 'dog'; allowed: cat"):
-        ZOO["dog"]
+        zoo["dog"]
 
 
 def test_presets_hold_settings_of_every_network():
