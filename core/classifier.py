@@ -12,7 +12,7 @@ import pandas as pd
 from PIL import Image
 from torch import Tensor
 
-from .backbones.clip import Backbone
+from .backbones import Backbone
 from .data.images import read_image
 from .networks.base import BaseNetwork
 from .release.checkpoint import load_adapter, save_adapter

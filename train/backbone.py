@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 import torch
 
-from core.backbones.clip import Backbone
+from core.backbones import load_backbone
 from core.backbones.emoji_tower import TinyCLIPConfig
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
@@ -87,7 +87,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.report:
         from train.pipeline.tiny_clip.report import report
 
-        report(Backbone.load(f"local-dir:{args.output}", args.device), args.questions, args.seed, args.json)
+        report(load_backbone(f"local-dir:{args.output}", args.device), args.questions, args.seed, args.json)
         return
     overrides = {name: getattr(args, name) for name in ("image_steps", "text_steps") if getattr(args, name) is not None}
     config = TinyCLIPConfig(**overrides)
@@ -109,7 +109,7 @@ def run(
     started = time.time()
     accuracy: dict[str, float] = {}
     if text_only:
-        model.visual.load_state_dict(Backbone.load(f"local-dir:{output}", device).model.visual.state_dict())
+        model.visual.load_state_dict(load_backbone(f"local-dir:{output}", device).model.visual.state_dict())
         accuracy = json.loads((output / "training.json").read_text(encoding="utf-8"))["readouts"]
     else:
         accuracy = train_image_tower(model, config, seed, work / "image_tower.pt", device, workers)

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from PIL import Image
 
-from .features import Encoder
+from ..backbones import Backbone
 from .tasks import Task
 
 
@@ -29,10 +29,10 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
-class BringsEncoder(Protocol):
-    """A dataset whose "images" are features already: it has an encoder of its own for them and for its texts."""
+class BringsBackbone(Protocol):
+    """A dataset whose "images" are features already: it has a backbone of its own for them and for its texts."""
 
-    def encoder(self) -> Encoder: ...
+    def backbone(self) -> Backbone: ...
 
 
 class DatasetConfig(ABC):

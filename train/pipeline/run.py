@@ -15,9 +15,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from core.backbones.clip import Backbone, embedding_dim
-from core.data.base import BringsEncoder, Dataset
-from core.data.features import Encoder, FeatureStore, build_task_set
+from core.backbones import Backbone, embedding_dim, load_backbone
+from core.data.base import BringsBackbone, Dataset
+from core.data.features import FeatureStore, build_task_set
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.networks.base import BaseNetwork, accuracies
 
@@ -77,11 +77,11 @@ class Run:
         return self.preset.dataset.open()
 
     @functools.cached_property
-    def backbone(self) -> Encoder:
+    def backbone(self) -> Backbone:
         """The frozen CLIP, or what stands for it where a dataset brings features."""
-        if isinstance(self.dataset, BringsEncoder):
-            return self.dataset.encoder()
-        return Backbone.load(self.preset.backbone, self.device)
+        if isinstance(self.dataset, BringsBackbone):
+            return self.dataset.backbone()
+        return load_backbone(self.preset.backbone, self.device)
 
     @property
     def dim(self) -> int | None:

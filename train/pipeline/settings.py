@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Literal
 
-from core.backbones.clip import Pooling
+from core.backbones import Pooling
 from core.backbones.emoji_tower import TinyCLIPConfig
 from core.data.base import DatasetConfig
 from core.data.emoji.dataset import EmojiConfig
@@ -132,7 +132,7 @@ class Preset:
     """Everything a run depends on besides the seed."""
 
     name: str
-    backbone: str  # what core.backbone.Backbone.load takes
+    backbone: str  # what core.backbones.load_backbone takes
     dataset: DatasetConfig = field(default_factory=EmojiConfig)
     network: str = "clip_adapter"  # the base network that weights are generated for
     networks: dict[str, Any] = field(default_factory=default_configs)  # settings of each base network
