@@ -46,6 +46,18 @@ def test_override():
     assert changed.network_config.rank == 3 and changed.base_network(dim=10).num_params == 2 * 3 * 10 + 10
 
 
+def test_settings_that_only_go_together_are_checked_together():
+    """Neither 24 training tasks beside 87 validation tasks nor the reverse order is asked for."""
+    preset, pair = get_preset("metavqa_sim"), ["dataset.train_tasks=24", "dataset.val_tasks=6"]
+    for assignments in (pair, pair[::-1], ["dataset.val_tasks=99", *pair]):  # the last one of a key counts
+        dataset = override(preset, assignments).dataset
+        assert (dataset.train_tasks, dataset.val_tasks) == (24, 6)
+    with pytest.raises(ValueError, match="val_tasks 87 must lie between 0 and train_tasks 24"):
+        override(preset, pair[:1])
+    whole = override(preset, ["hvae.latent=3", 'hvae={"hidden": [8], "kl_weight": 2}'])
+    assert whole.hvae == HVAEConfig(hidden=(8,), kl_weight=2.0, latent=3)
+
+
 @pytest.mark.parametrize(
     "assignment, word",
     [
