@@ -50,8 +50,27 @@ def test_all_rows_are_all_stages():
     rows = [*PRESET.multitask, *PRESET.maml]
     rows += ["hvae_hyperclip", "hnet_hyperclip", "hvae_hyperldm", "hnet_hyperldm", "few_shot_ceiling"]
     assert graph.stages_of(rows, STAGES) == list(STAGES)
-    with pytest.raises(ValueError, match="row 'hvae'; allowed: "):
-        graph.stages_of(["hvae"], STAGES)
+    for wrong in ("hvae", "features", "choose"):
+        with pytest.raises(ValueError, match=f"row '{wrong}'; allowed: "):
+            graph.stages_of([wrong], STAGES)
+
+
+@pytest.mark.parametrize("rows", [(), ("cond_multitask",), ("hvae_hyperldm", "mnet_maml")])
+def test_choices_of_some_rows_depend_on_these_and_on_what_all_rows_depend_on(rows):
+    """Also where a release holds a row that a setting does not touch, or none: validation tasks, their questions, the
+    base network and the grids decide."""
+
+    def identity(*settings: str, descriptors: float = 1.0) -> str:
+        preset = replace(override(PRESET, settings), descriptors=descriptors)
+        stages = graph.resolved(graph.build(preset), lambda name: name in rows)
+        assert set(stages["choose"].needs) == {"features", *rows}
+        return graph.identities(Run(preset, 0, Path("x"), Path("x"), torch.device("cpu")), stages)["choose"]
+
+    changes = ["dataset.seed=1", "question_pooling=mean", "networks.clip_adapter.hidden=8", "logit_scale=50"]
+    changes += ["few_shot_steps=3", "few_shot_lrs=[1.0]", "sampling.steps=3", "guidance.hvae.lam=1.0"]
+    found = {identity(), identity(descriptors=0.5), *(identity(change) for change in changes)}
+    assert len(found) == 2 + len(changes)
+    assert identity("film.cond_noise=2.0") == identity()  # of a row that is not here
 
 
 def test_a_network_without_hidden_units_has_no_film_row():
