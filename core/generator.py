@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from .adaptation.few_shot import few_shot_from_latents, few_shot_weights
-from .backbones.clip import Backbone, Pooling
+from .backbones import Pooling
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .data.tasks import TaskBatch
@@ -24,8 +24,10 @@ from .networks.hyperclip import guide_latent, infer_task
 from .networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from .networks.weight_model import SharedWeights, WeightModel
 from .release.checkpoint import checkpoint_path, files_of, load_module
-from .release.hub import HubError, pull
 from .release.manifest import backbone_directory, read_config
+
+if TYPE_CHECKING:
+    from .backbones.clip import Backbone
 
 __all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
@@ -58,6 +60,8 @@ class AdapterGenerator:
         """
         directory, name = Path(path_or_hub_id), None
         if not directory.is_dir():
+            from .release.hub import HubError, pull  # with a client that takes a while to import
+
             try:
                 directory = pull(str(path_or_hub_id), revision)
             except ValueError as error:
@@ -69,6 +73,8 @@ class AdapterGenerator:
 
     @cached_property
     def backbone(self) -> Backbone:
+        from .backbones.clip import Backbone  # with open_clip, which weights from embeddings do without
+
         local = backbone_directory(self.directory, self.config)
         return Backbone.load(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
 

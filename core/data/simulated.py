@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.clip import Pooling
+from ..backbones import Pooling
 from ..config import to_dict
 from .base import DatasetConfig
 from .tasks import Task
