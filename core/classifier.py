@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from PIL import Image
 
-    from .backbones.clip import Backbone
+    from .backbones import Backbone
 
 MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
 

@@ -8,12 +8,14 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import pandas as pd
-import torch
+from .methods import MAX_GAMMA, METHODS
 
-from .generator import GENERATORS, MAX_GAMMA, METHODS, Adapter, AdapterGenerator, check_answers
+if TYPE_CHECKING:  # PyTorch takes seconds to load: only what runs after the flags are read imports it
+    import pandas as pd
+
+    from .generator import Adapter, AdapterGenerator
 
 _DESCRIPTION = """Generate an adapter (the weights of a small neural network) for a question in plain words, with no
 training data; classify images with it among candidate answers; save it."""
@@ -23,13 +25,14 @@ How long it takes, on a CPU: about ten seconds to start, one or two to read the 
 an image. A release from the Hub is downloaded once (about 80 MB for the emoji preset).
 
 Examples:
-  python -m core.generator "What colour is the badge behind the dog?" --images scenes/*.png
-  python -m core.generator "Where is the cat?" --answers "top left,centre,bottom right" --images *.png --json
-  python -m core.generator "Where is the cat?" --method hyperldm --gamma 1.5 --seed 3 --save cat.safetensors
-  python -m core.generator --adapter cat.safetensors --images *.png        a saved adapter, nothing generated
-  python -m core.generator "Where is the cat?" --weights user/repo --revision seed-1 --images *.png
+  %(prog)s "What colour is the badge behind the dog?" --images scenes/*.png
+  %(prog)s "Where is the cat?" --answers "top left,centre,bottom right" --images *.png --json
+  %(prog)s "Where is the cat?" --method hyperldm --gamma 1.5 --seed 3 --save cat.safetensors
+  %(prog)s --adapter cat.safetensors --images *.png        a saved adapter, nothing generated
+  %(prog)s "Where is the cat?" --weights user/repo --revision seed-1 --images *.png
 
 Answers go to standard output. A bad input is one line on standard error and exit status 2."""
+_COMMAND = "question-to-adapter"  # what `pip install` puts on the path
 _GENERATION = ("method", "generator", "gamma", "steps", "samples", "seed")  # flags that say how to generate
 
 
@@ -39,10 +42,15 @@ class _Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
 
 
+def _program() -> str:
+    """What was typed: the installed command, or a module, of the checkout's `core` or of the installed package."""
+    return _COMMAND if Path(sys.argv[0]).stem == _COMMAND else f"python -m {__package__}.generator"
+
+
 def parser() -> argparse.ArgumentParser:
     """All flags, with their defaults."""
     result = _Parser(
-        prog="python -m core.generator",
+        prog=_program(),
         description=_DESCRIPTION,
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -60,9 +68,8 @@ def parser() -> argparse.ArgumentParser:
     release = result.add_argument_group("the release")
     release.add_argument(
         "--weights",
-        default="weights/emoji",
         metavar="WHERE",
-        help="directory, or Hub repository USER/REPO or USER/REPO@REVISION (default: weights/emoji)",
+        help="directory, or Hub repository USER/REPO or USER/REPO@REVISION (default: the shipped weights/emoji)",
     )
     release.add_argument("--revision", help="branch, tag or commit of a Hub repository (default: main)")
     release.add_argument("--device", default="cpu", help="torch device: cpu, cuda, cuda:1 ... (default: cpu)")
@@ -70,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
     how = result.add_argument_group("how to generate")
     how.add_argument("--method", choices=METHODS, help="default: hyperldm")
     how.add_argument(
-        "--generator", choices=GENERATORS, help="weight generator of hyperldm and hyperclip (default: hvae)"
+        "--generator", metavar="NAME", help="weight generator of hyperldm and hyperclip: hvae or hnet (default: hvae)"
     )
     how.add_argument(
         "--gamma",
@@ -105,7 +112,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    """What can be said before anything is loaded."""
+    """What can be said before a release is loaded."""
     if args.adapter is None and args.question is None:
         raise ValueError("a question is needed, or --adapter FILE; --help has examples")
     if args.adapter is not None:
@@ -116,10 +123,14 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--adapter takes weights as they are: {given[0]} does not go with it")
         if not args.images:
             raise ValueError("--adapter needs --images to classify")
-    if args.answers is not None:
-        check_answers(args.answers.split(","))
     if args.save is not None and args.method == "clip":
         raise ValueError("--save: plain CLIP has no adapter weights to save")
+    import torch
+
+    from .classifier import check_answers
+
+    if args.answers is not None:
+        check_answers(args.answers.split(","))
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -128,6 +139,8 @@ def _check(args: argparse.Namespace) -> None:
 
 def _run(args: argparse.Namespace) -> str:
     """Generate or load, classify, save; returns what to print."""
+    from .generator import Adapter, AdapterGenerator
+
     release = AdapterGenerator.from_pretrained(args.weights, revision=args.revision, device=args.device)
     if args.adapter is None:
         how = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
@@ -143,6 +156,8 @@ def _run(args: argparse.Namespace) -> str:
 
 
 def _answers(args: argparse.Namespace, release: AdapterGenerator, adapter: Adapter) -> list[str]:
+    from .classifier import check_answers
+
     if args.answers is not None:
         return check_answers(args.answers.split(","))
     question = adapter.provenance.get("question")

@@ -6,28 +6,26 @@ import time
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .adaptation.few_shot import few_shot_from_latents, few_shot_weights
-from .backbones import Pooling
+from .backbones import Backbone, Pooling, load_backbone
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .data.tasks import TaskBatch
 from .diffusion.guidance import classifier_free
-from .diffusion.samplers import SAMPLERS
+from .diffusion.samplers import SAMPLERS, shared_normal
 from .methods import DEFAULT_GENERATOR, METHODS, SEARCHES, check_request, method_of, row_of
 from .networks.base import open_network
 from .networks.hyperclip import guide_latent, infer_task
 from .networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from .networks.weight_model import SharedWeights, WeightModel
 from .release.checkpoint import checkpoint_path, files_of, load_module
+from .release.default import default_release
 from .release.manifest import backbone_directory, read_config
-
-if TYPE_CHECKING:
-    from .backbones.clip import Backbone
 
 __all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
@@ -46,19 +44,23 @@ class AdapterGenerator:
 
     @classmethod
     def from_pretrained(
-        cls, path_or_hub_id: Path | str, *, revision: str | None = None, device: torch.device | str = "cpu"
+        cls,
+        path_or_hub_id: Path | str | None = None,
+        *,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
     ) -> AdapterGenerator:
         """Load a release from a local directory, or from the Hub, where it is downloaded once and then cached.
 
         Args:
-            path_or_hub_id: a directory, `user/repo` or `user/repo@revision`.
+            path_or_hub_id: a directory, `user/repo` or `user/repo@revision` (default: the shipped release).
             revision: a branch, tag or commit on the Hub (default: main).
 
         Raises:
             ValueError: neither a directory nor a repository, a release that is not whole or of a newer format, or a
                 `core.release.hub.HubError` that says what to do.
         """
-        directory, name = Path(path_or_hub_id), None
+        directory, name = Path(default_release() if path_or_hub_id is None else path_or_hub_id), None
         if not directory.is_dir():
             from .release.hub import HubError, pull  # with a client that takes a while to import
 
@@ -73,10 +75,8 @@ class AdapterGenerator:
 
     @cached_property
     def backbone(self) -> Backbone:
-        from .backbones.clip import Backbone  # with open_clip, which weights from embeddings do without
-
         local = backbone_directory(self.directory, self.config)
-        return Backbone.load(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
+        return load_backbone(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
 
     @cached_property
     def known_questions(self) -> list[dict[str, Any]]:
@@ -93,17 +93,17 @@ class AdapterGenerator:
 
     @property
     def pooling(self) -> Pooling:
-        """How questions become task embeddings, see `Backbone.encode_questions`."""
+        """How questions become task embeddings, see `ClipBackbone.encode_questions`."""
         return self.config.get("question_pooling", "eos")
 
     def choice(self, row: str) -> dict[str, Any]:
         """What validation tasks chose for a row such as "hvae_hyperldm"; empty where nothing was chosen."""
         return self.config.get("choices", {}).get(row, {})
 
-    def scale(self, method: str, generator: str = DEFAULT_GENERATOR) -> float:
-        """The factor on cosines that makes a method's probabilities mean what they say: the backbone's own for plain
-        CLIP, one fitted to validation tasks for the others; the training scale in a release that has none."""
-        return self.config.get("scales", {}).get(row_of(method, generator), self.network.scale)
+    def scale(self, row: str) -> float:
+        """The factor on cosines that makes a row's probabilities mean what they say: the backbone's own for plain CLIP,
+        one fitted to validation tasks for the others; the training scale in a release that has none."""
+        return self.config.get("scales", {}).get(row, self.network.scale)
 
     def has(self, method: str, generator: str = DEFAULT_GENERATOR) -> bool:
         """Whether this release holds what the method needs."""
@@ -193,10 +193,10 @@ class AdapterGenerator:
             )
         gamma, steps, samples = self._sampling(choice, gamma, steps, samples)
         sampler = SAMPLERS[choice.get("sampler", "ddim")]
-        noise = torch.randn(samples, 1, model.latent, generator=rng).to(self.device)
-        noise = noise.expand(-1, len(e), -1).flatten(0, 1)  # (samples * T, Z); the same noise for every question
+        noise = shared_normal(samples, rng)  # the same for every question, so that none depends on the others
+        z_T = noise(torch.empty(samples * len(e), model.latent, device=self.device))
         eps_fn = classifier_free(model, e.repeat(samples, 1), gamma)
-        z = sampler(eps_fn, noise, model.schedule, steps=steps, generator=rng, callback=callback)
+        z = sampler(eps_fn, z_T, model.schedule, steps=steps, noise=noise, callback=callback)
         return model.unstandardise(z.view(samples, len(e), -1).mean(0))
 
     @staticmethod
@@ -251,7 +251,7 @@ class AdapterGenerator:
             "steps": steps,
             "samples": samples,
             "seed": seed,
-            "scale": self.scale(method, generator),
+            "scale": self.scale(row_of(method, generator)),
             "backbone_sha256": self.backbone.identity["sha256"],
             "preset": self.config.get("preset"),
             "seconds": round(time.perf_counter() - started, 4),

@@ -1,8 +1,9 @@
-"""The ways from a question to weights, by name, and what may be asked of them."""
+"""The ways from a question to weights, by name, and what may be asked of them.
+
+Imports nothing that loads PyTorch, so that the command line shows its help at once.
+"""
 
 from __future__ import annotations
-
-from .networks.weight_generator import WEIGHT_GENERATORS
 
 SEARCHES = ("hyperldm", "hyperclip")  # the paper's two (Sections 5 and 4): they search the latents of a generator
 METHODS = (
@@ -37,6 +38,8 @@ def row_of(method: str, generator: str = DEFAULT_GENERATOR) -> str:
 
 def method_of(row: str) -> tuple[str, str]:
     """(method, generator) of a row, the inverse of `row_of`; rows without a generator get the default one."""
+    from .networks.weight_generator import WEIGHT_GENERATORS
+
     name, _, method = row.partition("_")
     return (method, name) if method in SEARCHES and name in WEIGHT_GENERATORS else (row, DEFAULT_GENERATOR)
 
@@ -45,6 +48,8 @@ def check_request(
     method: str, generator: str, gamma: float | None, steps: int | None, samples: int | None, seed: int = 0
 ) -> None:
     """ValueErrors that name the argument, its value and what is allowed."""
+    from .networks.weight_generator import WEIGHT_GENERATORS
+
     if method not in METHODS:
         raise ValueError(f"method {method!r}; allowed: {', '.join(METHODS)}")
     if generator not in WEIGHT_GENERATORS:

@@ -96,6 +96,7 @@ def test_plain_clip(run):
         ([], "a question is needed, or --adapter FILE"),
         (["  "], "the question is empty"),
         ([QUESTION, "--method", "magic"], "invalid choice: 'magic'"),
+        ([QUESTION, "--generator", "gan"], "generator 'gan'; allowed: "),
         ([QUESTION, "--gamma", "99"], "gamma 99.0; allowed: 0 to 10"),
         ([QUESTION, "--gamma", "much"], "invalid float value: 'much'"),
         ([QUESTION, "--gamma", "nan"], "gamma nan"),

@@ -4,6 +4,7 @@ import torch
 from core import generator as module
 from core.adaptation import few_shot
 from core.data.emoji.dataset import draw_scenes_for_question
+from core.diffusion.samplers import SAMPLERS
 from core.generator import Adapter, AdapterGenerator
 from tests.conftest import ROOT
 
@@ -48,11 +49,26 @@ def test_few_shot_clip_starts_from_the_training_seed(tiny):
     assert torch.equal(few_shot.start_and_decoder(releases[0], "clip", torch.zeros(2, 256), seed=1)[0], starts[1])
 
 
-def test_one_question_alone_or_among_others_is_the_same(generator):
-    e = generator.embed_questions([QUESTION, "Where is the cat?"])
-    torch.testing.assert_close(
-        generator.weights(e, gamma=1.5)[0], generator.weights(e[:1], gamma=1.5)[0], rtol=1e-4, atol=1e-4
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+@pytest.mark.parametrize("samples", [1, 3])
+def test_a_result_is_a_function_of_question_and_seed(generator, monkeypatch, sampler, samples):
+    """Not of how many questions are asked at once, and where this one stands among them."""
+    monkeypatch.setitem(generator.config["choices"]["hvae_hyperldm"], "sampler", sampler)
+    e = generator.embed_questions(
+        [QUESTION, *(f"Where is the {thing}?" for thing in ["cat", "dog", "sun", "car", "cup", "bee", "key"])]
     )
+    latents = lambda e, seed=0: generator.latents(e, gamma=1.5, steps=5, samples=samples, seed=seed)
+    alone, first, last = latents(e[:1])[0], latents(e)[0], latents(e.flip(0))[-1]
+    torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(last, alone, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(latents(e[:1], seed=1)[0], alone, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", module.GENERATORS)
+def test_guidance_of_hyperclip_is_a_function_of_question_and_seed_too(generator, name):
+    e = generator.embed_questions([QUESTION, "Where is the cat?"])
+    latents = lambda e: generator.latents(e, "hyperclip", generator=name, steps=5)
+    torch.testing.assert_close(latents(e.flip(0))[1], latents(e[:1])[0], rtol=1e-4, atol=1e-4)
 
 
 def test_save_and_load(generator, images, tmp_path):

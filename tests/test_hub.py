@@ -31,6 +31,17 @@ def same(directory, release):
     return weights and all((directory / p).read_bytes() == (release / p).read_bytes() for p in weights)
 
 
+def test_the_projects_own_folder_is_no_repository(hub, tmp_path, monkeypatch):
+    """From another folder "weights/emoji" is no directory: the Hub must not be asked for a user called "weights"."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("weights/emoji", "weights/tiny", "weights/emoji@main"):
+        with pytest.raises(ValueError, match="is not sought on the Hub; the shipped release is the default"):
+            AdapterGenerator.from_pretrained(name)
+        with pytest.raises(ValueError, match="is not sought on the Hub"):
+            parse_repo(name)
+    assert not hub.requests
+
+
 # -- there and back ------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import torch
 import train.pipeline.plan
 from core.config import override
 from eval import bench
+from eval.harness.plain_loop import plain_adapt, ragged_tasks
 from train import run_all
 from train.pipeline import graph, memory
 from train.pipeline.plan import cost_key, duration, estimates, steps_of
@@ -162,6 +163,6 @@ def test_plain_loop_of_the_benchmark_is_the_same_descent():
     start = bench.init_adapter(preset.adapter, torch.Generator().manual_seed(0))
     together = bench.adapt_adapters(start, tasks, preset.adapter, steps=3, lr=1.0)
     parts = list(bench.unpack(start, preset.adapter).values())
-    for w, task in zip(together, bench._ragged(tasks), strict=True):
-        alone = torch.cat([part.flatten() for part in bench._plain_adapt(parts, task, 3, 1.0)])
+    for w, task in zip(together, ragged_tasks(tasks), strict=True):
+        alone = torch.cat([part.flatten() for part in plain_adapt(parts, task, 3, 1.0)])
         torch.testing.assert_close(w, alone, rtol=1e-3, atol=1e-4)

@@ -44,7 +44,7 @@ def test_drawn_index_has_the_statistics_of_meta_vqa(full):
 
 def test_zero_shot_and_few_shot_accuracy_are_the_papers(full):
     """Near 45% without examples, and with them clearly more: there is something to learn that carries over."""
-    encoder, adapter = full.encoder(), AdapterConfig()
+    encoder, adapter = full.backbone(), AdapterConfig()
     tasks = [task for task in full.tasks if task.split == "test" and len(task.support[0]) < 100][:30]
 
     class Source:
@@ -67,7 +67,7 @@ def test_pure_function_of_the_config():
     assert one.tasks == two.tasks != other.tasks and one.identity == two.identity != other.identity
     assert torch.equal(one.load_arrays([5, 9]), two.load_arrays(range(10))[[5, 9]])
     assert not torch.equal(one.load_arrays([5]), other.load_arrays([5]))
-    torch.testing.assert_close(one.encoder().encode_texts(["dog", "red"])[1:], two.encoder().encode_texts(["red"]))
+    torch.testing.assert_close(one.backbone().encode_texts(["dog", "red"])[1:], two.backbone().encode_texts(["red"]))
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published split files are not here")

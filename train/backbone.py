@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 import torch
 
+from core.backbones import load_backbone
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, TinyCLIPConfig
@@ -82,10 +83,9 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.report:
-        from core.backbones.clip import Backbone
         from train.pipeline.tiny_clip.report import report
 
-        report(Backbone.load(f"local-dir:{args.output}", args.device), args.questions, args.seed, args.json)
+        report(load_backbone(f"local-dir:{args.output}", args.device), args.questions, args.seed, args.json)
         return
     overrides = {name: getattr(args, name) for name in ("image_steps", "text_steps") if getattr(args, name) is not None}
     config = TinyCLIPConfig(**overrides)
@@ -102,7 +102,7 @@ def run(
     text_only: bool = False,
 ) -> dict:
     """Train both towers and save them; returns what `training.json` holds."""
-    from core.backbones.clip import Backbone  # with open_clip and Pillow, which the other stages do without
+    # with open_clip and Pillow, which the other stages do without
     from train.pipeline.tiny_clip.towers import build_model, save, train_image_tower, train_text_tower
 
     torch.manual_seed(seed)
@@ -110,7 +110,7 @@ def run(
     started = time.time()
     accuracy: dict[str, float] = {}
     if text_only:
-        model.visual.load_state_dict(Backbone.load(f"local-dir:{output}", device).model.visual.state_dict())
+        model.visual.load_state_dict(load_backbone(f"local-dir:{output}", device).model.visual.state_dict())
         accuracy = json.loads((output / "training.json").read_text(encoding="utf-8"))["readouts"]
     else:
         accuracy = train_image_tower(model, config, seed, work / "image_tower.pt", device, workers)

@@ -18,8 +18,8 @@ from torch import Tensor
 from core.adaptation import descriptors
 from core.data.tasks import subsample
 from core.diffusion.guidance import classifier_free
-from core.diffusion.samplers import SAMPLERS
-from core.diffusion.schedule import q_sample
+from core.diffusion.samplers import SAMPLERS, standard_normal
+from core.diffusion.schedule import diffusion_loss
 from core.networks.ema import EMA
 from core.networks.hyperldm import HyperLDM, drop_condition
 from core.networks.weight_generator import WEIGHT_GENERATORS
@@ -103,6 +103,11 @@ def run(run: Run, name: str) -> dict[str, float]:
     running = RunningMean()
     state = {"model": model, "optimizer": optimizer, "rate": rate, "ema": ema, "running": running}
     model.train()
+
+    def predict(z_t: Tensor, t: Tensor, e: Tensor, noise: Tensor) -> Tensor:
+        with run.autocast():
+            return model.predict(z_t, t, e, noise).float()
+
     for _, rng in training_steps(run, stage, training.steps, state):
         rows = draw_tasks(draw_weight, training.batch, rng)
         z0 = model.standardise(latents[torch.randint(draws, (training.batch,), generator=rng), rows])
@@ -112,10 +117,8 @@ def run(run: Run, name: str) -> dict[str, float]:
         noise = torch.randn(training.batch, model.dim, generator=rng).to(run.device)
         mine = run.processes.share(training.batch)
         rows, z0, e, t, eps, noise = (x[mine] for x in (rows, z0, e, t, eps, noise))
-        z_t = q_sample(z0, t, eps, schedule)
-        with run.autocast():
-            out = model.predict(z_t, t, e, noise).float()
-        loss = (out - model.target(z0, t, eps)).square().mean()  # Eq. 9
+        denoise = functools.partial(predict, e=e, noise=noise)
+        loss, out, z_t = diffusion_loss(denoise, model.target(z0, t, eps), z0, t, eps, schedule)
         if training.behaviour_weight:
             some = slice(training.behaviour_tasks // run.processes.count)
             tasks = subsample(run.train_batch[rows[some]], training.behaviour_examples, rng)
@@ -131,10 +134,11 @@ def run(run: Run, name: str) -> dict[str, float]:
         running.update(run.processes.mean(loss))
 
     query, sampling = run.val_query, run.preset.sampling
-    noise = torch.randn(len(query), Z, generator=run.rng(stage, "val")).to(run.device)
+    noise = standard_normal(run.rng(stage, "val"))
+    z_T = noise(torch.empty(len(query), Z, device=run.device))
     with torch.no_grad():
-        denoise = classifier_free(ema.model, query.question, 1.0)
-        z = SAMPLERS[sampling.sampler](denoise, noise, schedule, steps=sampling.steps)
+        eps_fn = classifier_free(ema.model, query.question, 1.0)
+        z = SAMPLERS[sampling.sampler](eps_fn, z_T, schedule, steps=sampling.steps, noise=noise)
         accuracy = run.accuracy(generator.decode(ema.model.unstandardise(z)), query)
     metrics = {"loss": running.value, "val_accuracy": accuracy}
     if run.processes.is_main:

@@ -173,7 +173,7 @@ def _run_stage(run: Run, stage: Stage) -> dict:
     metrics = stage.run(run)
     steps, loop = run.loops.get(stage.name, (0, 0.0))
     return {
-        "cost": stage.cost_key,
+        "cost": stage.cost_key(run.dim),
         "seconds": round(time.time() - begun, 1),
         **({"steps": steps, "step_seconds": round(loop / steps, 6)} if steps else {}),
         **peak(run.device),

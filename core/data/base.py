@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from .features import Encoder
+from ..backbones import Backbone
 from .tasks import Task
 
 if TYPE_CHECKING:
@@ -31,10 +31,10 @@ class Dataset(Protocol):
 
 
 @runtime_checkable
-class BringsEncoder(Protocol):
-    """A dataset whose "images" are features already: it has an encoder of its own for them and for its texts."""
+class BringsBackbone(Protocol):
+    """A dataset whose "images" are features already: it has a backbone of its own for them and for its texts."""
 
-    def encoder(self) -> Encoder: ...
+    def backbone(self) -> Backbone: ...
 
 
 class DatasetConfig(ABC):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from core.data.vqa_v2 import annotation_file, question_file
+from .vqa_v2 import annotation_file, question_file
 
 _ATTEMPTS, _CHUNK, _TIMEOUT = 6, 1 << 20, 60.0
 

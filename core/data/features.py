@@ -14,30 +14,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..backbones import Pooling
+from ..backbones import Backbone, Pooling
 from ..backbones.stored import StoredBackbone
 from ..config import config_hash
 from ..files import write_json
-from .tasks import Task, TaskSet, without_images
+from .tasks import Task, TaskSet
+from .without_images import without_images
 
 if TYPE_CHECKING:
-    from PIL import Image
+    pass
 
 SHARD = 4096  # images
 _ARRAYS = 256  # images a batch, made at the backbone's size
 _PICTURES = 64  # read from files: 64 of 336 pixels are 87 MB, and every worker process holds a few batches
-
-
-class Encoder(Protocol):
-    """What `FeatureStore` needs of `core.backbone.Backbone`; `transform` only where pictures are read from files."""
-
-    identity: dict[str, str]
-    dim: int
-    transform: Callable[[Image.Image], Tensor]
-
-    def encode_images(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor: ...
-    def encode_texts(self, texts: Sequence[str]) -> Tensor: ...
-    def encode_questions(self, questions: Sequence[str], pooling: Pooling) -> Tensor: ...
 
 
 class ImageSource(Protocol):
@@ -66,7 +55,7 @@ class FeatureStore:
     A `StoredBackbone` reads what is there: nothing is drawn or encoded.
     """
 
-    def __init__(self, directory: Path | str, dataset: ImageSource, backbone: Encoder, workers: int = 0) -> None:
+    def __init__(self, directory: Path | str, dataset: ImageSource, backbone: Backbone, workers: int = 0) -> None:
         """Open or begin a store. `workers` processes prepare pixels; with 0, this one does.
 
         Raises:
@@ -223,7 +212,7 @@ def build_task_set(
 
     Args:
         prompted: embed answers in their question's cloze prompt instead of bare.
-        pooling: of questions, see `Backbone.encode_questions`.
+        pooling: of questions, see `ClipBackbone.encode_questions`.
         report: takes a line for whatever was left out.
 
     Raises:

@@ -63,7 +63,7 @@ def write_release(directory: Path, config: dict[str, Any], backbone: str) -> Non
 
     Args:
         config: everything but the format, the library and the backbone.
-        backbone: what `Backbone.load` takes.
+        backbone: what `load_backbone` takes.
     """
     local = Path(backbone.removeprefix("local-dir:"))
     if backbone.startswith("local-dir:"):

@@ -97,15 +97,15 @@ def preset_of(origin: dict[str, Any]) -> Preset:
     return override(shortened(base, origin["steps_share"]), origin["set"])
 
 
-def command_of(run: Run, script: str = "train/run_all.py") -> str:
-    """The command that makes a run again."""
+def command_of(run: Run, seed: int | None, descriptors: float) -> str:
+    """The command that trains with a run's settings, with this seed and share of descriptors; any seed for None."""
     origin = run.origin
-    words = ["python", script, "--preset", origin["preset"]]
+    words = ["python", "train/run_all.py", "--preset", origin["preset"]]
     words += ["--data", origin["data"]] if origin["data"] else []
     words += ["--steps-share", str(origin["steps_share"])] if origin["steps_share"] != 1.0 else []
     words += ["--set", *origin["set"]] if origin["set"] else []
-    words += ["--seed", str(run.seed)]
-    words += ["--descriptors", f"{run.preset.descriptors:g}"] if run.preset.descriptors < 1.0 else []
+    words += [] if seed is None else ["--seed", str(seed)]
+    words += ["--descriptors", f"{descriptors:g}"] if descriptors < 1.0 else []
     return shlex.join(words)
 
 

@@ -120,7 +120,7 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
         repo=_REPO,
         begin=_BEGIN,
         end=_END,
-        command=command_of(run),
+        command=command_of(run, run.seed, preset.descriptors),
         commit=commit(),
         torch=torch.__version__,
         python=platform.python_version(),
@@ -194,9 +194,10 @@ def _about(dataset: str) -> _Data:
 
 
 def _base_model(backbone: str) -> str | None:
-    """The Hub's name of a backbone, from its `core.backbone.Backbone.load` spec; None for one trained here."""
-    import open_clip
+    """The Hub's name of a backbone, from its `core.backbones.load_backbone` spec; None for one trained here."""
+    import open_clip  # takes seconds, which most who read a card need not wait
 
+    backbone = backbone.removeprefix("fp16:")
     if backbone.startswith("hf-hub:"):
         return backbone.removeprefix("hf-hub:")
     architecture, _, tag = backbone.partition("/")

@@ -64,7 +64,7 @@ def estimates(run: Run, stages: dict[str, Stage]) -> dict[str, Estimate]:
     """The estimate of every stage."""
     table, result = costs().get(run.device.type, {}), {}
     for name, stage in stages.items():
-        measured = table.get(stage.cost_key)
+        measured = table.get(stage.cost_key(run.dim))
         seconds = memory = None
         if measured is not None:
             seconds = measured["rest_seconds"] + measured["step_seconds"] * stage.steps

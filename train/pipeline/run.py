@@ -15,9 +15,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from core.backbones import Backbone, embedding_dim, load_backbone
 from core.backbones.stored import STORED, StoredBackbone
-from core.data.base import BringsEncoder, Dataset
-from core.data.features import Encoder, FeatureStore, build_task_set
+from core.data.base import BringsBackbone, Dataset
+from core.data.features import FeatureStore, build_task_set
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.networks.base import BaseNetwork, accuracies
 
@@ -86,15 +87,13 @@ class Run:
         return self.preset.dataset.open()
 
     @functools.cached_property
-    def backbone(self) -> Encoder:
+    def backbone(self) -> Backbone:
         """The frozen CLIP, or what stands for it where a dataset brings features, or where they were carried here."""
-        if isinstance(self.dataset, BringsEncoder):
-            return self.dataset.encoder()
+        if isinstance(self.dataset, BringsBackbone):
+            return self.dataset.backbone()
         if self.preset.backbone == STORED:
             return StoredBackbone(self.work / "features")
-        from core.backbones.clip import Backbone  # with open_clip, which takes seconds, and which not every machine has
-
-        return Backbone.load(self.preset.backbone, self.device)
+        return load_backbone(self.preset.backbone, self.device)
 
     @property
     def dim(self) -> int | None:
@@ -102,12 +101,7 @@ class Run:
         index = self.work / "features" / "index.json"
         if index.is_file():
             return json.loads(index.read_text(encoding="utf-8"))["dim"]
-        dim = getattr(self.preset.dataset, "dim", None)
-        if dim is None and self.preset.backbone != STORED:
-            from core.backbones.clip import embedding_dim
-
-            dim = embedding_dim(self.preset.backbone)
-        return dim
+        return getattr(self.preset.dataset, "dim", None) or embedding_dim(self.preset.backbone)
 
     @property
     def train_tasks(self) -> int | None:

@@ -169,7 +169,7 @@ class Preset:
     """Everything a run depends on besides the seed."""
 
     name: str
-    backbone: str  # what core.backbone.Backbone.load takes
+    backbone: str  # what core.backbones.load_backbone takes
     dataset: DatasetConfig = field(default_factory=EmojiConfig)
     network: str = "clip_adapter"  # the base network that weights are generated for
     networks: dict[str, Any] = field(default_factory=default_configs)  # settings of each base network

@@ -53,10 +53,9 @@ class Stage:
     seeded: bool = True
     shared: bool = False
 
-    @property
-    def cost_key(self) -> str:
-        """Names what the cost of a step depends on, to find a measured one."""
-        return config_hash(self.name, self.config if self.cost is None else self.cost)
+    def cost_key(self, dim: int | None) -> str:
+        """Names what the cost of a step depends on, to find a measured one; `dim` is D."""
+        return config_hash(self.name, self.config if self.cost is None else self.cost, dim)
 
 
 def release_file(name: str) -> Callable[[Run], list[Path]]:

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ...config import to_dict
 from ..base import DatasetConfig
 from ..tasks import Task
@@ -23,7 +25,6 @@ from .questions import FAMILIES, QUESTIONS, Question
 from .world import CATEGORIES, CATEGORY_NAMES, OBJECTS, Scene, World, WorldConfig
 
 if TYPE_CHECKING:
-    import numpy as np
     from PIL import Image
 
 VERSION = "emoji-vqa v1"  # frozen: whatever changes a pixel, a question or a label needs a new name
@@ -85,8 +86,6 @@ class EmojiVQA:
 
     def load_arrays(self, indices: range | list[int]) -> np.ndarray:
         """Images as (len(indices), 80, 80, 3) uint8."""
-        import numpy as np
-
         from .scene import IMAGE_SIZE, draw_array
 
         if not len(indices):

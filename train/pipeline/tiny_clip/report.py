@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from core.backbones.clip import Backbone
+from core.backbones import Backbone
 from core.data.emoji.questions import FAMILIES
 from core.data.emoji.scene import draw_array
 from core.data.emoji.world import World, WorldConfig

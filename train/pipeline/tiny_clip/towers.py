@@ -135,14 +135,13 @@ def train_text_tower(
     first = config.image_steps * config.image_batch  # scenes that the image tower was not trained on
     batch = config.image_batch
     stream = SceneStream(seed, batch, first // batch, (first + config.caption_scenes) // batch)
-    with torch.inference_mode():
+    with torch.no_grad():
         features = torch.cat(
             [
                 F.normalize(model.encode_image(normalise(images.to(device), model)).float(), dim=-1)
                 for images, _ in tqdm(DataLoader(stream, batch_size=None, num_workers=workers), desc="caption scenes")
             ]
         )
-    features = features.clone()
     scenes = [training_scene(stream.worlds, seed, first + i) for i in range(len(features))]
     encode = functools.cache(open_clip.get_tokenizer("ViT-B-32").encode)  # captions repeat a few hundred words
     text = [p for name, p in model.named_parameters() if not name.startswith("visual.")]

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import json
 
-from ..classifier import MAX_ANSWERS
-from .files import MAX_PIXELS
-from .world import World
+from markupsafe import Markup
 
-PICTURE = f'<div class="qa-scroll">{(Path(__file__).parent / "method.svg").read_text()}</div>'
+from ...classifier import MAX_ANSWERS
+from ..files import MAX_PIXELS
+from ..world import World
+from .templates import render
 
 _CITATION = """@article{nava2023metalearning,
   title   = {Meta-Learning via Classifier(-free) Diffusion Guidance},
@@ -19,8 +20,8 @@ _CITATION = """@article{nava2023metalearning,
 
 _SNIPPET = """from gradio_client import Client, handle_file
 
-client = Client("{address}")
-question = "{question}"
+client = Client({address})
+question = {question}
 answers = client.predict(question, api_name="/suggest_answers")
 print(answers)
 for record in client.predict(question, answers, [handle_file("picture.png")], api_name="/classify"):
@@ -44,7 +45,7 @@ raise issues of gender and racial bias. Meta-VQA is made of VQA v2 and inherits 
 question are distributed differently when the subject is a man or a woman, and some questions and answers express
 stereotypes. Do not use such adapters to decide anything about people.
 
-**How the page judges what is unfamiliar.** {novelty}
+**How the page judges what is unfamiliar.** {novelty}{calibration}
 
 **Limits.** Two requests are worked on at a time and up to {queue} wait; at most {pictures} pictures a request, of
 {size} and {megapixels} megapixels each, and {answers} candidate answers. The same question, settings and seed give
@@ -60,14 +61,24 @@ _NOVELTY_OTHER = """A question is unfamiliar if it has a word that no known ques
 embedding is farther from the nearest known questions than 98% of those are from each other. Pictures are not
 judged: this release holds nothing to compare them with."""
 
+_CALIBRATION = """
 
-def text(world: World, *, queue: int, pictures: int, size: str) -> str:
-    """What there is to know, in Markdown."""
+**Percentages.** Those of generated adapters are calibrated on validation questions, those of plain CLIP are its own."""
+
+
+def picture() -> Markup:
+    """The method in one picture."""
+    return render("method_picture.html")
+
+
+def text(world: World, *, queue: int, pictures: int, size: str, calibrated: bool = False) -> str:
+    """What there is to know, in Markdown; `calibrated`: the release holds scales that validation questions chose."""
     return _TEXT.format(
         summary=world.summary,
         credit=world.credit,
         bias=world.bias,
         novelty=_NOVELTY_DRAWN if world.drawn else _NOVELTY_OTHER,
+        calibration=_CALIBRATION if calibrated else "",
         queue=queue,
         pictures=pictures,
         size=size,
@@ -78,7 +89,10 @@ def text(world: World, *, queue: int, pictures: int, size: str) -> str:
 
 def snippet(address: str, question: str) -> str:
     """How a program asks, in Python; it reads `picture.png`."""
-    return _SNIPPET.format(address=address, question=question)
+    # A text of JSON is one of Python, too, whatever quotes are in it.
+    return _SNIPPET.format(
+        address=json.dumps(address, ensure_ascii=False), question=json.dumps(question, ensure_ascii=False)
+    )
 
 
 def citation() -> str:

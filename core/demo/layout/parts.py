@@ -1,13 +1,16 @@
-"""Parts that several tabs share: a question with its answers, pictures to ask about, a button that stops."""
+"""Parts that several tabs share: a question with its answers, pictures to ask about, a button that stops, warnings."""
 
 from __future__ import annotations
 
 import gradio as gr
+from markupsafe import escape
 
-from .ask import MAX_PICTURES, MAX_QUESTION
-from .studio import Studio
+from ..ask import MAX_PICTURES, MAX_QUESTION
+from ..studio import Studio
 
 DRAWN, OWN = "Drawn scenes", "My own pictures"
+WORKERS = 2  # requests worked on at a time
+MODELS = {"concurrency_limit": WORKERS, "concurrency_id": "models"}  # one limit for all that computes
 PRIVATE = {"api_visibility": "private"}  # events of the page, of no use to programs
 
 
@@ -88,6 +91,11 @@ def upload(label: str, **kwargs) -> gr.Gallery:
         height=210,
         **kwargs,
     )
+
+
+def warn(message: str) -> None:
+    """Show a message beside the page. Gradio takes it for HTML, and it may quote what a stranger wrote."""
+    gr.Warning(str(escape(message)))
 
 
 def paths_of(gallery: list[tuple[str, str | None]] | None) -> list[str]:
