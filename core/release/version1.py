@@ -29,7 +29,7 @@ def upgraded_header(header: dict[str, Any]) -> dict[str, Any]:
         config.pop("input_dim", None)
     elif kind == "hyperldm":
         sizes = {"latent": config.pop("latent", None), "dim": config.pop("cond_dim", None)}
-    elif kind in ("hvae", "hyperclip"):
+    else:
         sizes = {name: old[name] for name in ("num_params", "dim") if name in old}
     return header | {"kind": kind, "config": {"config": config, "sizes": sizes}}
 
