@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from PIL import Image
 from torch import Tensor
 
-from .backbones.clip import Backbone
-from .data.images import read_image
-from .networks.adapter import LOGIT_SCALE, AdapterConfig, adapter_forward
+from .networks.base import BaseNetwork
 from .release.checkpoint import load_adapter, save_adapter
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+    from .backbones import Backbone
 
 MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
 
@@ -24,13 +26,18 @@ MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of o
 class Adapter:
     """Weights for one question, ready to classify images.
 
-    `w` (P,) are the weights, None for plain CLIP; `provenance` says how they were made.
+    `w` (P,) are the weights of `network`, None for plain CLIP; `provenance` says how they were made.
     """
 
     w: Tensor | None
-    config: AdapterConfig
+    network: BaseNetwork
     backbone: Backbone
     provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def scale(self) -> float:
+        """The factor on cosines in probabilities: calibrated on validation tasks, if its release was."""
+        return float(self.provenance.get("scale", self.network.scale))
 
     def probabilities(self, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
         """Probability (N, C) of every answer for every image."""
@@ -40,8 +47,8 @@ class Adapter:
     def probabilities_of(self, x: Tensor, answers: Tensor) -> Tensor:
         """Probability (N, C) of every answer from embeddings of images x (N, D) and of answers (C, D)."""
         if self.w is not None:
-            x = adapter_forward(self.w[None], x[None], self.config)[0]
-        return (LOGIT_SCALE * x @ answers.mT).softmax(-1)
+            x = self.network.forward(self.w[None], x[None])[0]
+        return (self.scale * x @ answers.mT).softmax(-1)
 
     def classify(
         self, images: Sequence[Image.Image | str | Path] | Image.Image | str | Path, answers: Sequence[str]
@@ -50,6 +57,9 @@ class Adapter:
 
         Images are PIL images or paths; the table's index is the path, or the image's number.
         """
+        import pandas as pd
+        from PIL import Image
+
         if isinstance(images, (Image.Image, str, Path)):
             images = [images]
         names = [str(image) if isinstance(image, (str, Path)) else i for i, image in enumerate(images)]
@@ -68,18 +78,18 @@ class Adapter:
         """Write the weights with their provenance as safetensors."""
         if self.w is None:
             raise ValueError("plain CLIP has no adapter weights to save")
-        save_adapter(path, self.w, self.config, self.provenance)
+        save_adapter(path, self.w, self.network, self.provenance)
 
     @classmethod
     def load(cls, path: Path | str, backbone: Backbone) -> Adapter:
         """Read what `save` wrote; `backbone` must be the one it was made for."""
-        w, config, provenance = load_adapter(path)
+        w, network, provenance = load_adapter(path)
         if w.ndim != 1:
             raise ValueError(f"{path}: holds weights of shape {tuple(w.shape)}, one adapter is a vector")
         made_for = provenance.get("backbone_sha256")
-        if config.dim != backbone.dim or made_for not in (None, backbone.identity["sha256"]):
+        if network.dim != backbone.dim or made_for not in (None, backbone.identity["sha256"]):
             raise ValueError(f"{path}: made for another backbone")
-        return cls(w, config, backbone, provenance)
+        return cls(w, network, backbone, provenance)
 
 
 def check_answers(answers: Sequence[str]) -> list[str]:
@@ -111,4 +121,8 @@ def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
 
 def open_image(source: Image.Image | str | Path) -> Image.Image:
     """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
+    from PIL import Image
+
+    from .data.images import read_image
+
     return source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)

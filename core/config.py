@@ -45,7 +45,7 @@ def override(config: T, assignments: Sequence[str]) -> T:
     Raises:
         ValueError: no "=", an unknown key, or a value of the wrong type; the message names it and what is allowed.
     """
-    data = to_dict(config)
+    parsed: list[_Assignment] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -54,26 +54,38 @@ def override(config: T, assignments: Sequence[str]) -> T:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        *parents, last = key.split(".")
-        node = data
-        for name in parents:
-            if not isinstance(node.get(name), dict):
-                raise ValueError(f"{key}: no group {name!r}; groups here: {_names(node, dict)}")
-            node = node[name]
-        if last not in node:
-            raise ValueError(f"{key}: unknown key {last!r}; allowed: {_names(node, object)}")
-        node[last] = value
-    return from_dict(type(config), data)
+        parsed.append((key, key.split("."), value))
+    return _assigned(config, parsed) if parsed else config
 
 
-def _names(node: Mapping[str, Any], kind: type) -> str:
-    return ", ".join(name for name, value in node.items() if isinstance(value, kind))
+_Assignment = tuple[str, Sequence[str], Any]  # the key as given, the names that lead on from here, the value
 
 
-def added(default: Any, was: Any) -> Any:
-    """A dataclass field that came after results were shipped: at `was`, the value that does what the code did before,
-    it leaves no trace in `config_hash`, so that those results stay valid."""
-    return dataclasses.field(default=default, metadata={"was": was})
+def _assigned(node: Any, assignments: Sequence[_Assignment]) -> Any:
+    """A copy of a dataclass or dictionary with all assignments at once: settings that only go together are checked
+    together. A whole group is assigned before its parts."""
+    own = (
+        node
+        if isinstance(node, dict)
+        else {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
+    )
+    groups = [name for name, entry in own.items() if isinstance(entry, dict) or dataclasses.is_dataclass(entry)]
+    new: dict[str, Any] = {}
+    inner: dict[str, list[_Assignment]] = {}
+    for key, (name, *rest), value in assignments:
+        if rest and name not in groups:
+            raise ValueError(f"{key}: no group {name!r}; groups here: {', '.join(groups)}")
+        if name not in own:
+            raise ValueError(f"{key}: unknown key {name!r}; allowed: {', '.join(own)}")
+        if rest:
+            inner.setdefault(name, []).append((key, rest, value))
+        elif isinstance(node, dict):
+            new[name] = _convert(type(own[name]), value, key)
+        else:
+            new[name] = _convert(typing.get_type_hints(type(node))[name], value, f"{type(node).__name__}.{name}")
+    for name, parts in inner.items():
+        new[name] = _assigned(new.get(name, own[name]), parts)
+    return {**own, **new} if isinstance(node, dict) else dataclasses.replace(node, **new)
 
 
 def place(default: str) -> Any:
@@ -88,14 +100,10 @@ def config_hash(*parts: Any) -> str:
 
 
 def _traced(value: Any) -> Any:
-    """What `config_hash` sees: plain values, less the fields that are at their `was` and those that are a place."""
+    """What `config_hash` sees: plain values, less the fields that are a place."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: (field, getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {
-            name: _traced(own)
-            for name, (field, own) in fields.items()
-            if not field.metadata.get("place") and ("was" not in field.metadata or own != field.metadata["was"])
-        }
+        fields = [field.name for field in dataclasses.fields(value) if not field.metadata.get("place")]
+        return {name: _traced(getattr(value, name)) for name in fields}
     if isinstance(value, Mapping):
         return {key: _traced(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -11,35 +11,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backbones.clip import Backbone, Pooling
+from .backbones import Backbone, Pooling, load_backbone
 from .classifier import Adapter, check_answers, check_images, open_image
-from .config import from_dict
 from .data.known_questions import KnownQuestion, KnownQuestions
-from .diffusion.guidance import classifier_free
-from .diffusion.samplers import SAMPLERS
-from .methods import GENERATORS, MAX_GAMMA, MAX_SAMPLES, MAX_SEED, METHODS
-from .networks.adapter import AdapterConfig
-from .networks.hvae import HVAE
-from .networks.hyperclip import guide_latent, infer_task
-from .release.checkpoint import load_adapter, load_module
+from .methods import DEFAULT_GENERATOR, METHODS, check_request, row_of
+from .models import ReleaseModels
 from .release.default import default_release
-from .release.hub import HubError, pull
 from .release.manifest import backbone_directory, read_config
 
-__all__ = ["GENERATORS", "METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
+__all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
 
-class AdapterGenerator:
-    """Everything a release directory holds, loaded on first use.
+class AdapterGenerator(ReleaseModels):
+    """A whole release: its models, its backbone and its known questions.
 
-    A release is `config.json` (adapter, choices made on validation tasks, known questions), `backbone/` and one
-    safetensors file per model.
+    A release is `config.json`, `backbone/` and one safetensors file per model.
     """
-
-    def __init__(self, directory: Path | str, config: dict[str, Any], device: torch.device | str = "cpu") -> None:
-        self.directory, self.config, self.device = Path(directory), config, torch.device(device)
-        self.adapter = from_dict(AdapterConfig, config["adapter"])
-        self._modules: dict[str, torch.nn.Module] = {}
 
     @classmethod
     def from_pretrained(
@@ -57,10 +44,12 @@ class AdapterGenerator:
 
         Raises:
             ValueError: neither a directory nor a repository, a release that is not whole or of a newer format, or a
-                `core.hub.HubError` that says what to do.
+                `core.release.hub.HubError` that says what to do.
         """
         directory, name = Path(default_release() if path_or_hub_id is None else path_or_hub_id), None
         if not directory.is_dir():
+            from .release.hub import HubError, pull  # with a client that takes a while to import
+
             try:
                 directory = pull(str(path_or_hub_id), revision)
             except ValueError as error:
@@ -73,7 +62,7 @@ class AdapterGenerator:
     @cached_property
     def backbone(self) -> Backbone:
         local = backbone_directory(self.directory, self.config)
-        return Backbone.load(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
+        return load_backbone(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
 
     @cached_property
     def known_questions(self) -> list[dict[str, Any]]:
@@ -90,120 +79,15 @@ class AdapterGenerator:
 
     @property
     def pooling(self) -> Pooling:
-        """How questions become task embeddings, see `Backbone.encode_questions`."""
+        """How questions become task embeddings, see `ClipBackbone.encode_questions`."""
         return self.config.get("question_pooling", "eos")
-
-    def has(self, method: str, generator: str = "hvae") -> bool:
-        """Whether this release holds what the method needs."""
-        return method == "clip" or all(self._exists(name) for name in _files(method, generator))
-
-    def _exists(self, name: str) -> bool:
-        return any(self.directory.glob(f"{name}.safetensors")) or any(
-            self.directory.glob(f"{name}-?????-of-?????.safetensors")
-        )
-
-    def module(self, name: str) -> torch.nn.Module:
-        """A model of this release by file name, loaded once."""
-        if name not in self._modules:
-            self._modules[name] = load_module(self.directory / f"{name}.safetensors", self.device)
-        return self._modules[name]
-
-    def decoder(self, generator: str):
-        """(T, Z) -> (T, P) of "hvae" or "hnet"."""
-        module = self.module("hvae" if generator == "hvae" else "hnet_maml")
-        return module.decode if isinstance(module, HVAE) else module
-
-    @torch.no_grad()
-    def weights(
-        self,
-        e: Tensor,
-        method: str = "hyperldm",
-        *,
-        generator: str = "hvae",
-        gamma: float | None = None,
-        steps: int | None = None,
-        samples: int | None = None,
-        seed: int = 0,
-        callback=None,
-    ) -> Tensor | None:
-        """Weights w (T, P) for question embeddings e (T, D); None for plain CLIP. The core of `generate`.
-
-        `gamma`, `steps` and `samples` default to what validation tasks chose. Several samples of HyperLDM are averaged
-        as latents, before the decoder: one adapter comes out, and the average is nearer to what a question says for
-        sure than any single draw.
-        """
-        check_request(method, generator, gamma, steps, samples)
-        if method == "clip":
-            return None
-        if method in ("uncond_multitask", "mnet_maml", "mnet_fomaml"):
-            w, _, _ = load_adapter(self.directory / f"{method}.safetensors")
-            return w.to(self.device).expand(len(e), -1)
-        e = e.to(self.device)
-        if method in ("cond_multitask", "cond_multitask_film", "cond_hnet_maml"):
-            return self.module(method)(e)
-        if method == "hnet_maml":
-            return self.module(method)(self.module(method).z0.expand(len(e), -1))
-        z = self.latents(
-            e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed, callback=callback
-        )
-        return self.decoder(generator)(z)
-
-    @torch.no_grad()
-    def latents(
-        self,
-        e: Tensor,
-        method: str = "hyperldm",
-        *,
-        generator: str = "hvae",
-        gamma: float | None = None,
-        steps: int | None = None,
-        samples: int | None = None,
-        seed: int = 0,
-        callback=None,
-    ) -> Tensor:
-        """Latents (T, Z) that "hyperldm" or "hyperclip" find for question embeddings e (T, D); see `weights`."""
-        check_request(method, generator, gamma, steps, samples)
-        if method not in ("hyperldm", "hyperclip"):
-            raise ValueError(f"method {method!r} has no latents; allowed: hyperldm, hyperclip")
-        choice = self.config.get("choices", {}).get(f"{generator}_{method}", {})
-        e = e.to(self.device)
-        rng = torch.Generator().manual_seed(seed)
-        if method == "hyperclip":
-            decode = self.decoder(generator)
-            if generator == "hnet":
-                z = self.module("hnet_maml").z0.expand(len(e), -1)
-            else:  # the prior, as in Algorithm 11
-                z = torch.randn(1, self.module("hvae").config.latent, generator=rng).to(self.device).expand(len(e), -1)
-                z = choice.get("start", 1.0) * z
-            return guide_latent(
-                z,
-                e,
-                decode,
-                self.module(f"hyperclip_{generator}"),
-                steps=choice.get("steps", 10) if steps is None else steps,
-                lr=choice.get("lr", 0.1),
-                lam=choice.get("lam", 0.01),
-                optimizer=choice.get("optimizer", "adam"),
-                callback=callback,
-            )
-        model = self.module(f"{generator}_hyperldm")
-        gamma = choice.get("gamma", 1.5) if gamma is None else gamma
-        samples = choice.get("samples", 1) if samples is None else samples
-        schedule = model.schedule
-        sampler = SAMPLERS[choice.get("sampler", "ddim")]
-        noise = torch.randn(samples, 1, model.config.latent, generator=rng).to(self.device)
-        noise = noise.expand(-1, len(e), -1).flatten(0, 1)  # (samples * T, Z); the same noise for every question
-        eps_fn = classifier_free(model, e.repeat(samples, 1), gamma)
-        steps = min(choice.get("steps", 50), schedule.num_steps) if steps is None else steps
-        z = sampler(eps_fn, noise, schedule, steps=steps, generator=rng, callback=callback)
-        return model.unstandardise(z.view(samples, len(e), -1).mean(0))
 
     def generate(
         self,
         question: str,
         method: str = "hyperldm",
         *,
-        generator: str = "hvae",
+        generator: str = DEFAULT_GENERATOR,
         gamma: float | None = None,
         steps: int | None = None,
         samples: int | None = None,
@@ -225,14 +109,9 @@ class AdapterGenerator:
         question = question.strip() if isinstance(question, str) else ""
         if not question:
             raise ValueError("the question is empty")
-        check_request(method, generator, gamma, steps, samples)
-        if not (isinstance(seed, int) and 0 <= seed <= MAX_SEED):
-            raise ValueError(f"seed {seed}; allowed: whole numbers from 0 to {MAX_SEED}")
+        check_request(method, generator, gamma, steps, samples, seed)
         if method == "hyperldm":  # the file should say what was used, not that the default was
-            choice = self.config.get("choices", {}).get(f"{generator}_hyperldm", {})
-            gamma = choice.get("gamma", 1.5) if gamma is None else gamma
-            steps = choice.get("steps", 50) if steps is None else steps
-            samples = choice.get("samples", 1) if samples is None else samples
+            gamma, steps, samples = self._sampling(self.choice(f"{generator}_hyperldm"), gamma, steps, samples)
         started = time.perf_counter()
         e = self.embed_questions([question])
         w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
@@ -244,11 +123,12 @@ class AdapterGenerator:
             "steps": steps,
             "samples": samples,
             "seed": seed,
+            "scale": self.scale(row_of(method, generator)),
             "backbone_sha256": self.backbone.identity["sha256"],
             "preset": self.config.get("preset"),
             "seconds": round(time.perf_counter() - started, 4),
         }
-        return Adapter(None if w is None else w[0].cpu(), self.adapter, self.backbone, provenance)
+        return Adapter(None if w is None else w[0].cpu(), self.network, self.backbone, provenance)
 
     @cached_property
     def _wording(self) -> KnownQuestions:
@@ -264,13 +144,16 @@ class AdapterGenerator:
         """Candidate answers, from the known questions of nearest wording."""
         return self._wording.suggest_answers(question)
 
-    @torch.no_grad()
-    def task_probabilities(self, w: Tensor, e: Tensor, generator: str = "hvae") -> Tensor:
-        """Task inference: probability (B, Q) of every question e (Q, D), given weights w (B, P)."""
-        return infer_task(self.module(f"hyperclip_{generator}"), w, e)
+    def infer_question(
+        self, adapter: Adapter, count: int = 5, generator: str = DEFAULT_GENERATOR
+    ) -> list[dict[str, Any]]:
+        """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities.
 
-    def infer_question(self, adapter: Adapter, count: int = 5, generator: str = "hvae") -> list[dict[str, Any]]:
-        """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities."""
+        Raises:
+            ValueError: plain CLIP, which has no weights to read.
+        """
+        if adapter.w is None:
+            raise ValueError("plain CLIP has no adapter weights, and so no question that they answer")
         probability = self.task_probabilities(
             adapter.w[None].to(self.device), self._known_embeddings.to(self.device), generator
         )[0]
@@ -279,27 +162,6 @@ class AdapterGenerator:
             {**self.known_questions[i], "probability": value}
             for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-
-
-def _files(method: str, generator: str) -> list[str]:
-    own = "hvae" if generator == "hvae" else "hnet_maml"
-    return {"hyperldm": [own, f"{generator}_hyperldm"], "hyperclip": [own, f"hyperclip_{generator}"]}.get(
-        method, [method]
-    )
-
-
-def check_request(method: str, generator: str, gamma: float | None, steps: int | None, samples: int | None) -> None:
-    """ValueErrors that name the argument, its value and what is allowed."""
-    if method not in METHODS:
-        raise ValueError(f"method {method!r}; allowed: {', '.join(METHODS)}")
-    if generator not in GENERATORS:
-        raise ValueError(f"generator {generator!r}; allowed: {', '.join(GENERATORS)}")
-    if gamma is not None and not 0.0 <= gamma <= MAX_GAMMA:
-        raise ValueError(f"gamma {gamma}; allowed: 0 to {MAX_GAMMA:g}")
-    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= 1000):
-        raise ValueError(f"steps {steps}; allowed: whole numbers from 1 to 1000")
-    if samples is not None and not (isinstance(samples, int) and 1 <= samples <= MAX_SAMPLES):
-        raise ValueError(f"samples {samples}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
 
 
 if __name__ == "__main__":

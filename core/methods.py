@@ -3,11 +3,11 @@
 Imports nothing that loads PyTorch, so that the command line shows its help at once.
 """
 
-GENERATORS = ("hvae", "hnet")
-# how to get from a question to weights; only the first two search the latent space of a generator
+from __future__ import annotations
+
+SEARCHES = ("hyperldm", "hyperclip")  # the paper's two (Sections 5 and 4): they search the latents of a generator
 METHODS = (
-    "hyperldm",
-    "hyperclip",
+    *SEARCHES,
     "cond_multitask",
     "cond_multitask_film",
     "cond_hnet_maml",
@@ -17,4 +17,48 @@ METHODS = (
     "hnet_maml",
     "clip",
 )
-MAX_GAMMA, MAX_SAMPLES, MAX_SEED = 10.0, 64, 2**63 - 1
+# Table 4's rows: what is adapted is a row's own parameter (Table 2), for multitask rows that of their MAML counterpart.
+FEW_SHOT_ROWS = (
+    "clip",
+    "uncond_multitask",
+    "mnet_maml",
+    "mnet_fomaml",
+    "hnet_maml",
+    "cond_multitask",
+    "cond_hnet_maml",
+)
+DEFAULT_GENERATOR = "hvae"
+MAX_GAMMA, MAX_SAMPLES, MAX_STEPS, MAX_SEED = 10.0, 64, 1000, 2**63 - 1
+
+
+def row_of(method: str, generator: str = DEFAULT_GENERATOR) -> str:
+    """The row of a method: "hvae_hyperldm" for a search, else the method's own name."""
+    return f"{generator}_{method}" if method in SEARCHES else method
+
+
+def method_of(row: str) -> tuple[str, str]:
+    """(method, generator) of a row, the inverse of `row_of`; rows without a generator get the default one."""
+    from .networks.weight_generator import WEIGHT_GENERATORS
+
+    name, _, method = row.partition("_")
+    return (method, name) if method in SEARCHES and name in WEIGHT_GENERATORS else (row, DEFAULT_GENERATOR)
+
+
+def check_request(
+    method: str, generator: str, gamma: float | None, steps: int | None, samples: int | None, seed: int = 0
+) -> None:
+    """ValueErrors that name the argument, its value and what is allowed."""
+    from .networks.weight_generator import WEIGHT_GENERATORS
+
+    if method not in METHODS:
+        raise ValueError(f"method {method!r}; allowed: {', '.join(METHODS)}")
+    if generator not in WEIGHT_GENERATORS:
+        raise ValueError(f"generator {generator!r}; allowed: {', '.join(WEIGHT_GENERATORS.names())}")
+    if gamma is not None and not 0.0 <= gamma <= MAX_GAMMA:
+        raise ValueError(f"gamma {gamma}; allowed: 0 to {MAX_GAMMA:g}")
+    if steps is not None and not (isinstance(steps, int) and 1 <= steps <= MAX_STEPS):
+        raise ValueError(f"steps {steps}; allowed: whole numbers from 1 to {MAX_STEPS}")
+    if samples is not None and not (isinstance(samples, int) and 1 <= samples <= MAX_SAMPLES):
+        raise ValueError(f"samples {samples}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
+    if not (isinstance(seed, int) and 0 <= seed <= MAX_SEED):
+        raise ValueError(f"seed {seed}; allowed: whole numbers from 0 to {MAX_SEED}")

@@ -1,10 +1,11 @@
 """What each departure from the paper is worth: one taken back, or one more made, at a time; all else as it is.
 
 Every line is a preset with one setting changed (`train/run_all.py --set ...`), judged on the test tasks. HyperLDM takes
-gamma 1 and the most samples of the preset, HyperCLIP guidance what validation tasks choose. Trains what is not there
-yet, into releases of its own under --work; what a line shares with the preset's own run, which must be complete, is
-taken from there. With --json every line is written as it is done, beside the other lines that the file has already.
-About an hour on one CPU thread, then seconds.
+gamma 1 and the most samples of the preset, HyperCLIP guidance what validation tasks choose.
+
+Needs the preset's own run, complete, of which it takes what a line shares with it. Trains what is not there yet, into
+releases of its own under --work. Prints the table; with --json writes every line as it is done, beside the other lines
+that the file has already. About an hour on one CPU thread, then seconds.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import argparse
 import json
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
-import torch
 
-from core.networks.adapter import adapter_logits, task_accuracy
-from eval.harness import figures
-from eval.harness.common import write_results
+from core.methods import method_of
+from core.networks.base import accuracies
+from eval.harness import tables
+from eval.harness.results import write_results
 from train import tune
-from train.pipeline.run import commit, parser
+from train.pipeline.environment import commit
+from train.pipeline.flags import parser
 
 
 @dataclass(frozen=True)
@@ -99,17 +102,11 @@ def evaluate(args: argparse.Namespace, ablation: Ablation) -> list[dict[str, Any
     """Records of one line, after training what it lacks."""
     run = tune.train_setting(args, ablation.row, ablation.setting)
     release, val_accuracy = tune.chosen_release(run, ablation.row)
-    method, generator = tune.method_of(ablation.row)
+    method, generator = method_of(ablation.row)
     test = run.task_set("test")
     query = test.batch(part="query").to(run.device)
     w = release.weights(query.question, method, generator=generator, seed=run.seed)
-    with torch.no_grad():
-        scores = torch.cat(
-            [
-                task_accuracy(adapter_logits(w[rows], query[rows], release.adapter), query[rows])
-                for rows in torch.arange(len(query)).split(128)
-            ]
-        )
+    scores = accuracies(run.network, w, query)
     return [
         {
             "row": ablation.row,
@@ -122,7 +119,7 @@ def evaluate(args: argparse.Namespace, ablation: Ablation) -> list[dict[str, Any
             "command": shlex.join(["python", "eval/ablations.py", *sys.argv[1:]]),
             "commit": commit(),
         }
-        for summary in figures.summaries(scores[None].cpu(), test, [run.seed])
+        for summary in tables.summaries(scores[None].cpu(), test, [run.seed])
     ]
 
 
@@ -139,7 +136,7 @@ def read_lines(path: Path, preset: str, seed: int) -> dict[Line, list[dict[str, 
     or seed."""
     if not path.is_file():
         return {}
-    document = json.loads(path.read_text())
+    document = json.loads(path.read_text(encoding="utf-8"))
     seeds = sorted({own for record in document["results"] for own in record["seeds"]})
     if document["preset"] != preset or seeds not in ([], [seed]):
         raise ValueError(
@@ -162,6 +159,14 @@ def write_lines(path: Path, preset: str, lines: dict[Line, list[dict[str, Any]]]
         record | {"label": ablation.label} for ablation in ABLATIONS for record in lines.get(line_of(ablation), [])
     ]
     write_results(path, preset, records, "eval/ablations.py")
+
+
+def as_table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A line for every ablation, a column for every set of tasks and one for validation tasks."""
+    table = tables.grid(records, lambda r: f"{r['row']}: {r['label']}")
+    of_line = {f"{r['row']}: {r['label']}": f"{100 * r['val_accuracy']:.2f}" for r in records}
+    table.insert(1, "validation", [of_line[line] for line in table.index])
+    return table
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -188,12 +193,7 @@ def main(argv: list[str] | None = None) -> None:
         records += kept[line_of(ablation)]
         if args.json:
             write_lines(args.json, args.preset, kept)
-    table: dict[str, dict[str, str]] = {}
-    for r in records:
-        name = f"{r['row']}: {r['label']}"
-        table.setdefault(name, {})[f"{r['tasks']} ({r['n_tasks']})"] = figures.percent(r)
-        table[name]["validation"] = f"{100 * r['val_accuracy']:.2f}"
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+    print(as_table(records).to_string())
     print("\nAccuracy in % on query sets.")
 
 

@@ -1,10 +1,13 @@
 """The demo under use: many visitors at once, its accuracy through the API, and pictures of its pages.
 
 Without a flag, starts the demo in a process of its own and lets 20 visitors ask at once, each uploading 8 pictures to
-be classified by all methods; prints how long they waited, from the first upload to the answer. With --accuracy, asks 50
-random test questions about fresh scenes and compares with Table 1's evaluation of the same tasks. With --screenshots,
-visits the pages in an installed Chromium (needs playwright). The release directory or Hub repository is HF_WEIGHTS,
-as for app.py. With --json writes waits or accuracies. Each takes about a minute on two CPU cores.
+be classified by all methods; measures how long they waited, from the first upload to the answer. With --accuracy, asks
+50 random test questions about fresh scenes and compares with Table 1's evaluation of the same tasks. With
+--screenshots, visits the pages in an installed Chromium.
+
+Needs the demo's requirements and a release directory or Hub repository, HF_WEIGHTS as for app.py (default: the shipped
+weights), of drawn scenes but for --screenshots, which needs playwright. Prints what it measured; writes it with --json.
+Each takes about a minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -32,15 +35,17 @@ from typing import Any
 import httpx
 from PIL import Image
 
-from core.data.emoji.dataset import draw_scenes_for_question
+from core.data.emoji.dataset import VERSION, EmojiVQA, draw_scenes_for_question
 from core.data.tasks import Task
 from core.demo import ask
 from core.generator import AdapterGenerator
 from core.release.default import default_release
-from eval.harness import common
+from eval.harness.releases import open_release, require
+from eval.harness.releases import parser as release_parser
+from eval.harness.results import ROOT, write_results
 from eval.harness.rows import ROWS, accuracy
+from train.pipeline.run import Run
 
-ROOT = Path(__file__).resolve().parent.parent
 WEIGHTS = os.environ.get("HF_WEIGHTS", str(default_release()))
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
@@ -86,7 +91,7 @@ def load(address: str, visitors: int, pictures: int, settings: dict[str, Any]) -
     waits: list[float] = []
     failures: list[str] = []
     gate = threading.Barrier(visitors)
-    tasks = _test_tasks(visitors, seed=0)
+    tasks = _test_tasks(EmojiVQA(), visitors, seed=0)
     files = [
         [_png(image) for image, _ in draw_scenes_for_question(task.question, pictures, seed=number)]
         for number, task in enumerate(tasks)
@@ -170,11 +175,11 @@ def summary(waits: Sequence[float], failures: Sequence[str]) -> dict[str, Any]:
     return {name: round(value, 2) for name, value in seconds.items()} | {"failed": len(failures)}
 
 
-def compare_accuracy(address: str, questions: int, scenes: int, seed: int) -> list[dict[str, Any]]:
+def compare_accuracy(
+    address: str, run: Run, generator: AdapterGenerator, questions: int, scenes: int, seed: int
+) -> list[dict[str, Any]]:
     """Print accuracies through the API beside Table 1's way on the same tasks; a record for every method."""
-    arguments = common.parser("")
-    run, (generator,) = common.open_release(arguments, arguments.parse_args(["--weights", WEIGHTS]))
-    chosen = _test_tasks(questions, seed)
+    chosen = _test_tasks(run.dataset, questions, seed)
     told = ask_about_scenes(address, chosen, scenes)
     test = run.task_set("test")
     rows = {task.question: i for i, task in enumerate(test.tasks)}
@@ -204,10 +209,8 @@ def agree(records: Sequence[dict[str, Any]]) -> bool:
     return abs(ours["api"] - ours["support_and_query"]) <= 0.02 and ours["api"] > by_method["clip"]["api"]
 
 
-def _test_tasks(count: int, seed: int) -> list[Task]:
-    from core.data.emoji.dataset import EmojiVQA
-
-    return random.Random(seed).sample([task for task in EmojiVQA().tasks if task.split == "test"], count)
+def _test_tasks(dataset: EmojiVQA, count: int, seed: int) -> list[Task]:
+    return random.Random(seed).sample([task for task in dataset.tasks if task.split == "test"], count)
 
 
 def screenshots(address: str, folder: Path) -> None:
@@ -261,13 +264,18 @@ def main(argv: list[str] | None = None) -> None:
         generator = AdapterGenerator.from_pretrained(WEIGHTS)
     except ValueError as error:
         parser.error(f"HF_WEIGHTS={WEIGHTS}: {error}")
+    if generator.config.get("dataset") != VERSION and not args.screenshots:
+        parser.error(f"HF_WEIGHTS={WEIGHTS} knows no drawn scenes to ask about; --screenshots takes any release")
+    if args.accuracy:
+        run, _ = open_release(parser, release_parser("").parse_args(["--weights", WEIGHTS]))
+        require(parser, run, [generator], lambda g: [] if g.has("hyperldm") else ["HVAE + HyperLDM"])
     wrong = ""
     with served() as address:
         if args.screenshots:
             screenshots(address, args.screenshots)
             return
         if args.accuracy:
-            records = compare_accuracy(address, args.questions, args.scenes, args.seed)
+            records = compare_accuracy(address, run, generator, args.questions, args.scenes, args.seed)
             if not agree(records):
                 wrong = "HyperLDM is not within two points of Table 1, or not above plain CLIP"
         else:
@@ -282,7 +290,7 @@ def main(argv: list[str] | None = None) -> None:
             )
             records, wrong = [record], "\n".join(failures)
     if args.json:  # what went wrong is a result, too
-        common.write_results(args.json, generator.config["preset"], records, "eval/app_load.py")
+        write_results(args.json, generator.config["preset"], records, "eval/app_load.py")
     if wrong:
         sys.exit(wrong)
 

@@ -4,10 +4,11 @@ Workloads, at the paper's size (D = 768, P = 394,240) and at the emoji preset's 
 sizes of their datasets' and random features: 50 steps of adaptation, an epoch of MNet-MAML (second order), and a
 training step of HVAE, HyperCLIP and HyperLDM. The plain loop is what one writes without this project: task by task,
 unpadded, autograd. Times are per task, the best of some repeats; on one CPU thread they are CPU time, which other
-programs disturb least.
+programs disturb least. `--costs WORK` takes measured costs from the records of runs in WORK, shortened ones too,
+instead: seconds a step and peak memory of every stage, which `train/run_all.py --plan` reads.
 
-`--costs WORK` takes measured costs from the records of runs in WORK, shortened ones too, instead: seconds a step and
-peak memory of every stage, which `train/run_all.py --plan` reads. Both go into one file.
+Needs no release and no data. Prints the times; writes times and costs into one file, --json, beside what it has
+already. A few minutes on one CPU thread.
 """
 
 from __future__ import annotations
@@ -31,20 +32,21 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
-from core.data import open_dataset
-from core.data.tasks import TaskBatch, TaskSet, TaskTable, split_support_query, subsample
-from core.diffusion.schedule import q_sample
+from core.data.tasks import TaskSet, TaskTable, split_support_query, subsample
+from core.diffusion.schedule import diffusion_loss
 from core.files import write_json
-from core.networks.adapter import LOGIT_SCALE, init_adapter, unpack
+from core.networks.adapter import CLIPAdapter
 from core.networks.hvae import HVAE
 from core.networks.hyperclip import HyperCLIP, hyperclip_loss
 from core.networks.hyperldm import HyperLDM
+from eval.harness.plain_loop import plain_adapt, plain_loss, ragged_tasks
+from train.pipeline.environment import commit, default_device, usable_device
 from train.pipeline.optim import adam
 from train.pipeline.plan import COSTS
-from train.pipeline.run import commit, usable_device
-from train.presets import Preset, get_preset
+from train.pipeline.settings import Preset
+from train.presets import get_preset
 
-SIZES = {"paper": "metavqa_sim", "emoji": "emoji"}
+SIZES = {"paper": ("metavqa_sim", 768), "emoji": ("emoji", 256)}  # preset, D
 WORKLOADS = ("adapt", "maml", "hvae", "hyperclip", "hyperldm")
 
 
@@ -56,6 +58,10 @@ class Bench:
     tasks: TaskTable
     device: torch.device
     repeats: int
+
+    @property
+    def network(self) -> CLIPAdapter:
+        return self.preset.base_network(self.tasks.image_features.shape[1])
 
     def time(self, function: Callable[[], object], count: int) -> float:
         """Seconds per task of a call that handles `count` of them."""
@@ -71,12 +77,12 @@ class Bench:
         return best / count
 
 
-def some_tasks(preset: Preset, count: int, device: torch.device) -> TaskTable:
+def some_tasks(preset: Preset, D: int, count: int, device: torch.device) -> TaskTable:
     """Training tasks of the preset's dataset, evenly over all of them by size, with random features."""
-    tasks = [task for task in open_dataset(preset.dataset).tasks if task.split == "train"]
+    tasks = [task for task in preset.dataset.open().tasks if task.split == "train"]
     tasks = sorted(tasks, key=lambda task: len(task.examples("all")[0]))
     tasks = [tasks[(2 * i + 1) * len(tasks) // (2 * count)] for i in range(count)]
-    rng, D = torch.Generator().manual_seed(0), preset.adapter.dim
+    rng = torch.Generator().manual_seed(0)
     unit = lambda rows: F.normalize(torch.randn(rows, D, generator=rng), dim=-1)
     images = 1 + max(image for task in tasks for image in task.examples("all")[0])
     first = [0, *itertools.accumulate(len(task.answers) for task in tasks)]
@@ -86,58 +92,30 @@ def some_tasks(preset: Preset, count: int, device: torch.device) -> TaskTable:
     return data.table(order).to(device)
 
 
-def _ragged(batch: TaskBatch) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Each task's own images (N, D) at unit RMS, labels (N,) and answers (C, D), without padding."""
-    result = []
-    for i in range(len(batch)):
-        mask = batch.example_mask[i]
-        images = batch.images[i][mask] * math.sqrt(batch.images.shape[-1])
-        result.append((images, batch.labels[i][mask], batch.answers[i][batch.answer_mask[i]]))
-    return result
-
-
-def _plain_loss(w: list[Tensor], images: Tensor, labels: Tensor, answers: Tensor) -> Tensor:
-    """The adapter's loss on one task as one would write it for one task; `w` is W1, b1, W2, b2."""
-    W1, b1, W2, b2 = w
-    hidden = torch.relu(F.linear(images, W1 / math.sqrt(images.shape[1]), b1))
-    out = F.normalize(images + F.linear(hidden, W2 / math.sqrt(len(b1)), b2), dim=-1)
-    return F.cross_entropy(LOGIT_SCALE * out @ answers.T, labels)
-
-
-def _plain_adapt(w: list[Tensor], task: tuple[Tensor, ...], steps: int, lr: float, graph: bool = False) -> list[Tensor]:
-    """Gradient descent on one task."""
-    for _ in range(steps):
-        if not graph:
-            w = [part.detach().requires_grad_() for part in w]
-        gradients = torch.autograd.grad(_plain_loss(w, *task), w, create_graph=graph)
-        w = [part - lr * gradient for part, gradient in zip(w, gradients, strict=True)]
-    return w
-
-
 def bench_adapt(bench: Bench) -> tuple[float, float]:
     """50 steps of adaptation: seconds per task in batches, and in a plain loop."""
-    config, adapter = bench.preset.adaptations["hvae"], bench.preset.adapter
+    config, network = bench.preset.adaptations["hvae"], bench.network
     rng = torch.Generator().manual_seed(0)
     support, _ = split_support_query(bench.tasks, support_fraction=config.support_fraction, generator=rng)
-    start = init_adapter(adapter, rng).to(bench.device)
+    start = network.init(rng).to(bench.device)
     order = support.example_mask.sum(1).argsort()
     groups = [support[rows].trimmed() for rows in order.split(config.tasks)]  # as train/adaptations.py does
 
     def batched():
-        return [adapt_adapters(start, group, adapter, steps=config.steps, lr=config.lr) for group in groups]
+        return [adapt_adapters(network, start, group, steps=config.steps, lr=config.lr) for group in groups]
 
     def plain():
-        parts = list(unpack(start, adapter).values())
-        return [_plain_adapt(parts, task, config.steps, config.lr) for task in ragged]
+        parts = list(network.unpack(start).values())
+        return [plain_adapt(parts, task, config.steps, config.lr) for task in ragged]
 
-    ragged = _ragged(support)
+    ragged = ragged_tasks(support)
     return bench.time(batched, len(support)), bench.time(plain, len(support))
 
 
 def bench_maml(bench: Bench) -> tuple[float, float]:
     """Second-order MNet-MAML over all tasks once, drawing and optimizer included."""
-    config, adapter = bench.preset.maml["mnet_maml"], bench.preset.adapter
-    start = init_adapter(adapter, torch.Generator().manual_seed(0)).to(bench.device)
+    config, network = bench.preset.maml["mnet_maml"], bench.network
+    start = network.init(torch.Generator().manual_seed(0)).to(bench.device)
     batches = torch.arange(len(bench.tasks)).split(config.tasks)
 
     def batched():
@@ -147,16 +125,16 @@ def bench_maml(bench: Bench) -> tuple[float, float]:
             tasks = subsample(bench.tasks[rows], config.examples, rng)
             support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
             steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=rng).to(bench.device)
-            loss = maml_adapter_loss(model["w"], support, query, adapter, steps=steps, lr=config.inner_lr).mean()
+            loss = maml_adapter_loss(network, model["w"], support, query, steps=steps, lr=config.inner_lr).mean()
             optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
             optimizer.step()
 
-    ragged = _ragged(subsample(bench.tasks, config.examples, torch.Generator().manual_seed(0)))
+    ragged = ragged_tasks(subsample(bench.tasks, config.examples, torch.Generator().manual_seed(0)))
 
     def plain():
-        w = [part.clone().requires_grad_() for part in unpack(start, adapter).values()]
+        w = [part.clone().requires_grad_() for part in network.unpack(start).values()]
         optimizer, rng = adam(w, config.lr), torch.Generator().manual_seed(0)
         for rows in batches:
             optimizer.zero_grad()
@@ -165,8 +143,8 @@ def bench_maml(bench: Bench) -> tuple[float, float]:
                 images, labels, answers = ragged[i]
                 order = torch.randperm(len(labels), generator=rng).to(bench.device)
                 support, query = order.split([n := round(config.support_fraction * len(order)), len(order) - n])
-                adapted = _plain_adapt(w, (images[support], labels[support], answers), steps, config.inner_lr, True)
-                (_plain_loss(adapted, images[query], labels[query], answers) / len(rows)).backward()
+                adapted = plain_adapt(w, (images[support], labels[support], answers), steps, config.inner_lr, True)
+                (plain_loss(adapted, images[query], labels[query], answers) / len(rows)).backward()
             torch.nn.utils.clip_grad_norm_(w, config.clip)
             optimizer.step()
 
@@ -191,8 +169,8 @@ def _bench_step(bench: Bench, model: torch.nn.Module, loss: Callable[[slice], Te
 
 def bench_hvae(bench: Bench) -> tuple[float, float]:
     """A step of the HVAE, its behaviour term left out."""
-    batch, P = bench.preset.hvae_training.batch, bench.preset.adapter.num_params
-    model = HVAE(bench.preset.hvae, P).to(bench.device)
+    batch, P = bench.preset.hvae_training.batch, bench.network.num_params
+    model = HVAE(bench.preset.hvae, num_params=P).to(bench.device)
     w, noise = torch.randn(batch, P, device=bench.device), torch.randn(batch, model.config.latent, device=bench.device)
     return _bench_step(
         bench, model, lambda some: sum(term.mean() for term in model.losses(w[some], noise[some])[0].values()), batch
@@ -201,10 +179,10 @@ def bench_hvae(bench: Bench) -> tuple[float, float]:
 
 def bench_hyperclip(bench: Bench) -> tuple[float, float]:
     """A step of HyperCLIP. The plain loop embeds weights one by one and contrasts each with all questions."""
-    batch, adapter = bench.preset.hyperclip_training["hvae"].batch, bench.preset.adapter
-    model = HyperCLIP(bench.preset.hyperclip["hvae"], adapter.num_params, adapter.dim).to(bench.device)
-    w = torch.randn(batch, adapter.num_params, device=bench.device)
-    e = F.normalize(torch.randn(batch, adapter.dim, device=bench.device), dim=-1)
+    batch, network = bench.preset.hyperclip_training["hvae"].batch, bench.network
+    model = HyperCLIP(bench.preset.hyperclip["hvae"], num_params=network.num_params, dim=network.dim).to(bench.device)
+    w = torch.randn(batch, network.num_params, device=bench.device)
+    e = F.normalize(torch.randn(batch, network.dim, device=bench.device), dim=-1)
 
     def loss(some: slice) -> Tensor:
         h = model(w[some])
@@ -219,14 +197,15 @@ def bench_hyperclip(bench: Bench) -> tuple[float, float]:
 def bench_hyperldm(bench: Bench) -> tuple[float, float]:
     """A training step of HyperLDM."""
     config, batch = bench.preset.hyperldm, bench.preset.diffusion.batch
-    model = HyperLDM(config).to(bench.device)
+    model = HyperLDM(config, latent=bench.preset.hvae.latent, dim=bench.network.dim).to(bench.device)
     draw = lambda *shape: torch.randn(*shape, device=bench.device)
-    z0, eps, e = draw(batch, config.latent), draw(batch, config.latent), draw(batch, config.cond_dim)
+    z0, eps, e = draw(batch, model.latent), draw(batch, model.latent), draw(batch, model.dim)
     t = torch.randint(config.num_timesteps, (batch,), device=bench.device)
 
     def loss(some: slice) -> Tensor:
-        out = model.predict(q_sample(z0[some], t[some], eps[some], model.schedule), t[some], e[some])
-        return (out - model.target(z0[some], t[some], eps[some])).square().mean()
+        predict = lambda z_t, t: model.predict(z_t, t, e[some])
+        target = model.target(z0[some], t[some], eps[some])
+        return diffusion_loss(predict, target, z0[some], t[some], eps[some], model.schedule)[0]
 
     return _bench_step(bench, model, loss, batch)
 
@@ -238,7 +217,7 @@ def costs(work: Path) -> dict[str, dict[str, dict[str, float]]]:
     """Costs by kind of device and key from the records in a work folder: every stage's latest."""
     table: dict[str, dict[str, dict[str, float]]] = {}
     for path in sorted(work.rglob("stages.json"), key=lambda path: path.stat().st_mtime):
-        for name, record in json.loads(path.read_text()).items():
+        for name, record in json.loads(path.read_text(encoding="utf-8")).items():
             if "cost" not in record or record["processes"] > 1:
                 continue  # of an older version, or shared
             loop = record.get("steps", 0) * record.get("step_seconds", 0.0)
@@ -259,7 +238,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--tasks", type=int, default=64, help="tasks to adapt on, up to 783 (default: 64)")
     arguments.add_argument("--repeats", type=int, default=2, help="the best of so many counts (default: 2)")
     arguments.add_argument("--costs", type=Path, metavar="WORK", help="take costs from the runs in this folder instead")
-    arguments.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="torch device")
+    arguments.add_argument("--device", default=default_device(), help="torch device")
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments.add_argument("--json", type=Path, default=COSTS, help="results (default: eval/results/bench.json)")
     arguments.add_argument("--app", action="store_true", help="the demo's load test instead, with its own flags")
@@ -277,7 +256,9 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"--repeats {args.repeats} and --threads {args.threads} must be positive")
     except ValueError as error:
         arguments.error(str(error))
-    document = json.loads(args.json.read_text()) if args.json.is_file() else {"results": [], "costs": {}}
+    document = (
+        json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else {"results": [], "costs": {}}
+    )
     if args.costs:
         for kind, entries in costs(args.costs).items():
             document["costs"].setdefault(kind, {}).update(entries)
@@ -287,8 +268,9 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     print(f"{'size':<7} {'workload':<10} {'batched':>12} {'plain loop':>12} {'ratio':>7}   (per task, {device})")
     for size in args.sizes:
-        sizes = get_preset(SIZES[size])
-        bench = Bench(sizes, some_tasks(sizes, args.tasks, device), device, args.repeats)
+        name, D = SIZES[size]
+        preset = get_preset(name)
+        bench = Bench(preset, some_tasks(preset, D, args.tasks, device), device, args.repeats)
         for name in args.only:
             torch.manual_seed(0)
             batched, plain = BENCHES[name](bench)

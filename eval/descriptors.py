@@ -1,11 +1,11 @@
 """How well descriptors are inferred for training tasks that have none, for 50% Q. and 10% Q.
 
-The inference is core/adaptation/descriptors.py.
+For every undescribed task, ranks all training questions by the cosine of their whitened embeddings with the one that
+core/adaptation/descriptors.py infers: the task's own should come first, or at least one of its family. R^2 is the share
+of the variance of whitened embeddings that is inferred.
 
-For every undescribed task, ranks all training questions by the cosine of their whitened embeddings with the inferred
-one: the task's own should come first, or at least one of its family. R^2 is the share of the variance of whitened
-embeddings that is inferred. Needs runs of train/run_all.py with --descriptors and their adaptations; with --json writes
-the results. Half a minute a run on one CPU core.
+Needs releases that were trained with --descriptors (default: those of the preset with 50% and 10%), and the adaptations
+in their work folder. Prints the table; writes the records with --json. Half a minute a release on one CPU core.
 """
 
 from __future__ import annotations
@@ -15,22 +15,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
-import argparse
-import shlex
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from core.networks.whitening import Whitening
-from eval.harness.common import write_results
-from eval.harness.figures import over_seeds, percent
+from eval.harness.releases import command_for, open_runs, parser
+from eval.harness.results import write_results
+from eval.harness.tables import grid, over_seeds, percent
 from eval.task_inference import METRICS, chance, judge
 from train.hyperldm import questions
-from train.latents import training_latents
-from train.pipeline.run import Run, open_run, parser
+from train.pipeline.adapted import draw_path, training_latents
+from train.pipeline.run import Run
 
 
 def evaluate(run: Run) -> dict[str, dict[str, Tensor]]:
@@ -62,33 +60,31 @@ def records(found: list[dict[str, dict[str, Tensor]]], share: float, seeds: list
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = parser(__doc__)
-    arguments.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="several (default: --seed)")
-    arguments.add_argument("--shares", nargs="+", type=float, default=[0.5, 0.1], help="instead of --descriptors")
-    arguments.add_argument("--json", type=Path, help="write the results here")
+    arguments = parser(__doc__, shares=(0.5, 0.1), limit=False)
     args = arguments.parse_args(argv)
-    if args.descriptors != 1.0 or args.output:
-        arguments.error("--shares instead of --descriptors; --output is not needed")
-    if wrong := [share for share in args.shares if not 0 < share < 1]:
-        arguments.error(f"--shares {wrong[0]:g}; allowed: more than 0, less than 1")
-    seeds, found = args.seeds or [args.seed], []
-    for share in args.shares:
-        runs = [open_run(argparse.Namespace(**vars(args) | {"seed": seed, "descriptors": share})) for seed in seeds]
-        for run in runs:
-            if not run.preset.diffusion.infer_descriptors:
-                arguments.error("these settings infer none; --set diffusion.infer_descriptors=true does")
-            if not (run.output / "latents_hvae.safetensors").is_file():
-                flags = shlex.join([*run.flags, "--seed", str(run.seed), "--descriptors", f"{share:g}"])
-                arguments.error(f"no latents in {run.output}; python train/run_all.py {flags} makes them")
-        found += records([evaluate(run) for run in runs], share, seeds)
-    table: dict[str, dict[str, str]] = {}
-    for r in found:
-        cell = f"{r['mean']:.3f}" if r["metric"] == "R^2" else percent(r)
-        table.setdefault(f"{100 * r['descriptors']:g}% Q., {r['row']} ({r['n_tasks']})", {})[r["metric"]] = cell
-    print(pd.DataFrame.from_dict(table, orient="index").fillna("").to_string())
+    runs, generators = open_runs(arguments, args)
+    if told_all := [run for run in runs if run.preset.descriptors == 1.0]:
+        arguments.error(f"{told_all[0].output} was told all questions; allowed: releases with --descriptors below 1")
+    if not runs[0].preset.diffusion.infer_descriptors:
+        arguments.error(f"{runs[0].output}: its settings infer none; --set diffusion.infer_descriptors=true does")
+    for run, generator in zip(runs, generators, strict=True):
+        for needed in (run.output / "latents_hvae.safetensors", draw_path(run, "hvae", 0)):
+            if not needed.is_file():
+                arguments.error(f"{needed} is missing; {command_for(run, generator)} makes it")
+    found = []
+    for share in dict.fromkeys(run.preset.descriptors for run in runs):
+        own = [run for run in runs if run.preset.descriptors == share]
+        found += records([evaluate(run) for run in own], share, [run.seed for run in own])
+    table = grid(
+        found,
+        lambda r: f"{100 * r['descriptors']:g}% Q., {r['row']} ({r['n_tasks']})",
+        lambda r: r["metric"],
+        lambda r: f"{r['mean']:.3f}" if r["metric"] == "R^2" else percent(r),
+    )
+    print(table.to_string())
     print("\nIn % of the undescribed training tasks, among all training questions; R^2 as a share of 1.")
     if args.json:
-        write_results(args.json, args.preset, found, "eval/descriptors.py")
+        write_results(args.json, runs[0].preset.name, found, "eval/descriptors.py")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Figure 5: HyperLDM's accuracy over the strength of guidance, and over the share of tasks whose question is known.
 
-Part A sweeps gamma from 0 to 3 on the test tasks, for both generators, each averaging as many samples as validation
-tasks chose, beside plain CLIP and Cond. Multitask. Part B compares releases trained with 10, 50 and 100% of the
-questions (`train/run_all.py --descriptors`); it evaluates the shares found among --weights and names the others.
-Needs a release directory; encodes test images on the first use, then caches them. With --json and --plot writes the
-results and the picture. About four minutes a release on one CPU core.
+Part A sweeps gamma from 0 to 3 on the test tasks, for both generators, beside plain CLIP and Cond. Multitask. HyperLDM
+averages as many samples as validation tasks chose. Part B compares releases that were trained with 10, 50 and 100% of
+the questions (`train/run_all.py --descriptors`), as many as there are, and names the others.
+
+Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
+Prints the tables; writes the records with --json, the picture with --plot. About four minutes a release on one CPU
+core.
 """
 
 from __future__ import annotations
@@ -21,14 +23,15 @@ import pandas as pd
 from tqdm import tqdm
 
 from core.generator import AdapterGenerator
-from eval.harness import figures
-from eval.harness.common import open_release, write_results
-from eval.harness.rows import ROWS, Row
+from eval.harness import figures, tables
+from eval.harness.origins import descriptors
+from eval.harness.releases import command_for, open_release, print_missing
+from eval.harness.results import write_results
+from eval.harness.rows import GENERATORS, ROWS, Row, hyperldm_row
 from eval.table1 import evaluate
 
 GAMMAS = tuple(step / 4 for step in range(13))
 SHARES = (0.1, 0.5, 1.0)
-GENERATORS = {"hvae": "HVAE", "hnet": "HNet"}
 COLOURS = {"hvae_hyperldm": "#4f46e5", "hnet_hyperldm": "#0d9488", "cond_multitask": "#f0a35e"}
 
 
@@ -36,20 +39,16 @@ def _baseline(name: str) -> Row:
     return next(row for row in ROWS if row.id == name)
 
 
-def _hyperldm(name: str, gamma: float) -> Row:
-    return Row(f"{name}_hyperldm", f"{GENERATORS[name]} + HyperLDM, gamma {gamma:g}", "hyperldm", name, gamma)
-
-
 PARTS: dict[str, tuple[Row, ...]] = {
     "A": (
         _baseline("clip"),
         _baseline("cond_multitask"),
-        *(_hyperldm(name, gamma) for name in GENERATORS for gamma in GAMMAS),
+        *(hyperldm_row(generator=name, gamma=gamma) for name in GENERATORS for gamma in GAMMAS),
     ),
     "B": (
         _baseline("uncond_multitask"),
         _baseline("cond_multitask"),
-        *(_hyperldm(name, gamma) for name in GENERATORS for gamma in (1.0, 1.5)),
+        *(hyperldm_row(generator=name, gamma=gamma) for name in GENERATORS for gamma in (1.0, 1.5)),
     ),
 }
 
@@ -71,11 +70,8 @@ def part_of(records: list[dict[str, Any]], part: str) -> list[dict[str, Any]]:
 
 def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
     """Rows by label, a column for every set of tasks and share of questions; accuracies in percent."""
-    table: dict[str, dict[str, str]] = {}
-    for r in records:
-        share = "" if r["descriptors"] == 1.0 else f", {100 * r['descriptors']:g}% Q."
-        table.setdefault(r["label"], {})[f"{r['tasks']} ({r['n_tasks']}){share}"] = figures.percent(r)
-    return pd.DataFrame.from_dict(table, orient="index").fillna("")
+    share = lambda r: "" if r["descriptors"] == 1.0 else f", {100 * r['descriptors']:g}% Q."
+    return tables.grid(records, lambda r: r["label"], lambda r: tables.tasks_column(r) + share(r))
 
 
 def plot(records: list[dict[str, Any]], parts: Sequence[str], path: Path) -> None:
@@ -126,8 +122,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: A B")
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
-    found = [(generator.config["seed"], figures.descriptors(generator)) for generator in generators]
-    full = [generator for generator in generators if figures.descriptors(generator) == 1.0]
+    found = [(generator.config["seed"], descriptors(generator)) for generator in generators]
+    full = [generator for generator in generators if descriptors(generator) == 1.0]
     if "A" in args.parts and not full:
         shares = ", ".join(f"{share:g}" for _, share in found)
         arguments.error(f"--weights with descriptors {shares}; allowed for part A: 1 (--parts B takes any)")
@@ -138,23 +134,20 @@ def main(argv: list[str] | None = None) -> None:
     for part in args.parts:
         print(f"Part {part}\n{as_table(part_of(records, part)).to_string()}\n")
     print(
-        f"Accuracy in %, query sets of {args.preset}'s test tasks, mean (s.d. over training seeds where there are "
+        f"Accuracy in %, query sets of {run.preset.name}'s test tasks, mean (s.d. over training seeds where there are "
         "several).\nKnown: families with training questions; new: families that training never saw; Q.: share of the "
         "training tasks\nwhose question is known, all unless it says otherwise."
     )
-    for row in rows:
-        if row.label not in {record["label"] for record in records}:
-            print(f"missing: {row.label}; python train/run_all.py --preset {args.preset} makes it")
+    labels = {record["label"] for record in records}
+    print_missing(run, [row.label for row in rows if row.label not in labels])
     if "B" in args.parts:
         for seed in sorted({seed for seed, _ in found}):
             for share in SHARES:
                 if (seed, share) not in found:
-                    print(
-                        f"missing: {100 * share:g}% of the questions, seed {seed}; python train/run_all.py "
-                        f"--preset {args.preset} --seed {seed} --descriptors {share:g} makes it"
-                    )
+                    command = f"{command_for(run)} --seed {seed} --descriptors {share:g}"
+                    print(f"missing: {100 * share:g}% of the questions, seed {seed}; {command} makes it")
     if args.json:
-        write_results(args.json, args.preset, records, "eval/figure5.py")
+        write_results(args.json, run.preset.name, records, "eval/figure5.py")
     if args.plot and records:
         plot(records, args.parts, args.plot)
 

@@ -1,10 +1,12 @@
 """Figure 6: a map of the question embeddings, training questions as dots, test questions as crosses.
 
 Projects the embeddings to two dimensions, by UMAP where umap-learn is installed (it is no requirement), else by PCA,
-and colours them by family. Then counts how many test questions have a training question of their own family for their
-nearest (cosine of centred embeddings). Needs a release directory, of which no weights but the backbone matter; encodes
-images on the first use, then caches them. Writes the picture to --plot, with --json the results. Seconds; with UMAP
-half a minute.
+and colours them by family. Counts how many test questions have a training question of their own family for their
+nearest (cosine of centred embeddings).
+
+Needs a release directory (default: the shipped weights), of which it reads the backbone alone; encodes images on the
+first use, then caches them. Prints the counts; writes the picture to --plot, counts and points with --json. Seconds;
+with UMAP half a minute.
 """
 
 from __future__ import annotations
@@ -16,13 +18,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import Tensor
 
 from core.data.tasks import TaskSet
-from eval.harness import figures
-from eval.harness.common import open_release, write_results
+from eval.harness import figures, tables
+from eval.harness.releases import open_release
+from eval.harness.results import write_results
 
 
 def project(e: Tensor) -> tuple[str, Tensor]:
@@ -57,7 +59,7 @@ def neighbours(train: TaskSet, test: TaskSet) -> list[dict[str, Any]]:
     return [
         {"row": row, "gamma": None, "descriptors": 1.0, **summary}
         for row, scores in rows.items()
-        for summary in figures.summaries(scores, test, [])
+        for summary in tables.summaries(scores, test, [])
     ]
 
 
@@ -101,17 +103,14 @@ def main(argv: list[str] | None = None) -> None:
     test = run.task_set("test")
     test = test.select(range(args.limit_tasks or len(test)))
     records = neighbours(run.train, test)
-    table: dict[str, dict[str, str]] = {}
-    for r in records:
-        table.setdefault(r["row"], {})[f"{r['tasks']} ({r['n_tasks']})"] = figures.percent(r)
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+    print(tables.grid(records, lambda r: r["row"]).to_string())
     print(
-        f"\nShare in % of {args.preset}'s test questions of whose family is their nearest training question, or one "
-        "drawn at random.\nNew: families without training questions, never by definition."
+        f"\nShare in % of {run.preset.name}'s test questions of whose family is their nearest training question, or "
+        "one drawn at random.\nNew: families without training questions, never by definition."
     )
     found = question_map(run.train, test)
     if args.json:
-        write_results(args.json, args.preset, records, "eval/figure6.py", map=found)
+        write_results(args.json, run.preset.name, records, "eval/figure6.py", map=found)
     plot(found, args.plot)
 
 

@@ -1,8 +1,12 @@
 """Link by link: where accuracy is lost between a few-shot adapter and one generated from a question.
 
-Follows HVAE + HyperLDM from weights adapted on support examples, through the HVAE (the same weights
-encoded and decoded), to weights generated from the question, on training, validation and test tasks; always as
-accuracy on query examples. A large drop from one line to the next names the link to mend. About two minutes.
+Follows HVAE + HyperLDM from weights adapted on support examples, through the HVAE (the same weights encoded and
+decoded), to weights generated from the question, on training, validation and test tasks; always as accuracy on query
+examples. A large drop from one line to the next names the link to mend.
+
+Needs release directories with HVAE + HyperLDM, MNet-MAML and the few-shot choices (default: the shipped weights);
+encodes images on the first use, then caches them. Prints the table; writes the records with --json. About two minutes
+a release on two CPU cores.
 """
 
 from __future__ import annotations
@@ -12,15 +16,15 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
-import pandas as pd
 import torch
 
 from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
-from core.networks.adapter import adapter_logits, task_accuracy
-from eval.harness import figures
-from eval.harness.common import open_release, parser, write_results
-from eval.harness.rows import adapted_weights, chosen_few_shot
+from core.networks.base import task_accuracy
+from eval.harness import tables
+from eval.harness.releases import open_release, parser, require
+from eval.harness.results import write_results
+from eval.harness.rows import adapted_weights, can_adapt, can_few_shot, chosen_few_shot
 
 CHUNK = 128
 # Name, splits, and whether of new families (None: either).
@@ -30,6 +34,16 @@ SETS = (
     ("test, known", ("test",), False),
     ("test, new", ("test",), True),
 )
+
+
+def lacks(generator: AdapterGenerator) -> list[str]:
+    """What a release lacks of the chain's links, in words."""
+    there = {
+        "MNet-MAML, or how it was adapted for the HVAE": can_adapt(generator, "hvae"),
+        "HVAE + HyperLDM": generator.has("hyperldm", "hvae"),
+        "the choice of a few-shot ceiling": can_few_shot(generator),
+    }
+    return [name for name, is_there in there.items() if not is_there]
 
 
 def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> dict[str, float]:
@@ -52,7 +66,7 @@ def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> 
                 "... without the question (gamma 0)": generator.weights(q.question, "hyperldm", gamma=0.0),
             }
             for name, w in weights.items():
-                accuracy = task_accuracy(adapter_logits(w, q, generator.adapter), q)
+                accuracy = task_accuracy(generator.network.logits(w, q), q)
                 totals[name] = totals.get(name, 0.0) + float(accuracy.sum()) / len(query)
     return totals
 
@@ -60,8 +74,8 @@ def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> 
 def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
     run, generators = open_release(arguments, args)
+    require(arguments, run, generators, lacks)
     seeds = [generator.config["seed"] for generator in generators]
-    table: dict[str, dict[str, str]] = {}
     records = []
     for name, splits, new_family in SETS:
         tasks = run.task_set(*splits)
@@ -73,17 +87,15 @@ def main(argv: list[str] | None = None) -> None:
         support, query = tasks.batch(part="support").to(run.device), tasks.batch(part="query").to(run.device)
         found = [links(generator, support, query) for generator in generators]
         for link in found[0]:
-            reached = figures.over_seeds([values[link] for values in found], seeds)
-            record = {"row": link, "tasks": name, **reached, "n_tasks": len(tasks)}
-            records.append(record)
-            table.setdefault(link, {})[f"{name} ({len(tasks)})"] = figures.percent(record)
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+            reached = tables.over_seeds([values[link] for values in found], seeds)
+            records.append({"row": link, "tasks": name, **reached, "n_tasks": len(tasks)})
+    print(tables.grid(records, lambda r: r["row"]).to_string())
     print(
         "\nAccuracy in % on query examples. Training tasks were seen by every model, with these examples;\n"
         "read their column as memory."
     )
     if args.json:
-        write_results(args.json, args.preset, records, "eval/links.py")
+        write_results(args.json, run.preset.name, records, "eval/links.py")
 
 
 if __name__ == "__main__":

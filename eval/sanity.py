@@ -1,11 +1,14 @@
 """Rows that most papers leave out: would something much simpler do, does the text matter, are weights copied?
 
-Needs a release directory with its table of training latents; encodes test images on the first use, then caches them.
-Prints, on the test tasks: chance; the commonest answers of the nearest training questions; the mean training adapter;
-the adapter of the nearest training question; the mean of the nearest few, weighted by similarity; ridge regression
-from questions to latents; HyperLDM, also in one step and with one sample; HyperLDM told the question in other words
-(of Emoji-VQA), another task's question, and random words. Then how far generated latents lie from the training ones.
-What a row has to choose is chosen on validation tasks. About a minute.
+Judges on the test tasks: chance; the commonest answers of the nearest training questions; the mean training adapter;
+the adapter of the nearest training question; the mean of the nearest few, weighted by similarity; ridge regression from
+questions to latents; HyperLDM, also in one step and with one sample; HyperLDM told the question in other words (of
+Emoji-VQA), another task's question, and random words. What a row has to choose is chosen on validation tasks. Then
+measures how far generated weights lie from the training ones.
+
+Needs release directories with HyperLDM and its table of training latents (default: the shipped weights); encodes images
+on the first use, then caches them. Prints the table and the distances; writes both with --json. About a minute a
+release on two CPU cores.
 """
 
 from __future__ import annotations
@@ -20,7 +23,6 @@ import random
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 
-import pandas as pd
 import torch
 from torch import Tensor
 
@@ -28,12 +30,13 @@ from core.data.emoji.dataset import EmojiVQA
 from core.data.emoji.questions import phrasings
 from core.data.tasks import Task, TaskBatch, TaskSet
 from core.generator import AdapterGenerator
-from core.networks.adapter import adapter_logits, task_accuracy
+from core.networks.base import accuracies
 from core.release.checkpoint import load_model
-from eval.harness import figures
-from eval.harness.common import open_release, parser, write_results
+from eval.harness import tables
+from eval.harness.releases import open_release, parser, require
+from eval.harness.results import write_results
+from eval.harness.rows import GENERATORS
 
-CHUNK = 128
 LABELS = {
     "chance": "chance",
     "nearest_answer_prior": "answer prior of the nearest training questions",
@@ -88,7 +91,8 @@ class Neighbours:
             return (-torch.cdist(a, b).square() / (2 * width**2 * a.shape[1])).exp()
 
         mean = self.z.mean(0)
-        dual = torch.linalg.solve(kernel(self.e, self.e) + ridge * torch.eye(len(self.e)), self.z - mean)
+        penalty = ridge * torch.eye(len(self.e), device=self.e.device)
+        dual = torch.linalg.solve(kernel(self.e, self.e) + penalty, self.z - mean)
         return lambda e: mean + kernel(self._scaled(e), self.e) @ dual
 
     def answer_prior(self, e: Tensor, tasks: Sequence[Task], k: int) -> Tensor:
@@ -119,18 +123,25 @@ def rephrased(questions: Sequence[str], training: Collection[str], rng: random.R
     return result
 
 
+def lacks(generator: AdapterGenerator, name: str) -> list[str]:
+    """What a release lacks of HyperLDM and the training latents of "hvae" or "hnet", in words."""
+    label = GENERATORS[name]
+    there = {
+        f"{label} + HyperLDM": generator.has("hyperldm", name),
+        f"the table of the {label}'s training latents": (generator.directory / f"latents_{name}.safetensors").is_file(),
+    }
+    return [what for what, is_there in there.items() if not is_there]
+
+
 def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, Tensor]:
     """Accuracy (T,) of every row on the test tasks."""
-    decode = generator.decoder(name)
+    decode = generator.weight_generator(name).decode
     _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
-    near = Neighbours(run.train, run.train_batch.question, tensors["z"])
-    query, val = test.batch(part="query"), run.val_query
+    near = Neighbours(run.train, run.train_batch.question, tensors["z"].to(run.device))
+    query, val = test.batch(part="query").to(run.device), run.val_query
 
     def accuracy(w: Tensor, batch: TaskBatch = query) -> Tensor:
-        with torch.no_grad():
-            parts = [slice(first, first + CHUNK) for first in range(0, len(batch), CHUNK)]
-            scores = [task_accuracy(adapter_logits(w[i], batch[i], generator.adapter), batch[i]) for i in parts]
-        return torch.cat(scores)
+        return accuracies(generator.network, w, batch)
 
     def best(options: Sequence, latents: Callable[..., Tensor]):
         """The option whose latents do best on validation tasks."""
@@ -172,10 +183,10 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
 def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, float]:
     """Median distances between standardised weights: of generated ones to the nearest training task's, and between
     each training task's and its own nearest neighbour. A generator that copies has a ratio near zero."""
-    decode = generator.decoder(name)
+    decode = generator.weight_generator(name).decode
     _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
     with torch.no_grad():
-        train = decode(tensors["z"])
+        train = decode(tensors["z"].to(run.device))
         made = generator.weights(test.batch(part="query").question, "hyperldm", generator=name, seed=seed)
         mean, std = train.mean(0), train.std(0).clamp(min=1e-8)
         train, made = (train - mean) / std, (made - mean) / std
@@ -191,9 +202,10 @@ def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: in
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--generator", choices=("hvae", "hnet"), default="hvae", help="whose latents")
+    arguments.add_argument("--generator", choices=tuple(GENERATORS), default="hvae", help="whose latents")
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
+    require(arguments, run, generators, lambda generator: lacks(generator, args.generator))
     test = run.task_set("test")
     if args.limit_tasks is not None:
         test = test.select(range(min(args.limit_tasks, len(test))))
@@ -209,19 +221,16 @@ def main(argv: list[str] | None = None) -> None:
     records = [
         {"row": row, "label": LABELS[row], **common, **summary}
         for row, values in scores.items()
-        for summary in figures.summaries(torch.stack(values), test, seeds)
+        for summary in tables.summaries(torch.stack(values), test, seeds)
     ]
-    table: dict[str, dict[str, str]] = {}
-    for record in records:
-        table.setdefault(record["label"], {})[f"{record['tasks']} ({record['n_tasks']})"] = figures.percent(record)
-    print(pd.DataFrame.from_dict(table, orient="index").to_string())
+    print(tables.grid(records, lambda r: r["label"]).to_string())
     print("\nAccuracy in % on query sets of test tasks. Distances between standardised weights (medians):")
     for row, values in distances.items():
-        record = {"row": row, "label": LABELS[row], **common, "tasks": "distance", **figures.over_seeds(values, seeds)}
+        record = {"row": row, "label": LABELS[row], **common, "tasks": "distance", **tables.over_seeds(values, seeds)}
         records.append(record)
         print(f"  {LABELS[row]:<50} {record['mean']:.2f}")
     if args.json:
-        write_results(args.json, args.preset, records, "eval/sanity.py")
+        write_results(args.json, run.preset.name, records, "eval/sanity.py")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,10 @@
-"""Table 4: few-shot accuracy on the test tasks, 50 steps of gradient descent on each support set.
+"""Table 4: few-shot accuracy on the test tasks, after 50 steps of gradient descent on each support set.
 
-Every row adapts what it is made of: weights, a latent, or the question's embedding; its rate is chosen on validation
-tasks. Only the row through the HVAE takes steps and rate of the weights that the HVAE learned from. Needs a release
-directory; encodes test images on the first use, then caches them. About two minutes on two CPU cores.
+Every row adapts what it is made of: weights, a latent, or the question's embedding. Validation tasks chose its rate.
+The row through the HVAE alone takes the steps and rate of the weights that the HVAE learned from.
+
+Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
+Prints the table; writes it with --csv, the records with --json. About two minutes a release on two CPU cores.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
-from eval.harness.common import open_release, parser, write_results
+from eval.harness.releases import open_release, parser, print_missing
+from eval.harness.results import write_results
 from eval.harness.rows import FEW_SHOT
-from eval.table1 import as_table, evaluate
+from eval.harness.tables import accuracy_table
+from eval.table1 import evaluate
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -26,17 +30,16 @@ def main(argv: list[str] | None = None) -> None:
     for record in records:
         record.pop("per_task")
     # Columns of Table 1 alone, which are there where a release knows all questions.
-    table = as_table(records).drop(columns=["closed", "vs Cond. Multitask [95%]"], errors="ignore")
+    table = accuracy_table(records).drop(columns=["closed", "vs Cond. Multitask [95%]"], errors="ignore")
     print(table.to_string())
     print(
         "\nAccuracy in % on query sets after 50 steps on support sets (through the HVAE: as many as its training data "
         "had),\nmean (s.d. over training seeds where there are several). The paper's column: Meta-VQA, another dataset."
     )
-    for row in FEW_SHOT:
-        if row.id not in {record["row"] for record in records}:
-            print(f"missing: {row.id}; python train/run_all.py --preset {args.preset} makes it")
+    found = {record["row"] for record in records}
+    print_missing(run, [row.id for row in FEW_SHOT if row.id not in found])
     if args.json:
-        write_results(args.json, args.preset, records, "eval/table4.py")
+        write_results(args.json, run.preset.name, records, "eval/table4.py")
     if args.csv:
         table.to_csv(args.csv)
 

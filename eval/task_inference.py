@@ -2,9 +2,11 @@
 
 Fine-tunes weights on the support set of every test task, as those were that HyperCLIP saw in training: from the
 MNet-MAML initialisation for its encoder beside the HVAE, the latent of HNet-MAML for that beside the HNet. Beside
-these, weights that HyperLDM generates from the task's question, as in the demo. Then ranks the test questions, and
-those of training, validation and test together. Needs a release directory; encodes images on the first use, then caches
-them. With --json and --plot writes the results and the picture. Under a minute a release on one CPU core.
+these, takes weights that HyperLDM generates from the task's question, as in the demo. Ranks the test questions, and
+those of training, validation and test together.
+
+Needs release directories (default: the shipped weights); encodes images on the first use, then caches them. Prints the
+table; writes the records with --json, the picture with --plot. Under a minute a release on one CPU core.
 """
 
 from __future__ import annotations
@@ -14,7 +16,6 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -24,53 +25,43 @@ from tqdm import tqdm
 
 from core.data.tasks import TaskBatch, TaskSet
 from core.generator import AdapterGenerator
-from eval.harness import figures
-from eval.harness.common import open_release, write_results
+from eval.harness import figures, tables
 from eval.harness.metrics import ranks
-from eval.harness.rows import adapted_weights, can_adapt
+from eval.harness.origins import descriptors
+from eval.harness.releases import open_release, print_missing
+from eval.harness.results import write_results
+from eval.harness.rows import INFERENCE_LABELS, INFERENCE_ROWS, InferenceRow, adapted_weights, can_adapt
 
 CHUNK = 128
 METRICS = ("top-1", "top-5", "reciprocal rank", "family of top-1")
 
 
-@dataclass(frozen=True)
-class Line:
-    """HyperCLIP of a generator, and the weights that it is given: fine-tuned on support sets, or those of HyperLDM."""
-
-    row: str
-    label: str
-    generator: str
-    fine_tuned: bool
-    colour: str
+COLOURS = {
+    "hvae_hyperclip": "#4f46e5",
+    "hvae_hyperclip_generated": "#a5a0f3",
+    "hnet_hyperclip": "#0d9488",
+    "hnet_hyperclip_generated": "#86cbc4",
+    "chance": "#9aa5b1",
+}
 
 
-LINES = (
-    Line("hyperclip_hvae", "HVAE, fine-tuned weights", "hvae", True, "#4f46e5"),
-    Line("hyperclip_hvae_generated", "HVAE, generated weights", "hvae", False, "#a5a0f3"),
-    Line("hyperclip_hnet", "HNet, fine-tuned weights", "hnet", True, "#0d9488"),
-    Line("hyperclip_hnet_generated", "HNet, generated weights", "hnet", False, "#86cbc4"),
-)
-LABELS = {line.row: line.label for line in LINES} | {"chance": "chance"}
-COLOURS = {line.row: line.colour for line in LINES} | {"chance": "#9aa5b1"}
-
-
-def available(generator: AdapterGenerator, line: Line) -> bool:
+def available(generator: AdapterGenerator, row: InferenceRow) -> bool:
     """Whether a release holds an encoder, and what makes weights for it."""
-    if not generator.has("hyperclip", line.generator):
+    if not generator.has("hyperclip", row.generator):
         return False
-    return can_adapt(generator, line.generator) if line.fine_tuned else generator.has("hyperldm", line.generator)
+    return can_adapt(generator, row.generator) if row.fine_tuned else generator.has("hyperldm", row.generator)
 
 
-def probabilities(generator: AdapterGenerator, line: Line, support: TaskBatch, questions: Tensor) -> Tensor:
+def probabilities(generator: AdapterGenerator, row: InferenceRow, support: TaskBatch, questions: Tensor) -> Tensor:
     """Probability (T, Q) of every question e (Q, D) for weights fine-tuned on support sets, or generated."""
     result = []
-    for first in tqdm(range(0, len(support), CHUNK), desc=line.label, leave=False):
+    for first in tqdm(range(0, len(support), CHUNK), desc=row.label, leave=False):
         tasks = support[first : first + CHUNK]
-        if line.fine_tuned:
-            w = adapted_weights(generator, tasks, line.generator)
+        if row.fine_tuned:
+            w = adapted_weights(generator, tasks, row.generator)
         else:
-            w = generator.weights(tasks.question, "hyperldm", generator=line.generator)
-        result.append(generator.task_probabilities(w, questions, line.generator))
+            w = generator.weights(tasks.question, "hyperldm", generator=row.generator)
+        result.append(generator.task_probabilities(w, questions, row.generator))
     return torch.cat(result).cpu()
 
 
@@ -101,16 +92,16 @@ def evaluate(run, generators: list[AdapterGenerator], limit: int | None) -> list
     test = test.select(range(limit or len(test)))
     support = test.batch(part="support").to(run.device)
     records = []
-    shares = sorted({figures.descriptors(g) for g in generators}, reverse=True)
-    for line, share in ((line, share) for line in LINES for share in shares):
-        owners = [g for g in generators if available(g, line) and figures.descriptors(g) == share]
+    shares = sorted({descriptors(g) for g in generators}, reverse=True)
+    for row, share in ((row, share) for row in INFERENCE_ROWS for share in shares):
+        owners = [g for g in generators if available(g, row) and descriptors(g) == share]
         if not owners:
             continue
-        found = [probabilities(g, line, support, questions) for g in owners]
+        found = [probabilities(g, row, support, questions) for g in owners]
         seeds = [g.config["seed"] for g in owners]
         for which, Q in counts.items():
             scores = torch.stack([judge(probability[:, :Q], family[:Q]) for probability in found])  # (seeds, 4, T)
-            records += _records(line.row, share, which, Q, scores, seeds, test)
+            records += _records(row.id, share, which, Q, scores, seeds, test)
     for which, Q in counts.items():
         records += _records("chance", 1.0, which, Q, chance(len(test), family[:Q])[None], [], test)
     return records
@@ -130,24 +121,24 @@ def _records(
             **summary,
         }
         for metric, values in zip(METRICS, scores.unbind(1), strict=True)
-        for summary in figures.summaries(values, test, seeds)
+        for summary in tables.summaries(values, test, seeds)
     ]
 
 
 def _label(record: dict[str, Any]) -> str:
     share = "" if record["descriptors"] == 1.0 else f", {100 * record['descriptors']:g}% Q."
-    return LABELS[record["row"]] + share
+    return INFERENCE_LABELS[record["row"]] + share
 
 
 def as_table(records: list[dict[str, Any]]) -> pd.DataFrame:
     """A line for every set of candidates, set of tasks and row, a column for every metric."""
-    table: dict[tuple[str, str, str], dict[str, str]] = {}
     order = list(dict.fromkeys(r["tasks"] for r in records))
-    for r in sorted(records, key=lambda r: (r["n_candidates"], order.index(r["tasks"]))):
-        line = (f"{r['candidates']} ({r['n_candidates']})", f"{r['tasks']} ({r['n_tasks']})", _label(r))
-        table.setdefault(line, {})[r["metric"]] = figures.percent(r)
-    result = pd.DataFrame(list(table.values()), index=pd.MultiIndex.from_tuples(table))
-    return result.rename_axis(["candidates", "tasks", "row"])
+    table = tables.grid(
+        sorted(records, key=lambda r: (r["n_candidates"], order.index(r["tasks"]))),
+        lambda r: (f"{r['candidates']} ({r['n_candidates']})", tables.tasks_column(r), _label(r)),
+        lambda r: r["metric"],
+    )
+    return table.rename_axis(["candidates", "tasks", "row"])
 
 
 def plot(records: list[dict[str, Any]], path: Path) -> None:
@@ -185,15 +176,14 @@ def main(argv: list[str] | None = None) -> None:
     records = evaluate(run, generators, args.limit_tasks)
     print(as_table(records).to_string())
     print(
-        f"\nIn %, weights fine-tuned on the support sets of {args.preset}'s test tasks or generated from their "
+        f"\nIn %, weights fine-tuned on the support sets of {run.preset.name}'s test tasks or generated from their "
         "questions, mean (s.d. over\ntraining seeds where there are several). Candidates: the questions that are "
         "ranked; family of top-1: the question\nranked first is of the right family, if not the right one."
     )
-    for line in LINES:
-        if line.row not in {record["row"] for record in records}:
-            print(f"missing: {line.label}; python train/run_all.py --preset {args.preset} makes what it needs")
+    found = {record["row"] for record in records}
+    print_missing(run, [row.label for row in INFERENCE_ROWS if row.id not in found])
     if args.json:
-        write_results(args.json, args.preset, records, "eval/task_inference.py")
+        write_results(args.json, run.preset.name, records, "eval/task_inference.py")
     if args.plot:
         plot(records, args.plot)
 

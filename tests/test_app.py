@@ -5,11 +5,12 @@ import re
 import shutil
 import subprocess
 import sys
+from urllib.parse import urlencode
 
 import pytest
 
 from core.data.emoji.dataset import draw_scenes_for_question
-from core.demo import about
+from core.demo.views import about
 from core.generator import AdapterGenerator
 from eval import app_load
 from eval.app_load import CHROMIUM_FLAGS, DESKTOP, PHONE
@@ -219,6 +220,15 @@ def test_bad_flags_are_named(arguments, word, monkeypatch, capsys):
     assert word in capsys.readouterr().err
 
 
+def test_a_release_whose_backbone_is_damaged_is_one_line(tmp_path, capsys):
+    import app
+
+    shutil.copytree(ROOT / "weights" / "emoji", tmp_path / "release", ignore=shutil.ignore_patterns("*.safetensors"))
+    with pytest.raises(SystemExit) as ended:
+        app.main(["--weights", str(tmp_path / "release")])
+    assert ended.value.code == 2 and "backbone: no weights there" in capsys.readouterr().err
+
+
 def test_help_starts_nothing(monkeypatch, capsys):
     import app
 
@@ -407,3 +417,55 @@ def test_everything_has_a_name_and_a_readable_contrast(visit):
         }"""
     )
     assert not faint, faint
+
+
+@browser_test
+def test_text_of_strangers_stays_text(chromium, tmp_path):
+    """A release, a link and files of someone who would like the page to show their HTML or run their script."""
+    import app
+
+    hostile = """<img src=x onerror="window.ran=1"> <h1>Log in</h1> '{{ 7*7 }} ${7*7} @children **b** </title></p>"""
+    generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
+    known = [
+        {"question": f"{k['question']} {hostile}", "answers": [a + hostile for a in k["answers"]], "family": hostile}
+        for k in generator.known_questions[:20]
+    ]
+    generator.config |= {"dataset": hostile, "preset": hostile, "questions": known}
+    del generator.known_questions  # they were read from the config before
+    demo = app.build_demo(generator)
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
+    draw_scenes_for_question(QUESTION, 1)[0][0].save(tmp_path / "<img src=x>.png")
+    (tmp_path / "<img src=x>.safetensors").write_text("no adapter")
+    page = chromium.new_page(viewport=DESKTOP)
+    try:
+        page.goto(address + "?" + urlencode(dict.fromkeys(("question", "answers", "method", "gamma", "seed"), hostile)))
+        page.wait_for_selector("text=is left out")
+        assert page.locator("h1").count() == 1 and page.locator("img[src=x]").count() == 0  # warnings go after a while
+        _fill(page, "ask-answers", f"{hostile}, b")
+        page.set_input_files("#ask-pictures input[type=file]", tmp_path / "<img src=x>.png")
+        page.wait_for_selector("#ask-pictures img")
+        page.click("#ask")
+        page.wait_for_selector("#result .qa-card")
+        assert page.text_content("#result tbody th >> nth=0") == hostile
+        _open(page, "Compare")
+        _fill(page, "questions", f"{hostile}\n{QUESTION}")
+        page.click("#compare")
+        page.wait_for_selector("#compared .qa-heat")
+        _open(page, "What is this adapter for?")
+        page.click("#identify-example")
+        page.wait_for_selector("#identified .qa-ranked li")
+        assert hostile in page.inner_text("#identified .qa-ranked .text >> nth=0")
+        page.locator("#adapter-file").get_by_label(re.compile("Remove this file|Clear")).first.click()
+        page.set_input_files("#adapter-file input[type=file]", tmp_path / "<img src=x>.safetensors")
+        page.wait_for_selector("#adapter-file :text('.safetensors')")
+        page.click("#identify")
+        page.wait_for_selector("#identified .qa-error")
+        for tab in ("Results", "About"):
+            _open(page, tab)
+            page.wait_for_selector(f".qa-{'source' if tab == 'Results' else 'about'}:visible")
+            assert hostile in page.inner_text("body")
+        assert page.locator("h1").count() == 1  # the page's own
+        assert page.locator("img[src=x]").count() == 0 and page.evaluate("window.ran") is None
+    finally:
+        page.close()
+        demo.close()

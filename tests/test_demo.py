@@ -9,14 +9,16 @@ import torch
 from PIL import Image
 
 from core.config import to_dict
-from core.demo import about, ask, charts, guidance, pages, refine, results, views
+from core.demo import ask, guidance, pages, refine
 from core.demo.api import endpoints
 from core.demo.files import Downloads, open_adapter, read_pictures
+from core.demo.layout.parts import Question
 from core.demo.link import Shared, read_link
 from core.demo.novelty import PictureNovelty
-from core.demo.parts import Question
 from core.demo.similarity import read_questions
 from core.demo.studio import Studio
+from core.demo.views import about, charts, results
+from core.demo.views import tabs as views
 from core.demo.world import describe, draw
 from core.generator import METHODS, AdapterGenerator
 from core.networks.adapter import LOGIT_SCALE, adapter_forward
@@ -24,6 +26,7 @@ from core.release.checkpoint import load_model, save_model
 from tests.conftest import ROOT
 
 QUESTION = "What colour is the badge behind the dog?"
+HOSTILE = '<img src=x onerror="alert(1)"> \'{{ 7 * 7 }}'
 ANSWERS = ["red", "blue", "green", "yellow", "white", "black"]
 
 
@@ -203,6 +206,21 @@ def test_sweep_walks_from_the_same_noise_and_ends_where_the_generator_does(studi
     assert html.count("<svg") == 2 and html.count('class="line way') == len(guidance.PATHS) and "nan" not in html
 
 
+def test_confidence_over_gamma_is_read_out_at_the_release_s_scale(studio, monkeypatch):
+    generator = studio.generator
+    x = generator.backbone.encode_images(draw(studio.world, QUESTION, 4, seed=0)[0])
+    scales = {"training": 100.0, "hvae_hyperldm": 7.0, "mnet_maml": 9.0}
+    monkeypatch.setattr(generator, "config", generator.config | {"scales": scales})
+    guided = next(guidance.sweep(generator, studio.plane, QUESTION, ANSWERS, x, [None] * 4, seed=7))
+    w = generator.generate(QUESTION, gamma=guided.gamma, seed=7).w
+    cosine = adapter_forward(w[None], x[None], generator.adapter)[0] @ generator.backbone.encode_texts(ANSWERS).mT
+    assert guided.confidence == pytest.approx(float((7.0 * cosine).softmax(-1).amax(-1).mean()), abs=1e-4)
+    assert studio.calibrated
+    examples = refine.Labelled(x, torch.zeros(4, dtype=torch.long))
+    for row, scale in (("hvae_hyperldm", 7.0), ("mnet_maml", 9.0)):
+        assert refine.refined(generator, QUESTION, ANSWERS, examples[:0], row).scale == scale
+
+
 def test_one_sample_ends_its_path_at_its_latent(studio):
     generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
     choices = generator.config["choices"]
@@ -379,6 +397,39 @@ def test_an_adapter_of_the_hnet_is_read_where_there_is_no_encoder_for_it(studio,
     monkeypatch.setattr(generator, "has", lambda method, name="hvae": name == "hvae" and has(method))
     pages.identify(studio, str(tmp_path / "a.safetensors"))
     assert asked == ["hnet", "hvae"]
+
+
+def test_what_an_adapter_s_file_says_of_itself_is_shown_as_text(studio, tmp_path):
+    adapter = studio.generator.generate(QUESTION, "cond_multitask")
+    adapter.provenance.update(question=HOSTILE, method=HOSTILE, generator=[HOSTILE])
+    adapter.save(tmp_path / "a.safetensors")
+    html = pages.identify(studio, str(tmp_path / "a.safetensors"))
+    assert "<img" not in html and html.count("&lt;img src=x onerror=&#34;") == 2
+    (tmp_path / "<img src=x>.safetensors").write_text("hello")
+    html = pages.identify(studio, str(tmp_path / "<img src=x>.safetensors"))
+    assert 'role="alert"' in html and "<img" not in html and "&lt;img src=x&gt;.safetensors" in html
+
+
+def test_what_visitors_type_and_send_is_shown_as_text(studio, tmp_path):
+    path = tmp_path / "<img src=x>.png"
+    path.write_text("no picture")
+    drawn = _ask(studio, question=HOSTILE, answers=f"{HOSTILE}, b")[0]
+    broken = _ask(studio, drawn=False, paths=[path])[0]
+    twice = _ask(studio, answers=f"{HOSTILE}, {HOSTILE}")[0]
+    alike = pages.compare(studio, f"{HOSTILE}\n{QUESTION}", 0)
+    ((unknown, _, _),) = pages.refine(
+        studio, QUESTION, "red, blue", False, 5, [(_white(tmp_path / "a.png", 9, 9), HOSTILE)], 0
+    )
+    for html in (drawn, broken, twice, alike, unknown):
+        assert "&lt;img src=x" in html and not re.search(r"<img(?! class=)|onerror=\"", html)
+
+
+def test_a_page_begins_with_what_its_address_says(studio):
+    shared, complaints = pages.restore(studio, {"question": " Where  is the cat? ", "gamma": "1"})
+    assert shared.question == "Where is the cat?" and shared.gamma == 1.0 and not complaints
+    assert shared.answers == ", ".join(studio.suggest("Where is the cat?"))
+    shared, complaints = pages.restore(studio, {"answers": "a, b", "method": "magic"})
+    assert shared.answers == "a, b" and shared.methods == tuple(studio.methods) and len(complaints) == 1
 
 
 def test_bad_pictures_are_named_without_their_folder(tmp_path):

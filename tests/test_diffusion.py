@@ -4,8 +4,16 @@ import pytest
 import torch
 
 from core.diffusion.guidance import classifier_free, conditional, gradient_guidance
-from core.diffusion.samplers import SAMPLERS, sample_ddim, sample_ddpm, sample_dpmpp_2m, timesteps
-from core.diffusion.schedule import NoiseSchedule, cosine_schedule, diffusion_loss, linear_schedule, q_sample
+from core.diffusion.samplers import (
+    SAMPLERS,
+    sample_ddim,
+    sample_ddpm,
+    sample_dpmpp_2m,
+    shared_normal,
+    standard_normal,
+    timesteps,
+)
+from core.diffusion.schedule import NoiseSchedule, diffusion_loss, linear_schedule, q_sample
 from core.networks.hyperldm import HyperLDM, HyperLDMConfig
 
 SCHEDULE = linear_schedule()
@@ -25,24 +33,20 @@ def exact_denoiser(schedule: NoiseSchedule, mean: float = MEAN, std: float = STD
 
 @pytest.mark.parametrize("name", sorted(SAMPLERS))
 @pytest.mark.parametrize("steps", [350, 35])
-@pytest.mark.parametrize("make", [linear_schedule, cosine_schedule])
-def test_a_gaussian_comes_back(name, steps, make):
-    schedule = make()
-    g = torch.Generator().manual_seed(0)
-    z = SAMPLERS[name](
-        exact_denoiser(schedule), torch.randn(20_000, 1, generator=g), schedule, steps=steps, generator=g
-    )
+def test_a_gaussian_comes_back(name, steps):
+    noise = standard_normal(torch.Generator().manual_seed(0))
+    z = SAMPLERS[name](exact_denoiser(SCHEDULE), noise(torch.empty(20_000, 1)), SCHEDULE, steps=steps, noise=noise)
     assert float(z.mean()) == pytest.approx(MEAN, rel=0.05)
     assert float(z.std()) == pytest.approx(STD, rel=0.05)
 
 
 def test_noisy_ddim_and_both_variances_bring_it_back_too():
-    g = torch.Generator().manual_seed(0)
-    noise = torch.randn(20_000, 1, generator=g)
+    noise = standard_normal(torch.Generator().manual_seed(0))
+    z_T = noise(torch.empty(20_000, 1))
     for z in (
-        sample_ddim(exact_denoiser(SCHEDULE), noise, SCHEDULE, eta=1.0, generator=g),
-        sample_ddpm(exact_denoiser(SCHEDULE), noise, SCHEDULE, variance="beta", generator=g),
-        sample_ddpm(exact_denoiser(SCHEDULE), noise, SCHEDULE, variance="beta_tilde", generator=g),
+        sample_ddim(exact_denoiser(SCHEDULE), z_T, SCHEDULE, eta=1.0, noise=noise),
+        sample_ddpm(exact_denoiser(SCHEDULE), z_T, SCHEDULE, variance="beta", noise=noise),
+        sample_ddpm(exact_denoiser(SCHEDULE), z_T, SCHEDULE, variance="beta_tilde", noise=noise),
     ):
         assert float(z.mean()) == pytest.approx(MEAN, rel=0.05) and float(z.std()) == pytest.approx(STD, rel=0.05)
 
@@ -64,7 +68,8 @@ def test_timesteps_include_the_noisiest_and_are_distinct():
 
 def test_loss_of_the_true_noise_is_zero():
     z0, eps, t = torch.randn(16, 3), torch.randn(16, 3), torch.randint(350, (16,))
-    assert diffusion_loss(lambda z, t: eps, z0, t, eps, SCHEDULE).abs().max() == 0
+    loss, out, z_t = diffusion_loss(lambda z, t: eps, eps, z0, t, eps, SCHEDULE)
+    assert loss == 0 and torch.equal(out, eps) and torch.equal(z_t, q_sample(z0, t, eps, SCHEDULE))
     early = q_sample(z0, torch.zeros(16, dtype=torch.long), eps, SCHEDULE)
     torch.testing.assert_close(early, z0, atol=0.05, rtol=0)
 
@@ -100,7 +105,7 @@ def test_parity_with_diffusers(steps):
             noise,
             pair,
             variance="beta_tilde",
-            generator=torch.Generator().manual_seed(5),
+            noise=standard_normal(torch.Generator().manual_seed(5)),
             callback=lambda i, t, z, z0: seen.append(z),
         )
         torch.testing.assert_close(seen[1], one.prev_sample, rtol=1e-4, atol=1e-5)
@@ -122,9 +127,37 @@ def test_parity_with_diffusers(steps):
 @pytest.fixture
 def denoiser():
     torch.manual_seed(0)
-    model = HyperLDM(HyperLDMConfig(latent=4, cond_dim=8, hidden=(16, 16), time_dim=6)).eval()
+    model = HyperLDM(HyperLDMConfig(hidden=(16, 16), time_dim=6), latent=4, dim=8).eval()
     torch.nn.init.normal_(model.outlet.weight)
     return model.requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", [*sorted(SAMPLERS), "ddim, eta 1"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_noise_of_a_question_depends_on_no_other(denoiser, name, samples):
+    """The same question and seed alone, first of eight and last of eight."""
+    sampler = SAMPLERS.get(name, lambda *a, **k: sample_ddim(*a, eta=1.0, **k))
+    e = torch.randn(8, 8, generator=torch.Generator().manual_seed(1))
+
+    def latents(e, seed=0):
+        noise = shared_normal(samples, torch.Generator().manual_seed(seed))
+        z_T = noise(torch.empty(samples * len(e), 4))
+        z = sampler(conditional(denoiser, e.repeat(samples, 1)), z_T, SCHEDULE, steps=10, noise=noise)
+        return z.view(samples, len(e), 4)
+
+    alone, first, last = latents(e[:1])[:, 0], latents(e)[:, 0], latents(e.flip(0))[:, -1]
+    torch.testing.assert_close(first, alone, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(last, alone, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(latents(e[:1], seed=1)[:, 0], alone, atol=1e-2)
+    if samples > 1:  # draws of their own
+        assert (alone[0] - alone[1]).abs().max() > 1e-2
+
+
+def test_shared_noise_is_standard_normal_over_samples_and_steps():
+    noise = shared_normal(500, torch.Generator().manual_seed(0))
+    drawn = torch.stack([noise(torch.empty(500 * 3, 4)) for _ in range(4)]).view(4, 500, 3, 4)
+    assert torch.equal(drawn[:, :, 0], drawn[:, :, 2]) and not torch.equal(drawn[0], drawn[1])
+    assert float(drawn.mean()) == pytest.approx(0, abs=0.05) and float(drawn.std()) == pytest.approx(1, abs=0.05)
 
 
 def test_guidance_convention(denoiser):

@@ -11,11 +11,11 @@ import zipfile
 import pytest
 from PIL import Image
 
+from core.data import download as vqa_download
+from core.data.download import Archive, download, fetch
 from core.data.vqa_v2 import VQA_FILES
 from tests.test_meta_vqa import VQAFiles, small_split
 from train import make_data
-from train.pipeline import vqa_download
-from train.pipeline.vqa_download import Archive, download, fetch
 
 
 def zipped(files):

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import core.data.features
-from core.backbones.clip import Backbone
+from core.backbones import load_backbone
 from core.data.features import FeatureStore, build_task_set
 from core.data.tasks import Task
 from tests.conftest import ROOT
@@ -245,7 +245,7 @@ def test_the_refusal_names_what_differs(tmp_path):
 
 
 def test_pixels_from_workers_are_what_the_backbone_would_make():
-    backbone = Backbone.load(f"local-dir:{ROOT / 'weights' / 'emoji' / 'backbone'}")
+    backbone = load_backbone(f"local-dir:{ROOT / 'weights' / 'emoji' / 'backbone'}")
     g = np.random.default_rng(0)
     pictures = [Image.fromarray(g.integers(0, 255, (h, w, 3), np.uint8)) for h, w in ((80, 80), (100, 61), (33, 200))]
     pixels = torch.stack([backbone.transform(picture) for picture in pictures])

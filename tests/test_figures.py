@@ -11,7 +11,8 @@ import torch
 
 from core.generator import AdapterGenerator
 from eval import figure5, figure6, table1, task_inference
-from eval.harness import figures
+from eval.harness.rows import INFERENCE_ROWS
+from eval.harness.tables import summaries
 from tests.test_pipeline import release
 
 KEYS = {"row", "gamma", "descriptors", "tasks", "mean", "sd", "seeds", "per_seed", "n_tasks"}
@@ -127,7 +128,7 @@ def test_task_inference(tiny, tmp_path, capsys):
     records = {(r["row"], r["candidates"], r["metric"], r["tasks"]): r for r in read(json_file)}
     assert len(records) == 5 * 2 * 4 * 3
     assert {(r["candidates"], r["n_candidates"]) for r in records.values()} == {("test", 24), ("all", 96)}
-    for row in (line.row for line in task_inference.LINES):
+    for row in (row.id for row in INFERENCE_ROWS):
         mean = lambda metric, which="all", row=row: records[row, which, metric, "all"]["mean"]
         assert mean("top-1") <= mean("reciprocal rank") and mean("top-1") <= mean("top-5")
         assert mean("reciprocal rank") <= mean("reciprocal rank", "test")  # more candidates, worse ranks
@@ -144,7 +145,7 @@ def test_task_inference_looks_for_the_task_itself(tiny, tmp_path, capsys, monkey
     file = tmp_path / "3.json"
     task_inference.main(flags(tiny, "--limit-tasks", 5, "--json", file))
     records = [r for r in read(file) if r["row"] != "chance"]
-    assert {r["row"] for r in records} == {line.row for line in task_inference.LINES}
+    assert {r["row"] for r in records} == {row.id for row in INFERENCE_ROWS}
     assert all(r["mean"] == 1 and r["n_tasks"] <= 5 and r["n_candidates"] in (24, 96) for r in records)
 
 
@@ -164,11 +165,11 @@ def test_chance_is_the_mean_of_random_rankings():
 def test_what_seeds_reached():
     test = SimpleNamespace(tasks=[SimpleNamespace(new_family=new) for new in (False, True, True)])
     scores = torch.tensor([[0.0, 0.5, 1.0], [1.0, 1.0, 0.0]])
-    known, new, everything = figures.summaries(scores, test, [4, 2])
+    known, new, everything = summaries(scores, test, [4, 2])
     assert known == {"tasks": "known", "mean": 0.5, "sd": 0.7071, "seeds": [4, 2], "per_seed": [0, 1], "n_tasks": 1}
     assert new["per_seed"] == [0.75, 0.5] and everything["per_seed"] == [0.5, 0.66667]
-    assert next(figures.summaries(scores[:1], test, []))["per_seed"] == []
-    (other,) = figures.summaries(scores, test, [4, 2], {"last": torch.tensor([False, False, True])})
+    assert next(summaries(scores[:1], test, []))["per_seed"] == []
+    (other,) = summaries(scores, test, [4, 2], {"last": torch.tensor([False, False, True])})
     assert (other["tasks"], other["per_seed"], other["n_tasks"]) == ("last", [1, 0], 1)
 
 

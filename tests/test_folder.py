@@ -5,14 +5,17 @@ import json
 from collections import Counter
 
 import pytest
+import torch
 from PIL import Image
 
+from core.backbones import load_backbone
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.data.emoji.world import OBJECTS
 from core.data.folder import FolderConfig, read_folder
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
 from core.generator import AdapterGenerator
 from eval import sanity, table1
+from tests.conftest import ROOT
 from train import features, make_data, run_all
 
 HEADER = ("image", "question", "answer")
@@ -168,6 +171,52 @@ def test_flags_of_make_data(flags, message, capsys):
     with pytest.raises(SystemExit):
         make_data.main(flags)
     assert message in capsys.readouterr().err
+
+
+def test_table1_on_images_that_training_does_not_show(tmp_path, monkeypatch, capsys):
+    """Every picture serves a training question; of the test question's, those of its own alone count."""
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "photos").mkdir()
+    rows, pictures = [], {}
+    for i in range(60):
+        colour = ("red", "blue", "green")[i * 7 % 3]
+        pictures[f"{i:02}"] = Image.new("RGB", (80, 80), ((i * 37) % 255, (i * 91) % 255, (i * 53) % 255))
+        pictures[f"{i:02}"].save(tmp_path / "photos" / f"{i:02}.png")
+        if i < 30:  # of the test question alone below
+            rows += [[f"{i:02}.png", f"What, {q}?", colour, "train" if q else "val"] for q in range(3)]
+        if i >= 15:
+            rows.append([f"{i:02}.png", "Which colour?", colour, "test"])
+            rows.append([f"{i:02}.png", "Which other colour?", colour, "test"] if i < 30 else rows[-1])
+    rows = list({(image, question): row for row in rows for image, question in [row[:2]]}.values())
+    write_csv(tmp_path / "t.csv", rows, (*HEADER, "split"))
+    data, release = tmp_path / "mine", tmp_path / "release"
+    make_data.main(["--images", str(tmp_path / "photos"), "--table", str(tmp_path / "t.csv"), "--output", str(data)])
+    release.mkdir()
+    config = {"format_version": 1, "preset": "tiny-mine", "seed": 0, "choices": {}, "questions": []}
+    config |= {"adapter": {"dim": 256, "hidden": 4}, "backbone": str(ROOT / "weights" / "emoji" / "backbone")}
+    (release / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    flags = ["--preset", "tiny", "--data", str(data), "--weights", str(release), "--work", str(tmp_path / "work")]
+    flags += ["--device", "cpu", "--json", str(tmp_path / "t.json"), "--per-task", str(tmp_path / "tasks.csv")]
+    table1.main([*flags, "--image-disjoint"])
+    assert "image_disjoint (1)" in capsys.readouterr().out  # the other question has no picture of its own
+
+    dataset = MetaVQA(MetaVQAConfig.at(data))
+    (task,) = [task for task in dataset.tasks if task.question == "Which colour?"]
+    own = [(i, label) for i, label in zip(*task.query, strict=True) if int(dataset.names[i][:2]) >= 30]
+    assert 0 < len(own) < len(task.query[0])
+    backbone = load_backbone(config["backbone"])
+    x = backbone.encode_images([dataset.load_image(i) for i, _ in own])
+    right = (x @ backbone.encode_texts(task.answers).mT).argmax(-1) == torch.tensor([label for _, label in own])
+    (record,) = [r for r in json.loads((tmp_path / "t.json").read_text())["results"] if r["row"] == "clip"]
+    assert (record["tasks"], record["n_tasks"]) == ("image_disjoint", 1)
+    assert record["mean"] == pytest.approx(float(right.float().mean()), abs=1e-4)
+    assert "Which colour?" in (tmp_path / "tasks.csv").read_text()
+
+    table1.main(flags)
+    assert {r["tasks"] for r in json.loads((tmp_path / "t.json").read_text())["results"]} == {"known", "all"}
+    with pytest.raises(SystemExit):  # scenes of Emoji-VQA belong to one task each
+        table1.main(["--preset", "emoji", "--image-disjoint", "--work", str(tmp_path / "work")])
+    assert "--image-disjoint: 0 of " in capsys.readouterr().err
 
 
 def test_five_commands(tmp_path, monkeypatch, capsys):

@@ -11,14 +11,15 @@ from statistics import mean
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from core.config import config_hash
-from core.data import open_dataset
 from core.data.built import divide, image_names, read_dataset, read_questions, write_dataset
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig, find_coco, read_published
-from core.data.tasks import image_disjoint, without_images
+from core.data.tasks import TaskSet
 from core.data.vqa_v2 import VQA_FILES, annotation_file, from_vqa_v2, question_file
+from core.data.without_images import image_disjoint, without_images
 from tests.conftest import ROOT
 from train import make_data
 
@@ -188,7 +189,7 @@ def test_vqa_files_that_do_not_fit_together(tmp_path):
 def test_the_published_split_has_its_published_numbers(tmp_path, capsys):
     make_data.main(["--preset", "metavqa", "--split-dir", str(PUBLISHED), "--output", str(tmp_path / "mv")])
     assert "as published" in capsys.readouterr().out
-    data = open_dataset(MetaVQAConfig(str(tmp_path / "mv")))
+    data = MetaVQAConfig(str(tmp_path / "mv")).open()
     splits = Counter(task.split for task in data.tasks)
     assert (splits["train"] + splits["val"], splits["val"], splits["test"]) == (870, 87, 373)
     assert sum(len(task.examples("all")[0]) for task in data.tasks) == 104_112
@@ -196,10 +197,10 @@ def test_the_published_split_has_its_published_numbers(tmp_path, capsys):
     assert [round(m, 2) for m in means] == [9.14, 57.86]
     assert round(mean(len(task.query[0]) for task in data.tasks), 2) == 25.90
     assert data.num_images == 64_665 and all(task.prompt.count("{}") == 1 for task in data.tasks)
-    query, disjoint = (
-        sum(len(t.query[0]) for t in tasks if t.split == "test") for tasks in (data.tasks, image_disjoint(data.tasks))
-    )
-    assert (query, disjoint) == (9176, 4621)  # about half, and no test task loses all
+    test, seen = without_features([t for t in data.tasks if t.split == "test"]), trained_images(data.tasks)
+    left = image_disjoint(test, seen)
+    assert [sum(len(task.query[0]) for task in tasks.tasks) for tasks in (test, left)] == [9176, 4621]  # about half
+    assert len(left) == 373
 
 
 # -- the built directory -----------------------------------------------------------------------------------------
@@ -320,7 +321,7 @@ def test_without_pictures_there_is_everything_but_pictures(tmp_path):
 
 def test_a_missing_dataset_says_how_to_make_it(tmp_path):
     with pytest.raises(ValueError, match="make_data.py"):
-        open_dataset(MetaVQAConfig(str(tmp_path)))
+        MetaVQAConfig(str(tmp_path)).open()
     with pytest.raises(ValueError, match=r"meta_train.json is missing"):
         read_published(tmp_path)
 
@@ -387,11 +388,30 @@ def test_tasks_lose_unreadable_images_and_answers_with_them(built):
     assert without_images(tasks, set()) == (list(tasks), [])
 
 
+def without_features(tasks):
+    """A TaskSet whose features are a number that tells questions apart."""
+    return TaskSet(
+        tuple(tasks),
+        image_features=torch.zeros(1, 1),
+        answer_features=torch.zeros(1, 1),
+        question_features=torch.arange(len(tasks))[:, None].float(),
+        answer_rows=tuple((0,) * len(task.answers) for task in tasks),
+    )
+
+
+def trained_images(tasks):
+    return {i for task in tasks if task.split != "test" for i in task.examples("all")[0]}
+
+
 def test_image_disjoint_keeps_what_no_training_task_shows(built):
     tasks = MetaVQA(MetaVQAConfig(str(built), val_tasks=2)).tasks
-    seen = {i for t in tasks if t.split != "test" for i in t.examples("all")[0]}
-    result = {t.question: t for t in image_disjoint(tasks)}
-    for task in (t for t in tasks if t.split == "test"):
+    test = without_features([task for task in tasks if task.split == "test"])
+    first, second, third = (set(task.query[0]) for task in test.tasks)
+    seen = set(list(first - second)[:2]) | second  # the second loses all
+    left = image_disjoint(test, seen)
+    assert first - seen and third - seen and left.question_features.flatten().tolist() == [0, 2]
+    result = {t.question: t for t in left.tasks}
+    for task in test.tasks:
         left = [(i, y) for i, y in zip(*task.query, strict=True) if i not in seen]
         assert (task.question in result) == bool(left)
         if left:

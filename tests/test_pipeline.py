@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 import torch
@@ -224,25 +225,34 @@ def test_described_tasks_are_drawn_more_often(tiny, monkeypatch):
 
 def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
-    run_all.main([*arguments, "--descriptors", "0.5", "--stages", "hvae", "latents_hvae"])
+    run_all.main([*arguments, "--descriptors", "0.5"])
     file = tmp_path / "d.json"
-    descriptors.main([*arguments, "--shares", "0.5", "--json", str(file)])
+    descriptors.main([*arguments, "--json", str(file)])
     value = {(r["row"], r["metric"]): r["mean"] for r in json.loads(file.read_text())["results"]}
     assert len(value) == 5 + 4 and value["inferred", "R^2"] < 1
     assert value["inferred", "reciprocal rank"] > value["chance", "reciprocal rank"]
-    assert "50% Q., inferred (30)" in capsys.readouterr().out
-    wrong = (
-        ["--shares", "1"],
-        ["--descriptors", "0.5"],
-        ["--shares", "0.25"],
-        ["--set", "diffusion.infer_descriptors=false"],
-    )
-    for flags in wrong:
-        with pytest.raises(SystemExit):
-            descriptors.main([*arguments, *flags])
-    said = capsys.readouterr().err
-    assert "--shares 1; allowed" in said and "--shares instead of" in said and "these settings infer none" in said
-    assert "run_all.py --preset tiny --seed 0 --descriptors 0.25 makes them" in said
+    out = capsys.readouterr().out
+    assert "50% Q., inferred (30)" in out
+    assert "missing: seed 0, 10% Q.; python train/run_all.py --preset tiny --seed 0 --descriptors 0.1 makes it" in out
+    half, said = release(tiny).parent / "weights-50", lambda: capsys.readouterr().err
+    descriptors.main(["--weights", str(half), "--device", "cpu", "--json", str(file)])  # which says all the rest
+    assert {(r["row"], r["metric"]): r["mean"] for r in json.loads(file.read_text())["results"]} == value
+    with pytest.raises(SystemExit):
+        descriptors.main(["--weights", str(release(tiny)), "--device", "cpu"])
+    assert "was told all questions; allowed: releases with --descriptors below 1" in said()
+    with pytest.raises(SystemExit):
+        descriptors.main([*arguments, "--descriptors", "0.25"])
+    assert "none of --seeds 0 is trained" in said()
+    shutil.copytree(half, tmp_path / "half")
+    with pytest.raises(SystemExit):
+        descriptors.main(["--weights", str(tmp_path / "half"), "--work", str(tmp_path), "--device", "cpu"])
+    assert "is missing; python train/run_all.py --preset tiny --seed 0 --descriptors 0.5 makes it" in said()
+    config = json.loads((half / "config.json").read_text())
+    config["run"] = {"preset": "tiny", "set": ["diffusion.infer_descriptors=false"]}
+    (tmp_path / "half" / "config.json").write_text(json.dumps(config))
+    with pytest.raises(SystemExit):
+        descriptors.main(["--weights", str(tmp_path / "half"), "--work", str(tiny), "--device", "cpu"])
+    assert "its settings infer none" in said()
 
 
 def test_a_changed_setting_makes_a_run_of_its_own(tiny, capsys):

@@ -52,6 +52,7 @@ def test_card_carries_results_with_mean_and_spread(release, tmp_path):
         ("simulated", None),
         ("hf-hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "laion/CLIP-ViT-B-32-laion2B-s34B-b79K"),
         ("ViT-L-14-336-quickgelu/openai", "timm/vit_large_patch14_clip_336.openai"),
+        ("fp16:ViT-L-14-336-quickgelu/openai", "timm/vit_large_patch14_clip_336.openai"),
     ],
 )
 def test_card_names_the_base_model(release, backbone, base):

@@ -5,25 +5,27 @@ import re
 import pytest
 
 from eval import report
+from eval.harness.parts import methods
+from eval.harness.results import RESULTS, read_results
 from eval.harness.rows import ROWS
-from eval.report import DOCUMENTS, PARTS, ROOT, homeless, render
-from eval.table1 import label_of
+from eval.harness.tables import accuracy_table, grid, grid_markdown, interval, label_of, markdown
+from eval.report import DOCUMENTS, OPTIONAL, PARTS, ROOT, homeless, render
 
 NAMES = [str(path.relative_to(ROOT)) for path in DOCUMENTS]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_documents_agree_with_the_result_files(name):
-    text = (ROOT / name).read_text()
+    text = (ROOT / name).read_text(encoding="utf-8")
     assert render(text) == text, "run `python eval/report.py`"
 
 
 def test_headline():
     """The numbers under README's first picture are those of the result files, of HyperLDM at either gamma it has."""
     found = {
-        (r["row"], r["label"], r["tasks"]): r for r in report._read("table1.json")["results"] if r["descriptors"] == 1
+        (r["row"], r["label"], r["tasks"]): r for r in read_results("table1.json")["results"] if r["descriptors"] == 1
     }
-    ridge = {r["row"]: r["mean"] for r in report._read("sanity.json")["results"] if r["tasks"] == "all"}["kernel_ridge"]
+    ridge = {r["row"]: r["mean"] for r in read_results("sanity.json")["results"] if r["tasks"] == "all"}["kernel_ridge"]
     baselines = {(r.id, r.label) for r in ROWS if r.baseline and not r.id.startswith("few_shot")}
     clip = ("clip", "CLIP, bare answers")
 
@@ -31,7 +33,7 @@ def test_headline():
         records = [found[(*row, name)] for name in sets]
         return sum(r["mean"] * r["n_tasks"] for r in records) / sum(r["n_tasks"] for r in records)
 
-    head = re.sub(r"\s+", " ", (ROOT / "README.md").read_text())
+    head = re.sub(r"\s+", " ", (ROOT / "README.md").read_text(encoding="utf-8"))
     whole = re.search(
         r"answers (\d+)% of query.* CLIP (\d+)%, the best baseline .*? (\d+)%, and kernel .*? (\d+)%\.", head
     )
@@ -49,11 +51,12 @@ def test_headline():
 
 
 def test_every_part_stands_in_some_document():
-    texts = [path.read_text() for path in DOCUMENTS]
+    texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
     assert NAMES == ["README.md", "eval/README.md", "train/README.md"] and homeless(texts) == []
     assert homeless([text.replace("<!-- links -->", "") for text in texts]) == ["links"]
     marked = {name for text in texts for name in re.findall(r"<!-- /([\w-]+) -->", text)}
-    assert marked == {*PARTS, "test-command"}
+    shown = {name for name in PARTS if name not in OPTIONAL or (RESULTS / f"{name}.json").is_file()}
+    assert marked == shown | {"test-command"}
 
 
 def test_a_part_is_filled_wherever_it_stands(monkeypatch):
@@ -65,8 +68,8 @@ def test_a_part_is_filled_wherever_it_stands(monkeypatch):
 def test_rows_with_more_settings_than_others(monkeypatch):
     record = lambda row, n: {"row": row, "setting": [f"maml.{row}.steps={n}"], "val_accuracy": 0.5 + 0.01 * n}
     results = [record("a", 1), record("a", 2), record("b", 1)]
-    monkeypatch.setattr(report, "_read", lambda name: {"results": results, "command": "c", "commit": "d"})
-    lines = report.tuning().splitlines()
+    monkeypatch.setattr(methods, "read_results", lambda name: {"results": results, "command": "c", "commit": "d"})
+    lines = methods.tuning().splitlines()
     assert lines[0] == "| row | setting 1 (start) | 2 |" and lines[2] == "| a | steps=1: 51.0 | steps=2: **52.0** |"
     assert lines[3] == "| b | steps=1: **51.0** |  |"
 
@@ -85,3 +88,32 @@ def test_a_label_says_what_validation_chose_for_every_seed():
     rows = [record(best, ceilings=["cond_multitask"] * 2), record(best, 0.5, ceilings=["hnet_maml", "mnet_maml"])]
     assert label_of(rows) == f"{best} (Cond. Multitask; 50% Q.: Uncond. HNet-MAML, Uncond. MNet-MAML)"
     assert label_of([record(ours) | {"gamma": 1.5}]) == f"{ours} (1.5)"  # a file that keeps the first seed's alone
+
+
+@pytest.mark.parametrize("name", ["table1", "table4"])
+def test_a_csv_is_its_result_file_as_a_table(name):
+    table = accuracy_table(read_results(f"{name}.json")["results"])
+    if name == "table4":
+        table = table.drop(columns=["closed", "vs Cond. Multitask [95%]"], errors="ignore")
+    assert table.to_csv() == (RESULTS / f"{name}.csv").read_text(encoding="utf-8")
+
+
+def test_grid_of_records():
+    record = lambda row, tasks, mean, sd=None: {"row": row, "tasks": tasks, "n_tasks": 3, "mean": mean, "sd": sd}
+    records = [record("b", "new", 0.5, 0.25), record("a", "new", 0.125), record("b", "all", 1.0)]
+    table = grid(records, lambda r: r["row"])
+    assert table.index.tolist() == ["b", "a"] and table.columns.tolist() == ["new (3)", "all (3)"]
+    assert table.values.tolist() == [["50.00 (25.00)", "100.00"], ["12.50", ""]]
+    assert grid_markdown(table).splitlines() == [
+        "| row | new (3) | all (3) |",
+        "|---|---:|---:|",
+        "| b | 50.00 (25.00) | 100.00 |",
+        "| a | 12.50 |  |",
+    ]
+    nested = grid(records, lambda r: (r["row"], "x"), lambda r: r["tasks"], lambda r: str(r["sd"]))
+    assert nested.index.tolist() == [("b", "x"), ("a", "x")] and nested.loc[("b", "x"), "all"] == "None"
+    assert grid([], lambda r: r["row"]).empty
+    assert markdown(["a", "b"], [["1", "2"]], align="r-").splitlines()[1] == "|---:|---|"
+    assert interval([0.07349, 0.0592, -0.02]) == "7.3 [5.9, -2.0]" and interval([0.5] * 3, "+.2f").startswith(
+        "+50.00 ["
+    )

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from core.adaptation.subspace import adapt_adapters
-from core.data import open_dataset
 from core.data.features import build_task_set
 from core.data.simulated import SimulatedConfig, SimulatedVQA
-from core.networks.adapter import AdapterConfig, adapter_logits, init_adapter, task_accuracy
+from core.networks.adapter import AdapterConfig, CLIPAdapter
+from core.networks.base import accuracies
 from tests.conftest import ROOT
 from train import run_all
 from train.pipeline import graph
@@ -45,7 +45,7 @@ def test_drawn_index_has_the_statistics_of_meta_vqa(full):
 
 def test_zero_shot_and_few_shot_accuracy_are_the_papers(full):
     """Near 45% without examples, and with them clearly more: there is something to learn that carries over."""
-    encoder, adapter = full.encoder(), AdapterConfig()
+    encoder, network = full.backbone(), CLIPAdapter(AdapterConfig(), dim=768)
     tasks = [task for task in full.tasks if task.split == "test" and len(task.support[0]) < 100][:30]
 
     class Source:
@@ -56,10 +56,10 @@ def test_zero_shot_and_few_shot_accuracy_are_the_papers(full):
 
     chosen = build_task_set(Source, tasks)
     support, query = chosen.batch(part="support"), chosen.batch(part="query")
-    accuracy = lambda w: float(task_accuracy(adapter_logits(w, query, adapter), query).mean())
+    accuracy = lambda w: float(accuracies(network, w, query).mean())
     assert accuracy(None) == pytest.approx(0.45, abs=0.06)
-    start = init_adapter(adapter, torch.Generator().manual_seed(0))
-    adapted = adapt_adapters(start, support, adapter, steps=50, lr=0.1)
+    start = network.init(torch.Generator().manual_seed(0))
+    adapted = adapt_adapters(network, start, support, steps=50, lr=0.1)
     assert accuracy(adapted) == pytest.approx(0.60, abs=0.06)
 
 
@@ -68,7 +68,7 @@ def test_pure_function_of_the_config():
     assert one.tasks == two.tasks != other.tasks and one.identity == two.identity != other.identity
     assert torch.equal(one.load_arrays([5, 9]), two.load_arrays(range(10))[[5, 9]])
     assert not torch.equal(one.load_arrays([5]), other.load_arrays([5]))
-    torch.testing.assert_close(one.encoder().encode_texts(["dog", "red"])[1:], two.encoder().encode_texts(["red"]))
+    torch.testing.assert_close(one.backbone().encode_texts(["dog", "red"])[1:], two.backbone().encode_texts(["red"]))
 
 
 @pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published split files are not here")
@@ -85,16 +85,15 @@ def test_published_questions():
 )
 def test_bad_configs(fields, word):
     with pytest.raises(ValueError, match=word):
-        open_dataset(SimulatedConfig(**fields))
+        SimulatedConfig(**fields).open()
 
 
 def test_every_stage_runs_on_features_without_pixels(tmp_path):
     """All of `metavqa_sim` at toy size, by its own command."""
     sizes = {
         **{f"dataset.{k}": v for k, v in {"train_tasks": 24, "val_tasks": 6, "test_tasks": 8, "dim": 32}.items()},
-        **{"adapter.dim": 32, "adapter.hidden": 4, "film.input_dim": 32},
-        **{"cond_hnet.cond_multitask.input_dim": 32, "cond_hnet.cond_hnet_maml.input_dim": 32},
-        **{"hvae.hidden": "[16,8]", "hvae.latent": 4, "hyperldm.hidden": "[32,64,32]", "hyperldm.cond_dim": 32},
+        **{"networks.clip_adapter.hidden": 4, "hvae.hidden": "[16,8]", "hvae.latent": 4},
+        **{"hyperldm.hidden": "[32,64,32]"},
         **{"adaptations.hvae.draws": 2, "adaptations.hvae.steps": 2, "adaptations.hnet.steps": 2, "few_shot_steps": 2},
         **{"sampling.steps": 3, "sampling.gammas": "[1.0]", "few_shot_lrs": "[0.1]"},
     }

@@ -1,30 +1,54 @@
-"""Make every choice that is left on validation tasks, and write OUTPUT/config.json.
+"""Make every choice that is left on validation tasks, calibrate probabilities there, and write OUTPUT/config.json.
 
 Chooses gamma and the number of averaged samples for HyperLDM, starting scale, steps and rate for HyperCLIP guidance,
-and the few-shot rate, for whatever models OUTPUT holds. Test tasks decide nothing. For emoji 6.5 minutes on
-one CPU thread.
+and the few-shot rate; fits the scale of every row's probabilities. For whatever models OUTPUT holds. Test tasks decide
+nothing. For emoji 7 minutes on one CPU thread.
 """
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that the script runs from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 from typing import Any
 
-from core.adaptation.few_shot import FEW_SHOT_ROWS, OUR_FEW_SHOT_ROWS, few_shot_weights, has_few_shot
-from core.config import to_dict
-from core.files import write_json
-from core.generator import GENERATORS, AdapterGenerator
-from train.pipeline.run import Run, open_run, parser
-from train.presets import Preset, SamplingConfig
+from core.adaptation.calibration import fit_scale
+from core.generator import AdapterGenerator
+from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
+from core.networks.weight_generator import WEIGHT_GENERATORS
+from core.release.manifest import write_release
+from train.pipeline.flags import open_run, parser
+from train.pipeline.run import Run
+from train.pipeline.settings import Preset, SamplingConfig
+from train.pipeline.stage import Stage
 
 _SEEDS = 3  # a choice should not hang on one draw of noise
+CEILING = "few_shot_ceiling"
+
+
+def stages(preset: Preset) -> list[Stage]:
+    """One stage, which builds on every row of the preset; `graph.resolved` leaves out those that a run lacks."""
+    searches = [row_of(method, name) for name in preset.adaptations for method in SEARCHES]
+    options = sampling_options(preset.sampling)
+    return [
+        Stage(
+            "choose",
+            run,
+            needs=("features", *searches, *preset.multitask, *preset.maml),
+            # What the rows depend on is here too: a release may hold one of them, or none.
+            config=(
+                *(preset.guidance, preset.sampling, preset.few_shot_lrs, preset.few_shot_steps),
+                *(*preset.network_settings, preset.question_pooling, preset.descriptors),
+            ),
+            outputs=lambda run: [run.output / "config.json"],
+            steps=len(preset.adaptations) * sum(denoiser_steps(option) for option in options),
+            cost=(*preset.network_settings, preset.hvae, preset.hnet, preset.hyperldm, preset.hyperclip),
+            format=4,
+        )
+    ]
 
 
 def guidance_options(preset: Preset, generator: str) -> list[dict[str, Any]]:
@@ -32,7 +56,7 @@ def guidance_options(preset: Preset, generator: str) -> list[dict[str, Any]]:
     base = preset.guidance[generator]
     return [
         {"start": start, "steps": steps, "lr": lr, "lam": base.lam, "optimizer": base.optimizer}
-        for start in ((1.0, 0.0) if generator == "hvae" else (1.0,))
+        for start in WEIGHT_GENERATORS[generator].guidance_starts
         for steps in (base.steps, 3 * base.steps)
         for lr in (base.lr / 3, base.lr, 3 * base.lr)
     ]
@@ -49,88 +73,121 @@ def denoiser_steps(option: dict[str, Any]) -> int:
     return _SEEDS * option["samples"] * option["steps"] * (1 if option["gamma"] in (0.0, 1.0) else 2)
 
 
-def run(run: Run) -> dict[str, float]:
-    """Try the preset's small grids; returns the validation accuracy of every choice made."""
-    preset, query = run.preset, run.val_query
-    choices: dict[str, dict[str, Any]] = {}
+def draft_release(run: Run, choices: dict[str, dict[str, Any]]) -> AdapterGenerator:
+    """What a run has made so far, ready to give weights by these choices, which may change."""
     draft = {
         "seed": run.seed,
-        "adapter": to_dict(preset.adapter),
-        "question_pooling": preset.question_pooling,
+        "network": run.network.spec(),
+        "question_pooling": run.preset.question_pooling,
         "choices": choices,
     }
-    generator = AdapterGenerator(run.output, draft, run.device)
-    metrics: dict[str, float] = {}
+    return AdapterGenerator(run.output, draft, run.device)
 
-    def choose(key: str, method: str, name: str, options: list[dict[str, Any]]) -> None:
-        scores = []
+
+class _Choices:
+    """The choices of a run, made one after the other."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.made, self.metrics = run, {}, {}
+        self.release = draft_release(run, self.made)
+        self.sampled, self.sampling_seconds = 0, 0.0
+
+    def search(self, method: str, name: str, options: list[dict[str, Any]]) -> None:
+        """The option of a search with the best accuracy over draws of the noise."""
+        row, query = row_of(method, name), self.run.val_query
+        began, scores = time.monotonic(), []
         for option in options:
-            choices[key] = option
-            w = [generator.weights(query.question, method, generator=name, seed=seed) for seed in range(_SEEDS)]
-            scores.append(sum(run.accuracy(x, query) for x in w) / len(w))
+            self.made[row] = option
+            w = [self.release.weights(query.question, method, generator=name, seed=seed) for seed in range(_SEEDS)]
+            scores.append(sum(self.run.accuracy(x, query) for x in w) / len(w))
         best = max(range(len(options)), key=lambda i: scores[i])
-        choices[key] = {
+        self.made[row] = {
             **options[best],
             "val_accuracy": round(scores[best], 4),
             "tried": [{**o, "val_accuracy": round(s, 4)} for o, s in zip(options, scores, strict=True)],
         }
-        metrics[key] = scores[best]
+        self.metrics[row] = scores[best]
+        if method == "hyperldm":
+            self.sampled += sum(map(denoiser_steps, options))
+            self.sampling_seconds += time.monotonic() - began
 
-    options, sampled, sampling_seconds = sampling_options(preset.sampling), 0, 0.0
-    for name in GENERATORS:
-        if generator.has("hyperldm", name):
-            began = time.monotonic()
-            choose(f"{name}_hyperldm", "hyperldm", name, options)
-            sampled += sum(map(denoiser_steps, options))
-            sampling_seconds += time.monotonic() - began
-        if generator.has("hyperclip", name):
-            choose(f"{name}_hyperclip", "hyperclip", name, guidance_options(preset, name))
+    def few_shot_rate(self, row: str) -> None:
+        preset, support, query = self.run.preset, self.run.val_support, self.run.val_query
+        tried = {
+            lr: self.run.accuracy(self.release.few_shot_weights(support, row, lr, preset.few_shot_steps), query)
+            for lr in preset.few_shot_lrs
+        }
+        best = max(tried, key=lambda lr: tried[lr])
+        self.made[f"few_shot_{row}"] = {
+            "lr": best,
+            "steps": preset.few_shot_steps,
+            "val_accuracy": round(tried[best], 4),
+            "tried": {str(lr): round(value, 4) for lr, value in tried.items()},
+        }
+        self.metrics[f"few_shot_{row}"] = tried[best]
 
-    run.loops["choose"] = (sampled, sampling_seconds)
 
-    for row in FEW_SHOT_ROWS + OUR_FEW_SHOT_ROWS:
-        if has_few_shot(generator, row):
-            tried = {
-                lr: run.accuracy(few_shot_weights(generator, run.val_support, row, lr, preset.few_shot_steps), query)
-                for lr in preset.few_shot_lrs
-            }
-            best = max(tried, key=tried.get)
-            choices[f"few_shot_{row}"] = {
-                "lr": best,
-                "steps": preset.few_shot_steps,
-                "val_accuracy": round(tried[best], 4),
-                "tried": {str(lr): round(value, 4) for lr, value in tried.items()},
-            }
-            metrics[f"few_shot_{row}"] = tried[best]
+def few_shot_rows(preset: Preset) -> tuple[str, ...]:
+    """Rows of Table 4, and ours: the latent that HyperLDM generated, adapted."""
+    return (*FEW_SHOT_ROWS, *(row_of("hyperldm", name) for name in preset.adaptations))
+
+
+def run(run: Run) -> dict[str, float]:
+    """Try the preset's small grids; returns the validation accuracy of every choice made."""
+    preset, choices = run.preset, _Choices(run)
+    release = choices.release
+    for name in preset.adaptations:
+        if release.has("hyperldm", name):
+            choices.search("hyperldm", name, sampling_options(preset.sampling))
+        if release.has("hyperclip", name):
+            choices.search("hyperclip", name, guidance_options(preset, name))
+    run.loops["choose"] = (choices.sampled, choices.sampling_seconds)
+    for row in few_shot_rows(preset):
+        if release.has_row(row):
+            choices.few_shot_rate(row)
     for name, adaptation in preset.adaptations.items():  # no choice, but how weights are made that the models know
-        choices[f"adaptations_{name}"] = {"lr": adaptation.lr, "steps": adaptation.steps}
+        choices.made[f"adaptations_{name}"] = {"lr": adaptation.lr, "steps": adaptation.steps}
     # The ceiling is the best few-shot baseline, whichever that is.
-    choices["few_shot_ceiling"] = {"row": max(FEW_SHOT_ROWS, key=lambda row: metrics.get(f"few_shot_{row}", 0.0))}
-    if preset.tiny_clip is not None:  # a release is complete in itself
-        backbone = Path(preset.backbone.removeprefix("local-dir:"))
-        if backbone.resolve() != (run.output / "backbone").resolve():
-            shutil.copytree(backbone, run.output / "backbone", dirs_exist_ok=True)
-    write_json(
-        run.output / "config.json",
+    choices.made[CEILING] = {"row": max(FEW_SHOT_ROWS, key=lambda row: choices.metrics.get(f"few_shot_{row}", 0.0))}
+    write_release(
+        run.output,
         {
-            "format_version": 1,
-            "library": "question-to-adapter (HyperCLIP, HyperLDM)",
             "preset": preset.name,
+            "run": run.origin,
             "seed": run.seed,
             "descriptors": preset.descriptors,
             "dataset": run.dataset.identity["name"],
-            "backbone": "backbone" if preset.tiny_clip else preset.backbone,
             "question_pooling": preset.question_pooling,
-            "adapter": to_dict(preset.adapter),
-            "choices": choices,
+            "network": run.network.spec(),
+            "choices": choices.made,
+            "scales": scales(run, release),
             "questions": [
                 {"question": t.question, "answers": list(t.answers), "family": t.family}
                 for t in run.dataset.tasks
                 if t.split != "test"
             ],
         },
+        preset.backbone,
     )
-    return metrics
+    return choices.metrics
+
+
+def scales(run: Run, release: AdapterGenerator) -> dict[str, float]:
+    """By row: the factor on cosines with which probabilities are read out. Plain CLIP's is its own; the others' are
+    fitted to the query examples of validation tasks."""
+    preset, support, query = run.preset, run.val_support, run.val_query
+    fitted = lambda w: round(fit_scale(run.network.logits(w, query, scale=1.0), query), 3)
+    result = {"training": run.network.scale, "clip": getattr(run.backbone, "logit_scale", run.network.scale)}
+    for method in METHODS:
+        for name in preset.adaptations if method in SEARCHES else [""]:
+            row = row_of(method, name)
+            if method != "clip" and release.has_row(row):
+                result[row] = fitted(release.weights(query.question, method, generator=name or DEFAULT_GENERATOR))
+    for row in few_shot_rows(preset):
+        choice = release.choice(f"few_shot_{row}")
+        if choice:
+            result[f"few_shot_{row}"] = fitted(release.few_shot_weights(support, row, choice["lr"], choice["steps"]))
+    return result
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -14,17 +14,41 @@ import sys
 import time
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that the script runs from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 from core.data.features import build_task_set
-from train.pipeline.run import Run, encoding_bar, open_run, open_store, parser
+from train.pipeline.flags import open_run, parser
+from train.pipeline.run import Run, encoding_bar
+from train.pipeline.settings import Preset
+from train.pipeline.stage import Stage
+
+
+def stages(preset: Preset) -> list[Stage]:
+    """The first stage, or the second where the preset trains its backbone."""
+    return [
+        Stage(
+            "features",
+            count,
+            needs=("backbone",) if preset.tiny_clip is not None else (),
+            config=(preset.dataset, preset.backbone),
+            outputs=lambda run: [run.work / "features" / "index.json"],
+            cost=(preset.backbone,),
+            work=lambda run: [run.work / "features"],
+            release=False,
+            seeded=False,
+        )
+    ]
+
+
+def count(run: Run) -> dict[str, float]:
+    """Encode what training and its choices read: the images of training and validation tasks."""
+    return {"images": float(len({i for task in (*run.train.tasks, *run.val.tasks) for i in task.examples("all")[0]}))}
 
 
 def run(run: Run, workers: int | None = None) -> dict[str, float]:
     """Encode everything; returns counts and seconds."""
     started = time.monotonic()
-    store = open_store(run, workers)
+    store = run.open_store(workers)
     left = 0
     for split in ("train", "val", "test"):
         tasks = [task for task in run.dataset.tasks if task.split == split]

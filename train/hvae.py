@@ -7,59 +7,86 @@ decoded, on query examples of training and of validation tasks.
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that the script runs from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-import functools
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
-from core.adaptation.subspace import adapt_adapters
-from core.data.tasks import subsample
-from core.networks.adapter import adapter_logits, task_loss
+from core.adaptation.few_shot import adapt_model
+from core.data.tasks import TaskBatch, subsample
+from core.networks.base import BaseNetwork
 from core.networks.hvae import HVAE
-from core.release.checkpoint import load_adapter, save_module
-from train.adaptations import Adaptations, load_adaptations
+from core.release.checkpoint import save_module
+from train.pipeline.adapted import AdaptedWeights, load_draws, load_model
+from train.pipeline.flags import open_run, parser
 from train.pipeline.optim import adam, cosine_decay
-from train.pipeline.run import Run, open_run, parser
+from train.pipeline.run import Run
+from train.pipeline.settings import Preset, once
+from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
+from train.pipeline.steps import training_steps
+
+
+def stages(preset: Preset) -> list[Stage]:
+    """One stage, where the preset makes its training data."""
+    if HVAE.name not in preset.adaptations:
+        return []
+    settings = (preset.hvae, preset.hvae_training)
+    return [
+        Stage(
+            HVAE.checkpoint,
+            run,
+            needs=(f"adaptations_{HVAE.name}",),
+            config=settings,
+            outputs=release_file(HVAE.checkpoint),
+            steps=preset.hvae_training.steps,
+            cost=once(*preset.network_settings, *settings),
+            values=parameters_of(lambda network: HVAE(preset.hvae, num_params=network.num_params)),
+            format=TRAINED,
+            shared=True,
+        )
+    ]
+
+
+def behaviour_loss(kind: str, network: BaseNetwork, decoded: Tensor, sample: Tensor, tasks: TaskBatch) -> Tensor:
+    """What decoded weights (B, P) do on their tasks, (B,): the task's own loss ("labels"), or the KL from the answers
+    of the weights (B, P) that they were encoded from ("answers")."""
+    if kind == "labels":
+        return network.loss(decoded, tasks)
+    with torch.no_grad():
+        wanted = network.logits(sample, tasks).softmax(-1)  # (B, N, C)
+    given = network.logits(decoded, tasks).log_softmax(-1).masked_fill(wanted == 0, 0.0)
+    divergence = F.kl_div(given, wanted, reduction="none").sum(-1)  # (B, N)
+    return (divergence * tasks.example_mask).sum(1) / tasks.example_mask.sum(1)
 
 
 def run(run: Run) -> dict[str, float]:
     """Train the HVAE; returns losses and the accuracy of decoded weights."""
-    config, training, adapter = run.preset.hvae, run.preset.hvae_training, run.preset.adapter
-    w = Adaptations(load_adaptations(run, "hvae"), run.device)
+    config, training, network = run.preset.hvae, run.preset.hvae_training, run.network
+    w = AdaptedWeights(load_draws(run, HVAE.name), run.device)
     T = len(run.train_batch)
-    torch.manual_seed(run.generator("hvae", "init").initial_seed())
-    model = HVAE(config, adapter.num_params).to(run.device)
+    torch.manual_seed(run.rng("hvae", "init").initial_seed())
+    model = HVAE(config, num_params=network.num_params).to(run.device)
     model.set_statistics(*w.moments())
     optimizer = adam(model.parameters(), training.lr)
     schedule = cosine_decay(optimizer, training.steps)
-    terms: dict[str, torch.Tensor] = {}
-    for _, generator in run.steps(
-        "hvae", training.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}
-    ):
-        rows = torch.randint(T, (training.batch,), generator=generator)
-        draw = torch.randint(len(w), (training.batch,), generator=generator)
-        noise = torch.randn(training.batch, config.latent, generator=generator)
+    terms: dict[str, Tensor] = {}
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    for _, rng in training_steps(run, HVAE.checkpoint, training.steps, state):
+        rows = torch.randint(T, (training.batch,), generator=rng)
+        draw = torch.randint(len(w), (training.batch,), generator=rng)
+        noise = torch.randn(training.batch, config.latent, generator=rng)
         mine = run.processes.share(training.batch)
         sample = w(draw[mine], rows[mine])
         with run.autocast():
             terms, decoded = model.losses(sample, noise[mine].to(run.device))
         if config.behaviour_weight:
-            tasks = subsample(run.train_batch[rows], training.examples, generator)[mine]
-            logits = adapter_logits(decoded, tasks, adapter)
-            if config.behaviour == "labels":
-                behaviour = task_loss(logits, tasks)
-            else:
-                with torch.no_grad():
-                    wanted = adapter_logits(sample, tasks, adapter).softmax(-1)  # (B, N, C)
-                given = logits.log_softmax(-1).masked_fill(wanted == 0, 0.0)
-                divergence = F.kl_div(given, wanted, reduction="none").sum(-1)  # (B, N)
-                behaviour = (divergence * tasks.example_mask).sum(1) / tasks.example_mask.sum(1)
+            tasks = subsample(run.train_batch[rows], training.examples, rng)[mine]
+            behaviour = behaviour_loss(config.behaviour, network, decoded, sample, tasks)
             terms["behaviour"] = config.behaviour_weight * behaviour
         loss = sum(term.mean() for term in terms.values())
         optimizer.zero_grad()
@@ -70,18 +97,16 @@ def run(run: Run) -> dict[str, float]:
         optimizer.step()
         schedule.step()
 
-    model.eval()
+    model.requires_grad_(False)
     metrics = {name: run.processes.mean(term.mean()) for name, term in terms.items()}
     first = functools.partial(w.tasks, 0)
     metrics["train_adapted"] = run.accuracy(first, run.train_batch)
-    metrics["train_decoded"] = run.accuracy(lambda rows: model.decode(model.encode(first(rows))[0]), run.train_batch)
-    start, _, _ = load_adapter(run.output / "mnet_maml.safetensors")
-    support, query = run.val_support, run.val_query
-    adaptation = run.preset.adaptations["hvae"]
-    adapted = adapt_adapters(start.to(run.device), support, adapter, steps=adaptation.steps, lr=adaptation.lr)
-    with torch.no_grad():
-        metrics["val_adapted"] = run.accuracy(adapted, query)
-        metrics["val_accuracy"] = run.accuracy(model.decode(model.encode(adapted)[0]), query)
+    metrics["train_decoded"] = run.accuracy(lambda rows: model.decode(model.encode(first(rows))), run.train_batch)
+    adaptation = run.preset.adaptations[HVAE.name]
+    start = load_model(run, HVAE.adapted_row)
+    adapted = adapt_model(network, start, run.val_support, steps=adaptation.steps, lr=adaptation.lr)
+    metrics["val_adapted"] = run.accuracy(adapted, run.val_query)
+    metrics["val_accuracy"] = run.accuracy(model.decode(model.encode(adapted)), run.val_query)
     if run.processes.is_main:
         save_module(run.output / "hvae.safetensors", model, {"row": "hvae", "seed": run.seed, **metrics})
     return metrics

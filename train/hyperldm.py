@@ -1,34 +1,64 @@
 """Train HyperLDM, the diffusion model of latents conditional on questions (Section 5, Algorithms 12 and 13).
 
-Needs adaptations and their generator (hvae or hnet_maml); writes OUTPUT/GENERATOR_hyperldm.safetensors, the EMA
-weights. About 40 seconds on one CPU thread.
+Needs adaptations and their generator; writes OUTPUT/GENERATOR_hyperldm.safetensors, the EMA weights. About 40 seconds
+on one CPU thread.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that the script runs from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
-from dataclasses import replace
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 import torch
 from torch import Tensor
 
-from core.adaptation.descriptors import describe
+from core.adaptation import descriptors
 from core.data.tasks import subsample
 from core.diffusion.guidance import classifier_free
-from core.diffusion.samplers import SAMPLERS
-from core.diffusion.schedule import q_sample
-from core.networks.adapter import adapter_logits, task_loss
-from core.networks.hyperldm import EMA, HyperLDM, drop_condition
+from core.diffusion.samplers import SAMPLERS, standard_normal
+from core.diffusion.schedule import diffusion_loss
+from core.networks.ema import EMA
+from core.networks.hyperldm import HyperLDM, drop_condition
+from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_module
-from train.adaptations import GENERATORS
-from train.latents import load_generator, training_latents
+from train.pipeline.adapted import load_generator, training_latents
+from train.pipeline.flags import open_run, parser
 from train.pipeline.optim import adam, cosine_decay
-from train.pipeline.run import Run, RunningMean, open_run, parser
+from train.pipeline.run import Run
+from train.pipeline.settings import Preset, once
+from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
+from train.pipeline.steps import RunningMean, training_steps
+
+
+def stages(preset: Preset) -> list[Stage]:
+    """A stage for every weight generator of the preset."""
+    infers = preset.diffusion.infer_descriptors and preset.descriptors < 1.0
+    settings = (preset.hyperldm, preset.diffusion)
+    return [
+        Stage(
+            f"{name}_hyperldm",
+            functools.partial(run, name=name),
+            needs=(WEIGHT_GENERATORS[name].checkpoint, f"adaptations_{name}"),
+            config=(
+                *settings,
+                preset.descriptors,
+                preset.question_pooling,
+                *([descriptors.FORMAT] if infers else []),
+            ),
+            outputs=release_file(f"{name}_hyperldm"),
+            steps=preset.diffusion.steps,
+            cost=once(*preset.network_settings, *settings),
+            values=parameters_of(
+                lambda network, name=name: HyperLDM(preset.hyperldm, latent=preset.latent(name), dim=network.dim)
+            ),
+            format=TRAINED,
+            shared=True,
+        )
+        for name in preset.adaptations
+    ]
 
 
 def questions(run: Run, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,55 +69,61 @@ def questions(run: Run, z: Tensor) -> tuple[Tensor, Tensor]:
     described[run.described] = True
     if run.preset.diffusion.infer_descriptors and not described.all():
         encode = lambda texts: run.store.questions(texts, run.preset.question_pooling)
-        e = describe(run.train, run.train_batch.trimmed(), described, z, encode)
+        e = descriptors.describe(run.train, run.train_batch.trimmed(), described, z, encode)
     return e, described
 
 
-def run(run: Run, generator: str) -> dict[str, float]:
+def draw_tasks(weight: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    """`count` rows of tasks, drawn as often as `weight` (T,) says."""
+    if bool((weight == weight[0]).all()):
+        return torch.randint(len(weight), (count,), generator=rng)
+    return torch.multinomial(weight, count, replacement=True, generator=rng)
+
+
+def run(run: Run, name: str) -> dict[str, float]:
     """Train on one generator's latents; returns the loss and the accuracy on validation tasks at gamma 1."""
-    training, stage = run.preset.diffusion, f"{generator}_hyperldm"
-    latents = training_latents(run, generator)  # (draws, T, Z)
+    training, stage, network = run.preset.diffusion, f"{name}_hyperldm", run.network
+    latents = training_latents(run, name)  # (draws, T, Z)
     draws, T, Z = latents.shape
-    question, described = questions(run, latents.mean(0))
-    torch.manual_seed(run.generator(stage, "init").initial_seed())
-    model = HyperLDM(replace(run.preset.hyperldm, latent=Z)).to(run.device)
-    model.set_statistics(latents.flatten(0, 1), question[described])
+    e_train, described = questions(run, latents.mean(0))
+    torch.manual_seed(run.rng(stage, "init").initial_seed())
+    model = HyperLDM(run.preset.hyperldm, latent=Z, dim=network.dim).to(run.device)
+    model.set_statistics(latents.flatten(0, 1), e_train[described])
     schedule = model.schedule
-    draw_weight = torch.ones(T)  # on the CPU, with the generators
+    draw_weight = torch.ones(T)  # on the CPU, with the random state
     draw_weight[run.described] = training.described_weight
-    evenly = training.described_weight == 1.0
-    if training.infer_descriptors:
-        described = torch.ones_like(described)  # one way or the other
-    module, decode = load_generator(run, generator)
-    module.eval().requires_grad_(False)
+    # Tasks without a descriptor, where none is inferred, still teach the unconditional model, as in the paper: their
+    # condition is dropped for good.
+    if not training.infer_descriptors:
+        e_train = e_train * described[:, None]
+    generator = load_generator(run, name)
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     rate = cosine_decay(optimizer, training.steps)
     ema = EMA(model, training.ema)
     running = RunningMean()
     state = {"model": model, "optimizer": optimizer, "rate": rate, "ema": ema, "running": running}
     model.train()
-    for _, rng in run.steps(stage, training.steps, state):
-        if evenly:
-            rows = torch.randint(T, (training.batch,), generator=rng)
-        else:
-            rows = torch.multinomial(draw_weight, training.batch, replacement=True, generator=rng)
+
+    def predict(z_t: Tensor, t: Tensor, e: Tensor, noise: Tensor) -> Tensor:
+        with run.autocast():
+            return model.predict(z_t, t, e, noise).float()
+
+    for _, rng in training_steps(run, stage, training.steps, state):
+        rows = draw_tasks(draw_weight, training.batch, rng)
         z0 = model.standardise(latents[torch.randint(draws, (training.batch,), generator=rng), rows])
-        # Tasks without a descriptor, where none is inferred, still teach the unconditional model, as in the paper.
-        e = drop_condition(question[rows] * described[rows, None], training.drop_condition, rng)
+        e = drop_condition(e_train[rows], training.drop_condition, rng)
         t = torch.randint(schedule.num_steps, (training.batch,), generator=rng).to(run.device)
         eps = torch.randn(training.batch, Z, generator=rng).to(run.device)
+        noise = torch.randn(training.batch, model.dim, generator=rng).to(run.device)
         mine = run.processes.share(training.batch)
-        rows, z0, e, t, eps = rows[mine], z0[mine], e[mine], t[mine], eps[mine]
-        z_t = q_sample(z0, t, eps, schedule)
-        with run.autocast():
-            out = model.predict(z_t, t, e).float()
-        loss = (out - model.target(z0, t, eps)).square().mean()  # Eq. 9
+        rows, z0, e, t, eps, noise = (x[mine] for x in (rows, z0, e, t, eps, noise))
+        denoise = functools.partial(predict, e=e, noise=noise)
+        loss, out, z_t = diffusion_loss(denoise, model.target(z0, t, eps), z0, t, eps, schedule)
         if training.behaviour_weight:
             some = slice(training.behaviour_tasks // run.processes.count)
             tasks = subsample(run.train_batch[rows[some]], training.behaviour_examples, rng)
-            w = decode(model.unstandardise(model.to_z0(out[some], z_t[some], t[some])))
-            behaviour = task_loss(adapter_logits(w, tasks, run.preset.adapter), tasks).mean()
-            loss = loss + training.behaviour_weight * behaviour
+            w = generator.decode(model.unstandardise(model.to_z0(out[some], z_t[some], t[some])))
+            loss = loss + training.behaviour_weight * network.loss(w, tasks).mean()
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
@@ -97,31 +133,24 @@ def run(run: Run, generator: str) -> dict[str, float]:
         ema.update(model)
         running.update(run.processes.mean(loss))
 
-    query = run.val_query
-    noise = torch.randn(len(query), Z, generator=run.generator(stage, "val")).to(run.device)
+    query, sampling = run.val_query, run.preset.sampling
+    noise = standard_normal(run.rng(stage, "val"))
+    z_T = noise(torch.empty(len(query), Z, device=run.device))
     with torch.no_grad():
-        sampler = SAMPLERS[run.preset.sampling.sampler]
-        z = sampler(classifier_free(ema.model, query.question, 1.0), noise, schedule, steps=run.preset.sampling.steps)
-        accuracy = run.accuracy(decode(ema.model.unstandardise(z)), query)
+        eps_fn = classifier_free(ema.model, query.question, 1.0)
+        z = SAMPLERS[sampling.sampler](eps_fn, z_T, schedule, steps=sampling.steps, noise=noise)
+        accuracy = run.accuracy(generator.decode(ema.model.unstandardise(z)), query)
     metrics = {"loss": running.value, "val_accuracy": accuracy}
-    if not run.processes.is_main:
-        return metrics
-    save_module(
-        run.output / f"{stage}.safetensors",
-        ema.model,
-        {
-            "row": stage,
-            "seed": run.seed,
-            "generator": generator,
-            **metrics,
-        },
-    )
+    if run.processes.is_main:
+        made = {"row": stage, "seed": run.seed, "generator": name}
+        save_module(run.output / f"{stage}.safetensors", ema.model, made | metrics)
     return metrics
 
 
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--generator", choices=GENERATORS, default="hvae", help="whose latents to learn")
+    names = WEIGHT_GENERATORS.names()
+    arguments.add_argument("--generator", choices=names, default="hvae", help="whose latents to learn (default: hvae)")
     args = arguments.parse_args(argv)
     print(args.generator, run(open_run(args), args.generator))
 

@@ -14,20 +14,21 @@ import textwrap
 from collections import Counter
 from pathlib import Path
 from statistics import mean
+from typing import TYPE_CHECKING
 
-if __package__ in (None, ""):  # so that `python train/make_data.py` works from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
-
-from core.data import Dataset, open_dataset
+from core.data import download as vqa_download
+from core.data.base import Dataset
 from core.data.built import PROMPT_FILE, image_names, read_prompts, write_dataset
 from core.data.folder import FolderConfig, read_folder
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig, find_coco, read_published
 from core.data.tasks import Task
 from core.data.vqa_v2 import from_vqa_v2
-from train.pipeline import vqa_download
 from train.presets import PRESET_NAMES, get_preset
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SIDE, _COLUMNS, _MARGIN, _TEXT = 160, 4, 14, 40
 _PUBLISHED = {"train": 870, "test": 373, "pairs": 104_112}  # Meta-VQA as its authors published it
@@ -59,6 +60,8 @@ def summary(tasks: list[Task]) -> str:
 
 def contact_sheet(data: Dataset, count: int, seed: int) -> Image.Image:
     """`count` tasks, each one of another family: three pictures in a row, the question above, the answers below."""
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
+
     rng = random.Random(f"{seed}/preview")
     tasks = {task.family: task for task in rng.sample(data.tasks, len(data.tasks))}
     chosen = list(tasks.values())[:count]
@@ -176,7 +179,7 @@ def main(argv: list[str] | None = None) -> None:
         if directory:
             data: Dataset = MetaVQA(MetaVQAConfig.at(directory))
         else:
-            data = open_dataset(MetaVQAConfig() if args.preset == "metavqa" else get_preset(args.preset).dataset)
+            data = get_preset(args.preset).dataset.open()
         print(f"{data.identity['name']}: {len(data.tasks)} tasks, {data.num_images} images")
         print(summary(data.tasks))
         if args.preview:

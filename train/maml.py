@@ -1,89 +1,117 @@
 """Meta-train the MAML rows: mnet_maml, mnet_fomaml, hnet_maml, cond_hnet_maml (Algorithms 3, 4, 7).
 
-Needs features (made on the first use) and writes OUTPUT/ROW.safetensors. Up to eleven minutes a row on one CPU thread
+Needs features (made on the first use); writes OUTPUT/ROW.safetensors. Up to eleven minutes a row on one CPU thread
 (hnet_maml); 17 for cond_hnet_maml.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that the script runs from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 import torch
 from torch import Tensor
 
-from core.adaptation.inner_loop import adapt, maml_loss
-from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
+from core.adaptation.few_shot import few_shot_weights
+from core.adaptation.inner_loop import maml_loss
+from core.adaptation.weights import loss_on, maml_weights_loss
 from core.data.tasks import TaskBatch, split_support_query, subsample
-from core.networks.adapter import adapter_logits, init_adapter, task_loss
-from core.networks.hypernet import HyperNet
-from core.release.checkpoint import save_adapter, save_module
+from core.networks.base import BaseNetwork
+from core.networks.hypernet import CondHyperNet, HNet
+from core.networks.weight_model import SharedWeights, WeightModel
+from core.release.checkpoint import save_module
+from train.pipeline.flags import open_run, parser
 from train.pipeline.optim import adam, cosine_decay
-from train.pipeline.run import Run, open_run, parser
+from train.pipeline.run import Run
+from train.pipeline.settings import MamlConfig, Preset, once
+from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
+from train.pipeline.steps import training_steps
 
 ROWS = ("mnet_maml", "mnet_fomaml", "hnet_maml", "cond_hnet_maml")
 
 
+def build(preset: Preset, row: str, network: BaseNetwork, rng: torch.Generator | None = None) -> WeightModel:
+    """The model that a row trains: what the inner loop adapts, where it starts, how it becomes weights (Table 2)."""
+    if row == "hnet_maml":
+        return HNet(preset.hnet, network=network, rng=rng)
+    if row == "cond_hnet_maml":
+        return CondHyperNet(preset.cond_hnet[row], network=network, rng=rng)
+    return SharedWeights(network=network, rng=rng)
+
+
+def own_settings(preset: Preset, row: str) -> tuple[object, ...]:
+    """The settings of the network that a row trains besides the base network."""
+    if row == "hnet_maml":
+        return (preset.hnet,)
+    return (preset.cond_hnet[row],) if row == "cond_hnet_maml" else ()
+
+
+def stages(preset: Preset) -> list[Stage]:
+    """A stage a row."""
+    result = []
+    for row, config in preset.maml.items():
+        settings = (*preset.network_settings, config, *own_settings(preset, row))
+        questions = (preset.descriptors, preset.question_pooling) if row == "cond_hnet_maml" else ()
+        result.append(
+            Stage(
+                row,
+                functools.partial(run, row=row),
+                needs=("features",),
+                config=(*settings, *questions, preset.few_shot_steps),
+                outputs=release_file(row),
+                steps=config.steps,
+                cost=once(*settings),
+                values=parameters_of(lambda network, row=row: build(preset, row, network)),
+                format=TRAINED,
+                shared=True,
+            )
+        )
+    return result
+
+
+def query_loss(
+    model: WeightModel, support: TaskBatch, query: TaskBatch, noise: Tensor, steps: Tensor, config: MamlConfig
+) -> Tensor:
+    """Query loss (T,) after adaptation on support sets (Eq. 1, 3); `steps` (T,) falls from task to task."""
+    inner = {"steps": steps, "lr": config.inner_lr, "first_order": config.first_order}
+    if isinstance(model, SharedWeights):
+        return maml_weights_loss(model.network, model.w, support, query, **inner)
+    losses = (loss_on(model.network, tasks, model.decode) for tasks in (support, query))
+    return maml_loss(model.initial(support.question, noise), *losses, falling=True, **inner)
+
+
 def run(run: Run, row: str) -> dict[str, float]:
     """Meta-train one row; returns its accuracy on validation tasks, before and after 50 steps on their support sets."""
-    config, adapter = run.preset.maml[row], run.preset.adapter
-    batch = run.train_batch
-    if config.subspace and row not in ("mnet_maml", "mnet_fomaml"):
-        raise ValueError(f"maml.{row}.subspace: only rows that adapt adapter weights themselves have it")
-    generator = run.generator(row, "init")
-    torch.manual_seed(generator.initial_seed())
-    rows = torch.arange(len(batch))
-    # What the inner loop adapts, where it starts, and how it becomes weights (Table 2).
-    if row in ("mnet_maml", "mnet_fomaml"):
-        model = torch.nn.ParameterDict({"w": init_adapter(adapter, generator)}).to(run.device)
-
-        def start(tasks: TaskBatch) -> Tensor:
-            return model["w"].expand(len(tasks), -1)
-
-        def decode(w: Tensor) -> Tensor:
-            return w
-    elif row == "hnet_maml":
-        model = decode = HyperNet(run.preset.hnet, adapter, generator).to(run.device)
-
-        def start(tasks: TaskBatch) -> Tensor:
-            return model.z0.expand(len(tasks), -1)
-    else:
-        model = HyperNet(run.preset.cond_hnet[row], adapter, generator).to(run.device)
-        rows = run.described
-        model.condition.fit(batch.question[rows])
-        decode = model.decode
-
-        def start(tasks: TaskBatch) -> Tensor:  # the inner loop moves the whitened embedding
-            return model.condition(tasks.question)
-
-    def loss_on(tasks: TaskBatch):
-        def loss(z: Tensor) -> Tensor:
-            """Of z (n, K), for the first n tasks."""
-            first = tasks[: len(z)] if len(z) < len(tasks) else tasks
-            return task_loss(adapter_logits(decode(z), first, adapter), first)
-
-        return loss
+    config, batch = run.preset.maml[row], run.train_batch
+    rng = run.rng(row, "init")
+    torch.manual_seed(rng.initial_seed())
+    model = build(run.preset, row, run.network, rng).to(run.device)
+    rows = run.described if model.condition_dim else torch.arange(len(batch))
+    model.fit(batch.question[rows])
 
     optimizer = adam(model.parameters(), config.lr)
     schedule = cosine_decay(optimizer, config.steps)
-    for _, generator in run.steps(row, config.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}):
-        chosen = rows[torch.randint(len(rows), (config.tasks,), generator=generator)]
-        tasks = subsample(batch[chosen], config.examples, generator)
-        support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=generator)
-        inner_steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=generator).to(run.device)
-        mine = torch.arange(config.tasks)[run.processes.share(config.tasks)].to(run.device)
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    for _, rng in training_steps(run, row, config.steps, state):
+        chosen = rows[torch.randint(len(rows), (config.tasks,), generator=rng)]
+        tasks = subsample(batch[chosen], config.examples, rng)
+        support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
+        inner_steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=rng)
+        noise = torch.randn(config.tasks, model.condition_dim, generator=rng)
+        mine = torch.arange(config.tasks)[run.processes.share(config.tasks)]
         mine = mine[inner_steps[mine].argsort(descending=True, stable=True)]  # those that are done drop out at the end
-        support, query = support[mine], query[mine]
-        inner = {"steps": inner_steps[mine], "lr": config.inner_lr, "first_order": config.first_order}
-        if config.subspace:
-            loss = maml_adapter_loss(model["w"], support, query, adapter, **inner).mean()
-        else:
-            losses = maml_loss(start(tasks[mine]), loss_on(support), loss_on(query), falling=True, **inner)
-            loss = losses.mean()
+        on_device = mine.to(run.device)
+        loss = query_loss(
+            model,
+            support[on_device],
+            query[on_device],
+            noise[mine].to(run.device),
+            inner_steps[mine].to(run.device),
+            config,
+        ).mean()
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
@@ -91,28 +119,17 @@ def run(run: Run, row: str) -> dict[str, float]:
         optimizer.step()
         schedule.step()
 
-    model.eval()
+    model.requires_grad_(False)
     support, query = run.val_support, run.val_query
-    with torch.no_grad():
-        before = start(query)
-        zero_shot = run.accuracy(decode(before), query)
-    few_shot = {"steps": run.preset.few_shot_steps, "lr": config.inner_lr}
-    if config.subspace:
-        after = adapt_adapters(model["w"].detach(), support, adapter, **few_shot)
-    else:
-        after = adapt(before, loss_on(support), **few_shot)
-    with torch.no_grad():
-        adapted = run.accuracy(decode(after), query)
-    metrics = {"loss": run.processes.mean(loss), "val_accuracy": zero_shot, "val_few_shot": adapted}
-    path = run.output / f"{row}.safetensors"
-    if not run.processes.is_main:
-        return metrics
-    if isinstance(model, HyperNet):
-        save_module(path, model, {"row": row, "seed": run.seed, "inner_lr": config.inner_lr, **metrics})
-    else:
-        save_adapter(
-            path, model["w"].detach(), adapter, {"row": row, "seed": run.seed, "inner_lr": config.inner_lr, **metrics}
-        )
+    few_shot = few_shot_weights(run.network, model, support, steps=run.preset.few_shot_steps, lr=config.inner_lr)
+    metrics = {
+        "loss": run.processes.mean(loss),
+        "val_accuracy": run.accuracy(model.weights(query.question), query),
+        "val_few_shot": run.accuracy(few_shot, query),
+    }
+    if run.processes.is_main:
+        made = {"row": row, "seed": run.seed, "inner_lr": config.inner_lr}
+        save_module(run.output / f"{row}.safetensors", model, made | metrics)
     return metrics
 
 

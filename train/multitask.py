@@ -1,56 +1,87 @@
 """Train the multitask baselines: uncond_multitask, cond_multitask, cond_multitask_film (Algorithms 2, 5, 6).
 
-Needs features (made on the first use) and writes OUTPUT/ROW.safetensors. Up to seven minutes a row on one CPU thread.
+Needs features (made on the first use); writes OUTPUT/ROW.safetensors. Up to seven minutes a row on one CPU thread.
 """
 
 from __future__ import annotations
 
+import functools
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that the script runs from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 import torch
 
 from core.data.tasks import subsample
-from core.networks.adapter import adapter_logits, init_adapter, task_loss
-from core.networks.hypernet import FilmAdapter, HyperNet
-from core.release.checkpoint import save_adapter, save_module
+from core.networks.base import BaseNetwork
+from core.networks.film import FilmModel
+from core.networks.hypernet import CondHyperNet
+from core.networks.weight_model import SharedWeights, WeightModel
+from core.release.checkpoint import save_module
+from train.pipeline.flags import open_run, parser
 from train.pipeline.optim import adam, cosine_decay
-from train.pipeline.run import Run, open_run, parser
+from train.pipeline.run import Run
+from train.pipeline.settings import Preset, once
+from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
+from train.pipeline.steps import training_steps
 
 ROWS = ("uncond_multitask", "cond_multitask", "cond_multitask_film")
 
 
+def build(preset: Preset, row: str, network: BaseNetwork, rng: torch.Generator | None = None) -> WeightModel:
+    """The model that a row trains."""
+    if row == "uncond_multitask":
+        return SharedWeights(network=network, rng=rng)
+    if row == "cond_multitask_film":
+        return FilmModel(preset.film, network=network, rng=rng)
+    return CondHyperNet(preset.cond_hnet[row], network=network, rng=rng)
+
+
+def stages(preset: Preset) -> list[Stage]:
+    """A stage a row; no FiLM row for a base network without hidden units."""
+    result = []
+    for row, config in preset.multitask.items():
+        if row == "cond_multitask_film" and not preset.base_network(dim=1).film_units:
+            continue
+        own = {"cond_multitask": preset.cond_hnet.get(row), "cond_multitask_film": preset.film}.get(row)
+        settings = (*preset.network_settings, config, own)
+        questions = (preset.descriptors, preset.question_pooling) if own else ()
+        result.append(
+            Stage(
+                row,
+                functools.partial(run, row=row),
+                needs=("features",),
+                config=(*settings, *questions),
+                outputs=release_file(row),
+                steps=config.steps,
+                cost=once(*settings),
+                values=parameters_of(lambda network, row=row: build(preset, row, network)),
+                format=TRAINED,
+                shared=True,
+            )
+        )
+    return result
+
+
 def run(run: Run, row: str) -> dict[str, float]:
     """Train one row; returns its accuracy on validation tasks."""
-    config, adapter = run.preset.multitask[row], run.preset.adapter
-    batch = run.train_batch
-    generator = run.generator(row, "init")
-    torch.manual_seed(generator.initial_seed())
-    if row == "uncond_multitask":
-        model = torch.nn.ParameterDict({"w": init_adapter(adapter, generator)}).to(run.device)
-        rows = torch.arange(len(batch))
-
-        def weights(e: torch.Tensor) -> torch.Tensor:
-            return model["w"].expand(len(e), -1)
-    else:
-        if row == "cond_multitask":
-            model = HyperNet(run.preset.cond_hnet[row], adapter, generator).to(run.device)
-        else:
-            model = FilmAdapter(run.preset.film, adapter, generator).to(run.device)
-        rows = run.described
-        model.condition.fit(batch.question[rows])
-        weights = model
+    config, batch = run.preset.multitask[row], run.train_batch
+    rng = run.rng(row, "init")
+    torch.manual_seed(rng.initial_seed())
+    model = build(run.preset, row, run.network, rng).to(run.device)
+    rows = run.described if model.condition_dim else torch.arange(len(batch))
+    model.fit(batch.question[rows])
 
     optimizer = adam(model.parameters(), config.lr, config.weight_decay)
     schedule = cosine_decay(optimizer, config.steps)
-    for _, generator in run.steps(row, config.steps, {"model": model, "optimizer": optimizer, "schedule": schedule}):
-        chosen = rows[torch.randint(len(rows), (config.tasks,), generator=generator)]
-        tasks = subsample(batch[chosen], config.examples, generator)[run.processes.share(config.tasks)]
-        loss = task_loss(adapter_logits(weights(tasks.question), tasks, adapter), tasks).mean()
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    for _, rng in training_steps(run, row, config.steps, state):
+        chosen = rows[torch.randint(len(rows), (config.tasks,), generator=rng)]
+        mine = run.processes.share(config.tasks)
+        tasks = subsample(batch[chosen], config.examples, rng)[mine]
+        noise = torch.randn(config.tasks, model.condition_dim, generator=rng)[mine].to(run.device)
+        loss = run.network.loss(model.weights(tasks.question, noise), tasks).mean()
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
@@ -58,17 +89,11 @@ def run(run: Run, row: str) -> dict[str, float]:
         optimizer.step()
         schedule.step()
 
-    model.eval()
     with torch.no_grad():
-        accuracy = run.accuracy(weights(run.val_query.question), run.val_query)
+        accuracy = run.accuracy(model.weights(run.val_query.question), run.val_query)
     metrics = {"loss": run.processes.mean(loss), "val_accuracy": accuracy}
-    path = run.output / f"{row}.safetensors"
-    if not run.processes.is_main:
-        return metrics
-    if row == "uncond_multitask":
-        save_adapter(path, model["w"].detach(), adapter, {"row": row, "seed": run.seed, **metrics})
-    else:
-        save_module(path, model, {"row": row, "seed": run.seed, **metrics})
+    if run.processes.is_main:
+        save_module(run.output / f"{row}.safetensors", model, {"row": row, "seed": run.seed, **metrics})
     return metrics
 
 

@@ -10,25 +10,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that `python train/run_all.py` works from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 import argparse
 import contextlib
 import platform
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 
-from core.release.hub import check_token, parse_repo
-from train.pipeline.graph import Records, Stage, build, downstream, identities, plan, stages_of
-from train.pipeline.memory import peak, reset_peak
+from train.pipeline.environment import peak, reset_peak
+from train.pipeline.flags import open_run, parser, release_directory
+from train.pipeline.graph import build, downstream, identities, plan, resolved, stages_of
 from train.pipeline.model_card import write_card
-from train.pipeline.plan import Estimate, cost_key, duration, estimates
-from train.pipeline.run import Run, open_run, parser, release_directory
+from train.pipeline.plan import Estimate, duration, estimates
+from train.pipeline.records import Records
+from train.pipeline.run import Run
+from train.pipeline.stage import Stage
 from train.push import push_release
 
 _EPILOG = """Time for --preset emoji: see the table of stages in train/README.md; --plan estimates from measured costs.
@@ -40,19 +40,6 @@ Examples:
   python train/run_all.py --preset tiny              every stage in about a minute
   python train/run_all.py --preset metavqa --seeds 0 1 2 --rows hvae_hyperldm   three runs, of what one row needs
   accelerate launch --num_processes 8 train/run_all.py --preset metavqa   eight GPUs, one run"""
-
-
-def _forget(run: Run, records: Records, name: str) -> None:
-    """Make a stage run from nothing: its record, its resume state and its work files go."""
-    records.put(name, None)
-    run.state_path(name).unlink(missing_ok=True)
-    if name == "backbone":
-        shutil.rmtree(run.work / "backbone", ignore_errors=True)
-    if name == "features":
-        shutil.rmtree(run.work / "features", ignore_errors=True)
-    if name.startswith("adaptations_"):
-        for folder in (run.scratch / "adaptations").glob(f"{name.removeprefix('adaptations_')}-*"):
-            shutil.rmtree(folder)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--push-to-hub", metavar="USER/REPO[@BRANCH]", help="upload the release at the end")
     args = arguments.parse_args(argv)
     if args.push_to_hub:
+        from core.release.hub import check_token, parse_repo
+
         try:
             parse_repo(args.push_to_hub)
             if not args.plan:
@@ -115,6 +104,9 @@ def _one_run(
     def done(name: str) -> bool:
         return name not in again and records.is_done(name, identity[name])
 
+    stages = resolved(stages, lambda name: name in wanted or done(name))
+    records, identity = Records(run, stages), identities(run, stages)
+
     run.identities.update(identity)
     if main_process and run.variant and not args.plan:
         for name in records.inherit(release_directory(run.preset.name, run.seed, "", run.work), identity):
@@ -126,7 +118,7 @@ def _one_run(
         if lacking:
             arguments.error(f"stage {name!r} needs {lacking[0]!r}, which is not done; add it to --stages")
 
-    costs = estimates(run.preset, stages, run.device)
+    costs = estimates(run, stages)
     for name in stages:  # without measured costs, what it took before
         if costs[name].seconds is None and (record := records.get(name)):
             costs[name] = replace(costs[name], seconds=record["seconds"])
@@ -137,7 +129,7 @@ def _one_run(
         return
     if main_process:
         for name in again:
-            _forget(run, records, name)
+            records.forget(name)
     run.processes.wait()
 
     started = time.time()
@@ -147,7 +139,7 @@ def _one_run(
             known = duration(sum(x for x in left if x is not None)) + (" and more" if None in left else "")
             print(f"[{i + 1}/{len(todo)}] {name}; left: {known if any(left) else 'unknown'}", flush=True)
             if name == "features" and (records.get(name) or {}).get("identity") not in (None, identity[name]):
-                _forget(run, records, name)  # encoded by another backbone
+                records.forget(name)  # encoded by another backbone
         with records.alone_at(name) if main_process else contextlib.nullcontext():
             run.processes.wait()
             if not records.is_done(name, identity[name]):  # by a run that was at it just now
@@ -181,7 +173,7 @@ def _run_stage(run: Run, stage: Stage) -> dict:
     metrics = stage.run(run)
     steps, loop = run.loops.get(stage.name, (0, 0.0))
     return {
-        "cost": cost_key(run.preset, stage.name),
+        "cost": stage.cost_key(run.dim),
         "seconds": round(time.time() - begun, 1),
         **({"steps": steps, "step_seconds": round(loop / steps, 6)} if steps else {}),
         **peak(run.device),
@@ -223,6 +215,8 @@ def _print_plan(
 
 
 def _push(release: Path, target: str) -> None:
+    from core.release.hub import parse_repo
+
     try:
         print(f"pushed to {push_release(release, *parse_repo(target))}")
     except ValueError as error:

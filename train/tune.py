@@ -11,21 +11,22 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that the script runs from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 import argparse
 import json
 from collections.abc import Sequence
 from typing import Any
 
-from core.config import to_dict
 from core.files import write_json
 from core.generator import AdapterGenerator
+from core.methods import method_of
 from train import run_all
-from train.choose import guidance_options
-from train.pipeline.graph import build, identities
-from train.pipeline.run import Run, commit, open_run, parser
+from train.choose import draft_release, guidance_options
+from train.pipeline.environment import commit
+from train.pipeline.flags import open_run, parser
+from train.pipeline.graph import CHOICES, build, identities, stages_of
+from train.pipeline.run import Run
 
 CLEARLY = 0.005  # 87 validation tasks tell no less apart
 
@@ -144,36 +145,26 @@ def chosen_release(run: Run, row: str) -> tuple[AdapterGenerator, float]:
         ]
     elif method == "hyperclip":
         options = guidance_options(preset, generator)
-    draft: dict[str, Any] = {"adapter": to_dict(preset.adapter), "question_pooling": preset.question_pooling}
-    release = AdapterGenerator(run.output, draft, run.device)
-
-    def accuracy(option: dict[str, Any]) -> float:
-        release.config["choices"] = {row: option}
+    choices: dict[str, dict[str, Any]] = {}
+    release = draft_release(run, choices)
+    scores = []
+    for option in options:
+        choices[row] = option
         seeds = range(3 if option else 1)  # of the noise, where there is any
         found = [release.weights(query.question, method, generator=generator, seed=seed) for seed in seeds]
-        return sum(run.accuracy(w, query) for w in found) / len(seeds)
-
-    best = max(options, key=accuracy) if len(options) > 1 else options[0]
-    return release, accuracy(best)  # which leaves the best option in the release
-
-
-def method_of(row: str) -> tuple[str, str]:
-    """(method, generator) of a row of Table 1; rows without a generator of their own get the first."""
-    generator, _, method = row.partition("_")
-    return (method, generator) if method in ("hyperldm", "hyperclip") else (row, "hvae")
-
-
-def stage_of(row: str) -> str:
-    """The stage that makes a row's own model; HyperCLIP's are named the other way round."""
-    method, generator = method_of(row)
-    return f"hyperclip_{generator}" if method == "hyperclip" else row
+        scores.append(sum(run.accuracy(w, query) for w in found) / len(seeds))
+    best = max(range(len(options)), key=lambda i: scores[i])
+    choices[row] = options[best]
+    return release, scores[best]
 
 
 def train_setting(args: argparse.Namespace, row: str, setting: Sequence[str]) -> Run:
     """The run of a preset with settings changed, of which a row's stages are trained; the preset's own is taken as it
     is."""
-    run_all.main([*_flags(args, setting), "--rows", row])
-    return setting_run(args, setting)
+    run = setting_run(args, setting)
+    names = [name for name in stages_of([row], build(run.preset)) if name != CHOICES]
+    run_all.main([*_flags(args, setting), "--stages", *names])
+    return run
 
 
 def setting_run(args: argparse.Namespace, setting: Sequence[str]) -> Run:
@@ -202,16 +193,16 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments.parse_args(argv)
     if args.set or args.output or args.steps_share != 1.0:
         arguments.error("--set, --output and --steps-share have no place here: every setting is trained in full")
-    document = json.loads(args.json.read_text()) if args.json.is_file() else {"results": []}
+    document = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else {"results": []}
     found = {(r["row"], tuple(r["setting"])): r for r in document["results"]}
     for row in args.rows:
         for setting in GRIDS[row]:
             run = setting_run(args, setting)
-            identity = identities(run, build(run.preset))[stage_of(row)]
+            identity = identities(run, build(run.preset))[row]
             if found.get((row, setting), {}).get("identity") == identity:
                 continue
             run = train_setting(args, row, setting)
-            seconds = json.loads((run.output / "stages.json").read_text())[stage_of(row)]["seconds"]
+            seconds = json.loads((run.output / "stages.json").read_text(encoding="utf-8"))[row]["seconds"]
             found[row, setting] = {
                 "row": row,
                 "setting": list(setting),

@@ -2,8 +2,8 @@
 
 With half of the questions missing (the paper's 50% Q.), a denoiser hears half of the pairs of question and latent, and
 the rest teaches it only what latents look like. But a task without a question still has images, answers and adapted
-weights, and the tasks that have a question show how these go together. So a question is guessed first: what the images
-share, called by its name, in sentences that other tasks ask. A Gaussian process corrects the guess. Beyond the paper,
+weights, and the tasks that have a question show how these go together. So a question is guessed first: the name of what
+the images share, in sentences that other tasks ask. A Gaussian process corrects the guess. Beyond the paper,
 and for HyperLDM alone: rows that the paper trains on described tasks only stay as they are.
 """
 
@@ -29,6 +29,7 @@ _MIN_NOISE = 1e-3
 
 Carrier = tuple[str, ...]  # the parts of a sentence around its gaps; `word.join(carrier)` fills them
 Features = Sequence[Sequence[Tensor]]
+Squares = list[list[Tensor]]  # squared distances by feature, in groups
 Encode = Callable[[Sequence[str]], Tensor]
 
 
@@ -76,7 +77,7 @@ def name_images(images: Tensor, words: Tensor) -> Tensor:
 def carriers(questions: Sequence[str], names: Sequence[str]) -> list[Carrier]:
     """Sentences with gaps: questions less the word that names their own images, where they say it.
 
-    At most 16 of them, always the same ones; of no use, one that is all gap.
+    At most 16 of them, always the same ones. Where no question names its images, one that is nothing but a gap.
     """
     found = set()
     for question, name in zip(questions, names, strict=True):
@@ -101,11 +102,8 @@ def task_features(batch: TaskBatch, images: Tensor, guess: Tensor, z: Tensor) ->
 def infer_descriptors(e: Tensor, described: Tensor, features: Features, guess: Tensor) -> Tensor:
     """Task embeddings (T, D): e's own rows where a task is described, inferred ones elsewhere.
 
-    A Gaussian process from `task_features` to whitened embeddings. Its mean is a share of the guess, its covariance
-    that of a sum of functions, one of each group of features, whose kernel is Gaussian with a width for every feature
-    in it. Share, widths, variances and noise, the same for all coordinates, are those of most marginal likelihood
-    (Rasmussen & Williams 2006, Eq. 2.25 and 5.8) on the described tasks. A pure function: rows of `e` that are not
-    described are not looked at.
+    A Gaussian process from `task_features` to whitened embeddings (`_Process`), fitted to the described tasks. A pure
+    function: rows of `e` that are not described are not looked at.
 
     Args:
         e: (T, D). described: (T,) bool. guess: (T, D), embeddings that resemble those sought.
@@ -119,34 +117,70 @@ def infer_descriptors(e: Tensor, described: Tensor, features: Features, guess: T
     whitening = Whitening(e.shape[1]).to(e.device)
     whitening.fit(e[known])
     target = whitening(e[known]).double()
-    mean = target.mean(0)
     guess = whitening(guess).double()
     guess = guess - guess[known].mean(0)
-    distances = lambda rows: [[torch.cdist(x[rows].double(), x[known].double()).square() for x in g] for g in features]
-    within, across = distances(known), distances(missing)
-
-    free = lambda value: torch.tensor(value, dtype=torch.float64, device=e.device, requires_grad=True)
-    share, noise, variances = free(0.3), free(-1.0), [free(-1.0) for _ in features]  # all but share are logarithms
-    widths = [[free(0.0) for _ in group] for group in features]
-
-    def kernel(squares: list[list[Tensor]]) -> Tensor:
-        return sum(
-            (variance - sum(d / (2 * width.exp().square()) for d, width in zip(group, group_widths, strict=True))).exp()
-            for variance, group, group_widths in zip(variances, squares, widths, strict=True)
-        )
-
-    def factor() -> Tensor:
-        return torch.linalg.cholesky(kernel(within) + (noise.exp() + _MIN_NOISE) * torch.eye(len(known)).to(target))
-
-    rest = lambda: target - mean - share * guess[known]
-    optimizer = torch.optim.Adam([share, noise, *variances, *(w for group in widths for w in group)], lr=_FIT_RATE)
-    with torch.enable_grad():
-        for _ in range(_FIT_STEPS):
-            L = factor()
-            fit = (rest() * torch.cholesky_solve(rest(), L)).sum() / (2 * target.shape[1])
-            optimizer.zero_grad()
-            (fit + L.diagonal().log().sum()).backward()
-            optimizer.step()
-    with torch.no_grad():
-        inferred = mean + share * guess[missing] + kernel(across) @ torch.cholesky_solve(rest(), factor())
+    process = _Process(target, guess[known], _squared_distances(features, known, known))
+    process.fit()
+    inferred = process.predict(guess[missing], _squared_distances(features, missing, known))
     return e.index_copy(0, missing, whitening.inverse(inferred.to(e.dtype)))
+
+
+def _squared_distances(features: Features, rows: Tensor, known: Tensor) -> Squares:
+    """Between tasks `rows` (n,) and `known` (m,), (n, m) for every feature of every group."""
+    between = lambda x: torch.cdist(x[rows].double(), x[known].double()).square()
+    return [[between(x) for x in group] for group in features]
+
+
+class _Process:
+    """A Gaussian process to several coordinates at once.
+
+    Its mean is a share of the guess, its covariance that of a sum of functions, one of each group of features, whose
+    kernel is Gaussian with a width for every feature in it. Share, widths, variances and noise, the same for all
+    coordinates, are those of most marginal likelihood (Rasmussen & Williams 2006, Eq. 2.25 and 5.8).
+
+    Shapes: target and guess (m, D), of the known tasks; `within`, their squared distances.
+    """
+
+    def __init__(self, target: Tensor, guess: Tensor, within: Squares) -> None:
+        self.target, self.guess, self.within, self.mean = target, guess, within, target.mean(0)
+        free = lambda value: torch.tensor(value, dtype=torch.float64, device=target.device, requires_grad=True)
+        self.share, self.noise = free(0.3), free(-1.0)  # all but the share are logarithms
+        self.variances = [free(-1.0) for _ in within]
+        self.widths = [[free(0.0) for _ in group] for group in within]
+
+    def _kernel(self, squares: Squares) -> Tensor:
+        """Covariance (n, m) without noise, from squared distances."""
+        total = torch.zeros_like(squares[0][0])
+        for variance, group, widths in zip(self.variances, squares, self.widths, strict=True):
+            exponent = variance
+            for square, width in zip(group, widths, strict=True):
+                exponent = exponent - square / (2 * width.exp().square())
+            total = total + exponent.exp()
+        return total
+
+    def _factor(self) -> Tensor:
+        """Cholesky factor (m, m) of the known tasks' covariance."""
+        noise = (self.noise.exp() + _MIN_NOISE) * torch.eye(len(self.target)).to(self.target)
+        return torch.linalg.cholesky(self._kernel(self.within) + noise)
+
+    def _rest(self) -> Tensor:
+        """What the mean leaves of the target, (m, D)."""
+        return self.target - self.mean - self.share * self.guess
+
+    def fit(self) -> None:
+        """Find the free numbers by Adam on the negative log marginal likelihood, per coordinate."""
+        free = [self.share, self.noise, *self.variances, *(width for group in self.widths for width in group)]
+        optimizer = torch.optim.Adam(free, lr=_FIT_RATE)
+        with torch.enable_grad():
+            for _ in range(_FIT_STEPS):
+                L, rest = self._factor(), self._rest()
+                misfit = (rest * torch.cholesky_solve(rest, L)).sum() / (2 * self.target.shape[1])
+                optimizer.zero_grad()
+                (misfit + L.diagonal().log().sum()).backward()
+                optimizer.step()
+
+    @torch.no_grad()
+    def predict(self, guess: Tensor, across: Squares) -> Tensor:
+        """The posterior mean (n, D) of tasks with this guess (n, D) and these squared distances to the known ones."""
+        weights = torch.cholesky_solve(self._rest(), self._factor())
+        return self.mean + self.share * guess + self._kernel(across) @ weights

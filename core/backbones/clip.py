@@ -1,14 +1,14 @@
-"""The frozen CLIP: images and texts to unit embeddings, through open_clip, whatever the model."""
+"""A frozen CLIP of open_clip, whatever its class: images and texts to unit embeddings."""
 
 from __future__ import annotations
 
+import difflib
 import hashlib
-import re
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import open_clip
@@ -17,57 +17,39 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from . import emoji_tower  # noqa: F401  (registers the tiny CLIP's trunk with timm)
+from . import (
+    Pooling,
+    Precision,
+    emoji_tower,  # noqa: F401  (registers the tiny CLIP's trunk with timm)
+)
+from .text_towers import project, token_mask, token_states
 
-Pooling = Literal["eos", "mean"]  # how a question's token states become its task embedding e
+_WEIGHTS = (".safetensors", ".bin", ".pth")  # what open_clip looks for in a directory
 
 
-class Backbone:
-    """A frozen CLIP model with its own transform and tokenizer.
+class ClipBackbone:
+    """An open_clip model (CLIP, CustomTextCLIP such as SigLIP and EVA02, CoCa) with its own transform and tokenizer.
 
-    Build it with `Backbone.load`; `spec` is one of open_clip's three ways to name a model:
-
-    * `local-dir:PATH`, a directory with `open_clip_config.json` and weights (a bare path to one works too),
-    * `hf-hub:ORG/REPO`,
-    * `ARCHITECTURE/TAG`, e.g. `ViT-L-14-336-quickgelu/openai`, the paper's (Appendix A.2).
+    `name` is how others get the same model, or "local"; it is part of `identity`.
     """
 
-    def __init__(self, spec: str, model: torch.nn.Module, transform: object, tokenizer: object) -> None:
-        self.spec = spec
+    def __init__(
+        self, name: str, model: torch.nn.Module, transform: Any, tokenizer: Any, precision: Precision = "fp32"
+    ) -> None:
+        """Freeze the model, and read one text and one picture, which tells D.
+
+        Raises:
+            ValueError: the model does not make one vector of a text and one of a picture, of equal size.
+        """
+        self.name, self.precision = name, precision
         self.model = model.eval().requires_grad_(False)
         self.transform = transform
         self.tokenizer = tokenizer
-        self._text_tower = threading.Lock()  # `encode_questions` hooks it, and a hook hears every thread
-
-    @classmethod
-    def load(cls, spec: str, device: torch.device | str = "cpu") -> Backbone:
-        """Load the model, its evaluation transform and its tokenizer.
-
-        Raises:
-            ValueError: `spec` has none of the three forms, or names a directory that holds no open_clip model.
-        """
-        if spec.startswith("local-dir:") or (Path(spec) / "open_clip_config.json").is_file():
-            path = Path(spec.removeprefix("local-dir:"))
-            if not (path / "open_clip_config.json").is_file():
-                raise ValueError(f"backbone {spec!r}: {path} has no open_clip_config.json")
-            name, tag = f"local-dir:{path}", None
-        elif spec.startswith("hf-hub:"):
-            name, tag = spec, None
-        elif re.fullmatch(r"[\w.-]+/[\w.-]+", spec):
-            name, tag = spec.split("/")
-        else:
-            raise ValueError(f"backbone {spec!r}; allowed: 'local-dir:PATH', 'hf-hub:ORG/REPO', 'ARCHITECTURE/TAG'")
-        model, transform = open_clip.create_model_from_pretrained(name, pretrained=tag, device=device, precision="fp32")
-        return cls(spec, model, transform, open_clip.get_tokenizer(name))
+        self.dim = self._check_towers()  # D
 
     @property
     def device(self) -> torch.device:
         return self.model.logit_scale.device
-
-    @property
-    def dim(self) -> int:
-        """D, the size of an embedding."""
-        return int(self.model.text_projection.shape[-1])
 
     @property
     def image_size(self) -> int:
@@ -76,18 +58,20 @@ class Backbone:
 
     @property
     def logit_scale(self) -> float:
-        """The factor on cosines that the model was trained with."""
+        """The factor on cosines that the model was trained with. SigLIP also adds a `logit_bias`, the same to every
+        answer's logit, which a softmax over answers does not see."""
         return float(self.model.logit_scale.exp())
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """What features depend on: the model's name, a digest of its weights, and its transform."""
+        """What features depend on: the model's name, a digest of its weights, its transform, and the precision of image
+        encoding unless it is float32."""
         digest = hashlib.sha256()
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode())
             digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        name = "local" if "local-dir:" in self.spec or Path(self.spec).is_dir() else self.spec  # a path is no identity
-        return {"model": name, "sha256": digest.hexdigest(), "transform": " ".join(str(self.transform).split())}
+        result = {"model": self.name, "sha256": digest.hexdigest(), "transform": " ".join(str(self.transform).split())}
+        return result if self.precision == "fp32" else {**result, "precision": self.precision}
 
     def preprocess(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
         """PIL images, or uint8 (B, H, W, 3) already of the model's size, to normalised floats (B, 3, H, W); such floats
@@ -109,28 +93,31 @@ class Backbone:
             return (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std
         return torch.stack([self.transform(image.convert("RGB")) for image in images])
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
-        """Unit embeddings (B, D), float32, on the CPU. Accepts what `preprocess` does; on a GPU in mixed precision."""
-        with torch.autocast(self.device.type, torch.float16, enabled=self.device.type == "cuda"):
+        """Unit embeddings (B, D), float32, on the CPU. Accepts what `preprocess` does."""
+        with _no_tf32(), self._autocast():
             features = self.model.encode_image(self.preprocess(images).to(self.device))
         return F.normalize(features.float(), dim=-1).cpu()
 
-    @torch.inference_mode()
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.float16, enabled=self.precision == "fp16")
+
+    @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 1024) -> Tensor:
         """Unit embeddings (B, D), float32, on the CPU; texts longer than the context are cut, as open_clip does."""
-        chunks = [self.tokenizer(list(texts[i : i + batch_size])) for i in range(0, len(texts), batch_size)]
-        with self._text_tower:
-            features = [self.model.encode_text(chunk.to(self.device)) for chunk in chunks]
+        with _no_tf32():
+            features = [self.model.encode_text(tokens.to(self.device)) for tokens in self._tokens(texts, batch_size)]
         return F.normalize(torch.cat(features).float(), dim=-1).cpu()
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def encode_questions(self, questions: Sequence[str], pooling: Pooling = "eos", batch_size: int = 1024) -> Tensor:
         """Task embeddings e (B, D), unit, float32, on the CPU.
 
-        "eos" is CLIP's own text embedding, the paper's (Section 2.2): the state of the end-of-text token. "mean" is
-        the mean over all tokens, through the same projection. Contrastive training on captions teaches the end token
-        to drop what no caption speaks of, such as what is asked of a thing; the states of the words still hold it.
+        "eos" is the model's own text embedding, the paper's (Section 2.2): for CLIP, the state of the end-of-text
+        token. "mean" is the mean over all tokens but padding, through the same projection. Contrastive training on
+        captions teaches the end token to drop what no caption speaks of, such as what is asked of a thing; the states
+        of the words still hold it.
 
         Raises:
             ValueError: unknown `pooling`.
@@ -139,18 +126,101 @@ class Backbone:
             raise ValueError(f"pooling {pooling!r}; allowed: {', '.join(get_args(Pooling))}")
         if pooling == "eos":
             return self.encode_texts(questions, batch_size)
-        states: list[Tensor] = []
-        chunks = [self.tokenizer(list(questions[i : i + batch_size])) for i in range(0, len(questions), batch_size)]
-        with self._text_tower:
-            hook = self.model.ln_final.register_forward_hook(lambda module, inputs, output: states.append(output))
-            try:
-                for chunk in chunks:
-                    self.model.encode_text(chunk.to(self.device))
-            finally:
-                hook.remove()
         means = []
-        for chunk, state in zip(chunks, states, strict=True):  # (B, L), (B, L, width)
-            end = chunk.argmax(-1)  # CLIP's end-of-text token has the largest number; padding follows it
-            mask = (torch.arange(chunk.shape[1]) <= end[:, None]).to(state)[..., None]  # (B, L, 1)
-            means.append((state * mask).sum(1) / mask.sum(1))  # (B, width)
-        return F.normalize((torch.cat(means) @ self.model.text_projection).float(), dim=-1).cpu()
+        with _no_tf32():
+            for tokens in self._tokens(questions, batch_size):
+                states = token_states(self.model, tokens.to(self.device))  # (B, L, width)
+                mask = token_mask(self.tokenizer, tokens).to(states)[..., None]  # (B, L, 1)
+                means.append((states * mask).sum(1) / mask.sum(1))  # (B, width)
+            features = project(self.model, torch.cat(means))
+        return F.normalize(features.float(), dim=-1).cpu()
+
+    def _tokens(self, texts: Sequence[str], batch_size: int) -> Iterator[Tensor]:
+        """Token ids (B, L), padded to the model's context."""
+        for i in range(0, len(texts), batch_size):
+            yield self.tokenizer(list(texts[i : i + batch_size]))
+
+    @torch.no_grad()
+    def _check_towers(self) -> int:
+        size = self.image_size
+        made = {
+            "a text": self.model.encode_text(self.tokenizer([""]).to(self.device)),
+            "a picture": self.model.encode_image(torch.zeros(1, 3, size, size, device=self.device)),
+        }
+        shapes = {of: tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__ for of, out in made.items()}
+        if shapes["a text"] != shapes["a picture"] or len(shapes["a text"]) != 2:
+            raise ValueError(
+                f"it makes {' and '.join(f'{out} of {of}' for of, out in shapes.items())}; it must make one vector of "
+                "each, of equal size, which models of pool_type 'none' or with output_tokens do not"
+            )
+        return shapes["a text"][1]
+
+
+@contextmanager
+def _no_tf32() -> Iterator[None]:
+    """No TF32 inside, which a GPU else uses for convolutions, and for products where training has allowed it: features
+    of a GPU and of a CPU are then the same up to rounding."""
+    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before[0])
+        torch.backends.cudnn.allow_tf32 = before[1]
+
+
+def load(directory: Path, device: torch.device) -> ClipBackbone:
+    """The model of a directory with `open_clip_config.json` and weights.
+
+    Raises:
+        ValueError: files that are missing, damaged or do not go together; one line that names them.
+    """
+    weights = sorted(file.name for file in directory.iterdir() if file.suffix in _WEIGHTS)
+    if not weights:
+        raise ValueError(f"backbone {directory}: no weights there, a file that ends in {', '.join(_WEIGHTS)}")
+    with _one_line(f"{directory} with open_clip_config.json and {', '.join(weights)}"):
+        return _build("local", f"local-dir:{directory}", None, device)  # a path is no identity
+
+
+def download(name: str, device: torch.device, precision: Precision = "fp32") -> ClipBackbone:
+    """The model `hf-hub:ORG/REPO` or `ARCHITECTURE/TAG`, fetched once.
+
+    Raises:
+        ValueError: no such model, or it cannot be had; one line with what is like it.
+    """
+    architecture, tag = (name, None) if name.startswith("hf-hub:") else _known(name)
+    with _one_line(repr(name)):
+        return _build(name, architecture, tag, device, precision)
+
+
+def _build(
+    name: str, architecture: str, tag: str | None, device: torch.device, precision: Precision = "fp32"
+) -> ClipBackbone:
+    model, transform = open_clip.create_model_from_pretrained(architecture, tag, precision="fp32", device=device)
+    return ClipBackbone(name, model, transform, open_clip.get_tokenizer(architecture), precision)
+
+
+@contextmanager
+def _one_line(backbone: str) -> Iterator[None]:
+    """Whatever readers of JSON, safetensors and pickles, the network and open_clip raise, as a one-line ValueError."""
+    try:
+        yield
+    except ImportError as error:
+        raise ValueError(f"backbone {backbone} needs another package: pip install {error.name}") from error
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ValueError(f"backbone {backbone} cannot be used ({reason[:300]})") from error
+
+
+def _known(name: str) -> tuple[str, str]:
+    """Architecture and tag of a name; a ValueError with what is like it if open_clip has none of that name."""
+    architecture, tag = name.split("/")
+    known = open_clip.list_models()
+    if architecture not in known:
+        like = ", ".join(difflib.get_close_matches(architecture, known)) or "nothing"
+        raise ValueError(f"backbone {name!r}: open_clip has no architecture {architecture!r}; like it: {like}")
+    if not open_clip.get_pretrained_cfg(architecture, tag):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none"
+        raise ValueError(f"backbone {name!r}: open_clip has no weights {tag!r} of {architecture}; allowed: {tags}")
+    return architecture, tag

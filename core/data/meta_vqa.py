@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from ..config import config_hash, place
+from .base import DatasetConfig
 from .built import (
     IDENTITY_FILE,
     PROMPT_FILE,
@@ -26,14 +26,16 @@ from .built import (
     read_prompts,
     read_questions,
 )
-from .images import UNREADABLE
 from .tasks import Split, Task
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 COCO = "COCO's train2014 and val2014 images, http://images.cocodataset.org/zips/train2014.zip and .../val2014.zip"
 
 
 @dataclass(frozen=True)
-class MetaVQAConfig:
+class MetaVQAConfig(DatasetConfig):
     """A built dataset.
 
     `digest` pins what the directory must hold ("": whatever is there); `val_tasks` of the training questions become
@@ -56,6 +58,9 @@ class MetaVQAConfig:
         if self.digest or not (Path(self.directory) / IDENTITY_FILE).is_file():
             return self
         return replace(self, digest=config_hash(read_identity(self.directory)))
+
+    def open(self) -> MetaVQA:
+        return MetaVQA(self)
 
 
 class MetaVQA:
@@ -106,6 +111,10 @@ class MetaVQA:
 
     def load_image(self, index: int) -> Image.Image:
         """Image `index`, RGB; an OSError, naming the file, if it cannot be read."""
+        from PIL import Image
+
+        from .images import UNREADABLE
+
         path = self.files.root / self.files.files[index]
         try:
             with Image.open(path) as image:

@@ -22,8 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.clip import Pooling
+from ..backbones import Pooling
 from ..config import to_dict
+from .base import DatasetConfig
 from .tasks import Task
 
 VERSION = "simulated v1"
@@ -37,7 +38,7 @@ _SHARED, _KIND, _OWN = 0.052, 0.2, 0.2  # of a fact: read by the texts' own map,
 
 
 @dataclass(frozen=True)
-class SimulatedConfig:
+class SimulatedConfig(DatasetConfig):
     """Size of the dataset; `splits`, a directory with meta_train.json and meta_test.json, replaces the drawn index."""
 
     train_tasks: int = 870
@@ -52,6 +53,9 @@ class SimulatedConfig:
             raise ValueError(f"val_tasks {self.val_tasks} must lie between 0 and train_tasks {self.train_tasks}")
         if self.dim < 1 or self.test_tasks < 1:
             raise ValueError(f"dim {self.dim} and test_tasks {self.test_tasks} must be positive")
+
+    def open(self) -> SimulatedVQA:
+        return SimulatedVQA(self)
 
 
 class SimulatedVQA:
@@ -72,36 +76,38 @@ class SimulatedVQA:
             config["splits"] = hashlib.sha256(repr(self.tasks).encode()).hexdigest()[:16]
         return {"name": VERSION, "config": config}
 
-    def encoder(self) -> SimulatedEncoder:
-        """What stands for the backbone: see `core.data.BringsEncoder`."""
-        return SimulatedEncoder(self.config.dim, self.config.seed)
+    def backbone(self) -> SimulatedBackbone:
+        """What stands for the backbone: see `core.data.base.BringsBackbone`."""
+        return SimulatedBackbone(self.config.dim, self.config.seed)
 
     def load_arrays(self, indices: Sequence[int]) -> Tensor:
-        """Features (len(indices), D), which `SimulatedEncoder.encode_images` passes on."""
+        """Features (len(indices), D), which `SimulatedBackbone.encode_images` passes on."""
         return self._features[torch.as_tensor(list(indices), dtype=torch.long)]
 
     @functools.cached_property
     def _features(self) -> Tensor:
         """All images (num_images, D), unit, float16."""
-        encoder, dim = self.encoder(), self.config.dim
+        backbone, dim = self.backbone(), self.config.dim
         rng = _generator(self.config.seed, "images")
         x = torch.randn(self.num_images, dim, generator=rng).mul_(_NOISE / dim**0.5)
         x += _COMMON * F.normalize(torch.randn(dim, generator=rng), dim=0)
         for task in self.tasks:
-            meaning = encoder.meanings(task.answers)  # (C, facts)
+            meaning = backbone.meanings(task.answers)  # (C, facts)
             own = _map(self.config.seed, dim, "task", task.question)
-            read = _SHARED * encoder.text_map + _KIND * encoder.kind_map(task.question) + _OWN * own  # (D, facts)
+            read = _SHARED * backbone.text_map + _KIND * backbone.kind_map(task.question) + _OWN * own  # (D, facts)
             images, labels = (torch.tensor(row) for row in task.examples("all"))
             x.index_add_(0, images, (meaning @ read.mT)[labels])
         return F.normalize(x, dim=-1).half()
 
 
-class SimulatedEncoder:
+class SimulatedBackbone:
     """Stands for a CLIP whose images are features already; texts get theirs from their own words.
 
     An answer's is the map that all texts share, of what the answer means. A question's tells its kind, which is its
     first three words, and itself.
     """
+
+    logit_scale = 100.0  # as CLIP's
 
     def __init__(self, dim: int, seed: int) -> None:
         self.dim, self.seed = dim, seed

@@ -11,6 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from ..generator import Adapter, AdapterGenerator, check_answers, check_images
+from ..methods import DEFAULT_GENERATOR
+from ..networks.weight_generator import WEIGHT_GENERATORS
 from .novelty import PictureNovelty, QuestionNovelty
 
 # Side by side, by what people read; the keys are `core.generator.METHODS`.
@@ -19,6 +21,11 @@ LABELS = {
     "hyperclip": "HyperCLIP guidance",
     "cond_multitask": "Cond. Multitask",
     "clip": "Plain CLIP",
+}
+# Whose latents HyperLDM and HyperCLIP search, by what people read; the default comes first.
+GENERATORS_BY_LABEL = {
+    WEIGHT_GENERATORS[name].label: name
+    for name in sorted(WEIGHT_GENERATORS.names(), key=lambda name: (name != DEFAULT_GENERATOR, name))
 }
 MAX_PICTURES, MAX_QUESTION = 64, 300
 
@@ -79,7 +86,7 @@ def compare(
     truths: Sequence[str | None],
     methods: Sequence[str],
     *,
-    name: str = "hvae",
+    name: str = DEFAULT_GENERATOR,
     gamma: float | None = None,
     steps: int | None = None,
     samples: int | None = None,

@@ -68,7 +68,7 @@ def open_adapter(path: str | Path | None, generator: AdapterGenerator) -> Adapte
     path = Path(path)
     try:
         adapter = Adapter.load(path, generator.backbone)
-        if adapter.config != generator.adapter:
+        if adapter.network != generator.network:
             raise ValueError(f"{path}: an adapter of another size than this release's")
     except FileNotFoundError:
         raise ValueError(f"{path.name}: no such file") from None

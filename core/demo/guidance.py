@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..generator import AdapterGenerator
-from ..networks.adapter import LOGIT_SCALE, adapter_forward
+from ..generator import Adapter, AdapterGenerator
+from ..methods import DEFAULT_GENERATOR, row_of
 from ..release.checkpoint import load_model
 
 GAMMAS = tuple(i / 4 for i in range(13))  # 0 to 3
@@ -43,13 +43,13 @@ class LatentPlane:
         return (z - self._mean) @ self._axes
 
     @classmethod
-    def load(cls, generator: AdapterGenerator, name: str = "hvae") -> LatentPlane:
+    def load(cls, generator: AdapterGenerator, name: str = DEFAULT_GENERATOR) -> LatentPlane:
         """From the table of latents that a release ships."""
         _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
         return cls(tensors["z"])
 
 
-def has_plane(generator: AdapterGenerator, name: str = "hvae") -> bool:
+def has_plane(generator: AdapterGenerator, name: str = DEFAULT_GENERATOR) -> bool:
     """Whether a release holds HyperLDM and the table of latents."""
     return generator.has("hyperldm", name) and (generator.directory / f"latents_{name}.safetensors").is_file()
 
@@ -63,13 +63,14 @@ def sweep(
     x: Tensor,
     truths: Sequence[str | None],
     *,
-    name: str = "hvae",
+    name: str = DEFAULT_GENERATOR,
     seed: int = 0,
 ) -> Iterator[Guided]:
     """For each of `GAMMAS` in turn, from the same noise, what the adapter says of pictures with embeddings x (N, D)."""
     e = generator.embed_questions([question])
     texts = generator.backbone.encode_texts(answers)
-    model, decode = generator.module(f"{name}_hyperldm"), generator.decoder(name)
+    model, decode = generator.module(row_of("hyperldm", name)), generator.weight_generator(name).decode
+    provenance = {"scale": generator.scale(row_of("hyperldm", name))}
     known = [i for i, truth in enumerate(truths) if truth is not None]
     for gamma in GAMMAS:
         way: list[Tensor] = []
@@ -77,9 +78,8 @@ def sweep(
             e, generator=name, gamma=gamma, seed=seed, callback=lambda i, t, z_t, z0, way=way: way.append((z_t[:1], z0))
         )
         steps = [model.unstandardise(z_t) for z_t, _ in way] + [model.unstandardise(way[-1][1][:1])]
-        adapted = adapter_forward(decode(z).cpu(), x[None], generator.adapter)[0]
-        probability = (LOGIT_SCALE * adapted @ texts.mT).softmax(-1)
-        best = probability.max(-1)
+        adapter = Adapter(decode(z)[0].cpu(), generator.network, generator.backbone, provenance)
+        best = adapter.probabilities_of(x, texts).max(-1)
         right = [answers[int(best.indices[i])] == truths[i] for i in known]
         yield Guided(
             gamma,

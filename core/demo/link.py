@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from .ask import check_question, read_answers
 
 MAX_GAMMA, MAX_SEED = 3.0, 2**31 - 1
+_QUOTED = 60  # characters of an address that a complaint repeats
 
 # Runs in the browser after an answer, on the components in the order of `Shared`.
 WRITE_JS = """(question, answers, methods, gamma, seed) => {
@@ -40,13 +41,13 @@ def read_link(query: Mapping[str, str], default: Shared) -> tuple[Shared, list[s
         try:
             state = replace(state, **{field: read(query[name])})
         except ValueError as error:
-            complaints.append(f"the link's {name} {query[name][:60]!r} is left out: {error}")
+            complaints.append(f"the link's {name} {query[name][:_QUOTED]!r} is left out: {error}")
 
     take("question", "question", check_question)
     take("answers", "answers", lambda text: ", ".join(read_answers(text)) if text.strip() else "")
     take("method", "methods", lambda text: _methods(text, default.methods))
-    take("gamma", "gamma", lambda text: _number(float(text), 0.0, MAX_GAMMA))
-    take("seed", "seed", lambda text: int(_number(int(text), 0, MAX_SEED)))
+    take("gamma", "gamma", lambda text: _number(text, float, 0.0, MAX_GAMMA))
+    take("seed", "seed", lambda text: _number(text, int, 0, MAX_SEED))
     return state, complaints
 
 
@@ -54,11 +55,17 @@ def _methods(text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:
     chosen = [method.strip() for method in text.split(",")]
     unknown = [method for method in chosen if method not in allowed]
     if unknown:
-        raise ValueError(f"{unknown[0]!r} is none of {', '.join(allowed)}")
+        raise ValueError(f"{unknown[0][:_QUOTED]!r} is none of {', '.join(allowed)}")
     return tuple(method for method in allowed if method in chosen)
 
 
-def _number(value: float, low: float, high: float) -> float:
-    if not low <= value <= high:
-        raise ValueError(f"allowed: {low:g} to {high:g}")
+def _number(text: str, kind: type[int] | type[float], low: float, high: float) -> float:
+    """The number that a text is; a ValueError that does not repeat the text, which may be of any length."""
+    try:
+        value = kind(text)
+    except ValueError:
+        value = None
+    if value is None or not low <= value <= high:
+        whole = "whole numbers from " if kind is int else ""
+        raise ValueError(f"allowed: {whole}{low:.10g} to {high:.10g}")
     return value

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..backbones.clip import Backbone
+from ..backbones import Backbone
 from ..generator import AdapterGenerator
 from ..networks.whitening import Whitening
 
@@ -94,7 +94,7 @@ class PictureNovelty:
 
     def _describe(self, images: Sequence[Image.Image]) -> Tensor:
         """Log quantiles (N, 7) of the differences between neighbouring pixels."""
-        x = self._backbone.preprocess(images)  # (N, 3, H, W)
+        x = torch.stack([self._backbone.transform(image.convert("RGB")) for image in images])  # (N, 3, H, W)
         across = (x[..., 1:] - x[..., :-1]).abs().mean(1).flatten(1)
         down = (x[..., 1:, :] - x[..., :-1, :]).abs().mean(1).flatten(1)
         differences = torch.cat([across, down], dim=1)

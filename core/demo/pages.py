@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import torch
 
+from ..methods import DEFAULT_GENERATOR
 from . import refine as few_shot
-from .ask import MAX_PICTURES, Score, add_to_score, check_count, check_question, read_answers
-from .cards import comparison_cards, error_card
+from .ask import (
+    GENERATORS_BY_LABEL,
+    MAX_PICTURES,
+    Score,
+    add_to_score,
+    check_count,
+    check_question,
+    read_answers,
+)
 from .files import open_adapter, read_pictures
 from .guidance import sweep
+from .link import Shared, read_link
 from .similarity import read_questions
 from .studio import Studio
-from .views import guidance_curves, guidance_plane, inference, refine_cards, refine_curve, similarity_maps
+from .views.cards import comparison_cards, error_card
+from .views.tabs import guidance_curves, guidance_plane, inference, refine_cards, refine_curve, similarity_maps
 
 _RANKED = 8  # questions that an adapter may be for
+
+
+def restore(studio: Studio, query: Mapping[str, str]) -> tuple[Shared, list[str]]:
+    """What a page's address asks for, with suggested answers where it names none, and complaints about the rest."""
+    default = Shared(studio.first_question, "", tuple(studio.methods), studio.gamma, 0)
+    shared, complaints = read_link(query, default)
+    if not shared.answers:
+        shared = replace(shared, answers=", ".join(studio.suggest(shared.question)))
+    return shared, complaints
 
 
 def ask(
@@ -150,10 +170,11 @@ def identify(studio: Studio, path: str | None) -> str:
         adapter = open_adapter(path, studio.generator)
     except ValueError as error:
         return error_card(str(error))
-    of_hnet = adapter.provenance.get("generator") == "hnet" and studio.generator.has("hyperclip", "hnet")
-    name = "hnet" if of_hnet else "hvae"  # each has an encoder of its own
+    name = adapter.provenance.get("generator")  # each has an encoder of its own
+    if name not in GENERATORS_BY_LABEL.values() or not studio.generator.has("hyperclip", name):
+        name = DEFAULT_GENERATOR
     found = studio.generator.infer_question(adapter, _RANKED, name)
-    return inference(adapter, found, studio.generator)
+    return inference(adapter, found, len(studio.generator.known_questions))
 
 
 def example_adapter(studio: Studio, question: str) -> str:

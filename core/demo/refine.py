@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..adaptation.few_shot import few_shot_weights, has_few_shot
 from ..data.tasks import TaskBatch
 from ..generator import Adapter, AdapterGenerator
-from ..networks.adapter import adapter_logits, task_accuracy
+from ..methods import row_of
+from ..networks.base import task_accuracy
 
 # What is adapted: the latent that HyperLDM found for the question, and the weights that MAML starts from.
-ROWS = {"hvae_hyperldm": "HyperLDM, its latent adapted", "mnet_maml": "MNet-MAML, its weights adapted"}
+ROWS = {row_of("hyperldm"): "HyperLDM, its latent adapted", "mnet_maml": "MNet-MAML, its weights adapted"}
 KS = (0, 1, 2, 5, 10, 20, 35, 50)
 DRAWS = 5  # orders in which the examples arrive
 MIN_OWN = 4  # labelled pictures of one's own: a third of them is held out
@@ -46,7 +46,7 @@ class KShot:
 def rows(generator: AdapterGenerator) -> dict[str, str]:
     """The rows of `ROWS` that a release can adapt, at rates that validation tasks chose."""
     choices = generator.config.get("choices", {})
-    return {row: label for row, label in ROWS.items() if f"few_shot_{row}" in choices and has_few_shot(generator, row)}
+    return {row: label for row, label in ROWS.items() if f"few_shot_{row}" in choices and generator.has_row(row)}
 
 
 def label_pictures(x: Tensor, truths: Sequence[str | None], answers: Sequence[str]) -> Labelled:
@@ -58,7 +58,7 @@ def label_pictures(x: Tensor, truths: Sequence[str | None], answers: Sequence[st
     kept = [i for i, truth in enumerate(truths) if truth in answers]
     if not kept:
         raise ValueError("no picture has a known true answer among the candidates")
-    return Labelled(x[kept].clone(), torch.tensor([list(answers).index(truths[i]) for i in kept]))
+    return Labelled(x[kept], torch.tensor([list(answers).index(truths[i]) for i in kept]))
 
 
 def usable(examples: Labelled, held_out: Labelled | None) -> int:
@@ -123,7 +123,7 @@ def k_shot_curve(
         for row in rows(generator):
             w = _adapt(generator, support, row, seed)
             with torch.no_grad():
-                scores = task_accuracy(adapter_logits(w, query.to(w.device), generator.adapter), query.to(w.device))
+                scores = task_accuracy(generator.network.logits(w, query.to(w.device)), query.to(w.device))
             accuracy[row] = (float(scores.mean()), float(scores.min()), float(scores.max()))
         yield KShot(k, accuracy)
 
@@ -140,7 +140,7 @@ def refined(
     """The adapter of a row after all `examples`; of none, what the row starts from."""
     k = len(examples)
     if k == 0:  # a batch has at least one place for an example, here an empty one
-        examples = Labelled(torch.zeros(1, generator.adapter.dim), torch.zeros(1, dtype=torch.long))
+        examples = Labelled(torch.zeros(1, generator.network.dim), torch.zeros(1, dtype=torch.long))
     support = _batch(generator, question, answers, examples, torch.arange(len(examples))[None])
     w = _adapt(generator, support.with_mask(torch.arange(len(examples))[None] < k), row, seed)[0]
     provenance = {
@@ -149,16 +149,17 @@ def refined(
         "examples": k,
         "answers": list(answers),
         "seed": seed,
+        "scale": generator.scale(f"few_shot_{row}" if k else row),
         "backbone_sha256": generator.backbone.identity["sha256"],
         "preset": generator.config.get("preset"),
     }
-    return Adapter(w.cpu(), generator.adapter, generator.backbone, provenance)
+    return Adapter(w.cpu(), generator.network, generator.backbone, provenance)
 
 
 def _adapt(generator: AdapterGenerator, support: TaskBatch, row: str, seed: int) -> Tensor:
     choice = generator.config["choices"][f"few_shot_{row}"]
     steps = choice["steps"] if support.example_mask.any() else 0
-    return few_shot_weights(generator, support.to(generator.device), row, choice["lr"], steps, seed)
+    return generator.few_shot_weights(support.to(generator.device), row, choice["lr"], steps, seed)
 
 
 def _batch(
@@ -166,12 +167,12 @@ def _batch(
 ) -> TaskBatch:
     """One task for every row of `chosen` (T, N), all of the same question and answers."""
     T = len(chosen)
-    texts = generator.backbone.encode_texts(answers).clone()  # out of inference mode: gradients run through them
+    texts = generator.backbone.encode_texts(answers)
     return TaskBatch(
         images=examples.x[chosen],
         labels=examples.labels[chosen],
         example_mask=torch.ones(chosen.shape, dtype=torch.bool),
         answers=texts.expand(T, -1, -1),
         answer_mask=torch.ones(T, len(answers), dtype=torch.bool),
-        question=generator.embed_questions([question]).clone().expand(T, -1),
+        question=generator.embed_questions([question]).expand(T, -1),
     )

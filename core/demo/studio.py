@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..generator import AdapterGenerator
+from ..methods import row_of
 from . import ask, guidance, refine
 from .ask import Comparison
 from .files import Downloads, read_pictures
@@ -39,9 +40,19 @@ class Studio:
         return self.choice.get("gamma", 1.5)
 
     @property
+    def calibrated(self) -> bool:
+        """Whether validation tasks chose the scales of probabilities, too."""
+        return bool(self.generator.config.get("scales"))
+
+    @property
     def choice(self) -> dict:
         """HyperLDM's settings that validation tasks chose."""
-        return self.generator.config.get("choices", {}).get("hvae_hyperldm", {})
+        return self.generator.config.get("choices", {}).get(row_of("hyperldm"), {})
+
+    @property
+    def alike(self) -> list[str]:
+        """Questions worth comparing: the world's own, else the first of each family."""
+        return list(self.world.alike) or [questions[0] for questions in self.examples.values()][:8]
 
     def suggest(self, question: str) -> list[str]:
         """Candidate answers of the nearest known questions."""
@@ -71,7 +82,7 @@ class Studio:
     def _warm(self) -> None:
         """Read every model from disk before the first visitor comes."""
         for method in self.methods:
-            for name in ("hvae", "hnet"):
+            for name in ask.GENERATORS_BY_LABEL.values():
                 if self.generator.has(method, name):
                     self.generator.generate(self.first_question, method, generator=name, steps=1, samples=1)
         if self.generator.has("hyperclip") and self.generator.known_questions:

@@ -11,13 +11,14 @@ from PIL import Image
 from ..data.emoji.dataset import VERSION, draw_scenes_for_question
 from ..data.emoji.questions import FAMILIES
 from ..generator import AdapterGenerator
+from .views.templates import escape_markdown
 
 EXAMPLES = 6  # questions of each family
 
 
 @dataclass(frozen=True)
 class World:
-    """What to tell people about a release. `drawn`: its pictures can be made to order, with known truths."""
+    """What to tell people about a release, in Markdown. `drawn`: pictures can be made to order, with known truths."""
 
     drawn: bool
     summary: str
@@ -47,10 +48,11 @@ _DRAWN = World(
 
 
 def describe(generator: AdapterGenerator) -> World:
-    """The world of a release, by the dataset that its config names."""
+    """The world of a release, by the dataset that its config names; its texts are Markdown."""
     dataset = generator.config.get("dataset") or "an unnamed dataset"
     if dataset == VERSION:
         return _DRAWN
+    dataset = escape_markdown(str(dataset))
     return World(
         False,
         f"This model was trained on **{dataset}**: bring your own pictures of the kind it knows.",

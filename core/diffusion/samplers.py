@@ -1,6 +1,6 @@
 """Samplers of the reverse process: stateless functions from an `eps_fn` and noise z_T to z_0.
 
-All take `(eps_fn, z_T, schedule, *, steps, generator, callback)`. Timesteps come from one tensor that includes the
+All take `(eps_fn, z_T, schedule, *, steps, noise, callback)`. Timesteps come from one tensor that includes the
 noisiest; every coefficient is recomputed from `alpha_bar` for each pair (t, t_prev), so that fewer steps are another
 discretisation of the same process and not another process.
 """
@@ -16,6 +16,25 @@ from torch import Tensor
 from .schedule import EpsFn, NoiseSchedule
 
 Callback = Callable[[int, int, Tensor, Tensor], None]  # (i, t, z_t, predicted z_0)
+Noise = Callable[[Tensor], Tensor]  # z (B, Z) -> the noise of one step, like it in shape, type and device
+
+
+def standard_normal(rng: torch.Generator) -> Noise:
+    """Noise of its own for every row."""
+    # Drawn on the generator's device, so that a seed means the same wherever the model runs.
+    return lambda z: torch.randn(z.shape, generator=rng, device=rng.device, dtype=z.dtype).to(z.device)
+
+
+def shared_normal(samples: int, rng: torch.Generator) -> Noise:
+    """Noise for z (samples * T, Z), sample after sample, that is drawn for every sample and shared by its T questions:
+    what a question gets does not depend on how many others there are and where it stands among them."""
+    own = standard_normal(rng)
+
+    def noise(z: Tensor) -> Tensor:
+        Z = z.shape[-1]
+        return own(z.new_empty(samples, 1, Z)).expand(-1, len(z) // samples, -1).flatten(0, 1)  # (samples * T, Z)
+
+    return noise
 
 
 def timesteps(schedule: NoiseSchedule, steps: int | None) -> Tensor:
@@ -55,12 +74,6 @@ def _predict(eps_fn: EpsFn, z_t: Tensor, t: int, alpha_bar: float) -> tuple[Tens
     return eps, (z_t - (1 - alpha_bar) ** 0.5 * eps) / alpha_bar**0.5
 
 
-def _noise(like: Tensor, generator: torch.Generator | None) -> Tensor:
-    # Drawn on the generator's device, so that a seed means the same wherever the model runs.
-    device = generator.device if generator is not None else like.device
-    return torch.randn(like.shape, generator=generator, device=device, dtype=like.dtype).to(like.device)
-
-
 def sample_ddpm(
     eps_fn: EpsFn,
     z_T: Tensor,
@@ -68,7 +81,7 @@ def sample_ddpm(
     *,
     steps: int | None = None,
     variance: Literal["beta_tilde", "between", "beta"] = "between",
-    generator: torch.Generator | None = None,
+    noise: Noise = torch.randn_like,
     callback: Callback | None = None,
 ) -> Tensor:
     """Ancestral sampling (Eq. 8; Ho et al. 2020, Algorithm 2).
@@ -87,7 +100,7 @@ def sample_ddpm(
         mean = previous**0.5 * beta / (1 - now) * z0 + (1 - beta) ** 0.5 * (1 - previous) / (1 - now) * z
         shrink = (1 - previous) / (1 - now)  # beta-tilde / beta
         sigma2 = beta * {"beta": 1.0, "between": shrink**0.5, "beta_tilde": shrink}[variance]
-        z = mean if previous == 1.0 else mean + sigma2**0.5 * _noise(z, generator)
+        z = mean if previous == 1.0 else mean + sigma2**0.5 * noise(z)
     return z
 
 
@@ -98,7 +111,7 @@ def sample_ddim(
     *,
     steps: int | None = None,
     eta: float = 0.0,
-    generator: torch.Generator | None = None,
+    noise: Noise = torch.randn_like,
     callback: Callback | None = None,
 ) -> Tensor:
     """DDIM (Song et al. 2021, Eq. 12): deterministic at eta 0, as noisy as DDPM at eta 1."""
@@ -112,7 +125,7 @@ def sample_ddim(
         sigma2 = eta**2 * (1 - previous) / (1 - now) * (1 - now / previous)
         z = previous**0.5 * z0 + max(0.0, 1 - previous - sigma2) ** 0.5 * eps
         if eta > 0 and previous < 1.0:
-            z = z + sigma2**0.5 * _noise(z, generator)
+            z = z + sigma2**0.5 * noise(z)
     return z
 
 
@@ -122,10 +135,10 @@ def sample_dpmpp_2m(
     schedule: NoiseSchedule,
     *,
     steps: int | None = None,
-    generator: torch.Generator | None = None,
+    noise: Noise = torch.randn_like,
     callback: Callback | None = None,
 ) -> Tensor:
-    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), data prediction; the last step is first order. `generator` is
+    """DPM-Solver++(2M) (Lu et al. 2022, Algorithm 2), data prediction; the last step is first order. `noise` is
     accepted for the samplers' common interface; the method is deterministic."""
     z, last = z_T, None  # last = (predicted z_0, h) of the step before
 

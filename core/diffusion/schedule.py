@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -37,19 +36,24 @@ def linear_schedule(num_steps: int = 350, beta_start: float = 1e-4, beta_end: fl
     return NoiseSchedule(torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64, device="cpu"))
 
 
-def cosine_schedule(num_steps: int = 350, s: float = 0.008) -> NoiseSchedule:
-    """Nichol & Dhariwal's cosine schedule."""
-    t = torch.arange(num_steps + 1, dtype=torch.float64) / num_steps
-    alpha_bar = torch.cos((t + s) / (1 + s) * math.pi / 2) ** 2
-    return NoiseSchedule((1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(1e-8, 0.999))
-
-
 def q_sample(z0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
     """z_t = sqrt(alpha_bar_t) z_0 + sqrt(1 - alpha_bar_t) eps for z0, eps (B, Z) and t (B,)."""
     alpha_bar = schedule.alpha_bar.to(z0.device)[t][:, None]
     return (alpha_bar.sqrt() * z0 + (1 - alpha_bar).sqrt() * eps).to(z0.dtype)
 
 
-def diffusion_loss(eps_fn: EpsFn, z0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:
-    """Eq. 7 and 9, ||eps - eps_psi(z_t, t)||^2, as the mean over coordinates: (B,)."""
-    return (eps_fn(q_sample(z0, t, eps, schedule), t) - eps).square().mean(-1)
+def diffusion_loss(
+    predict: EpsFn, target: Tensor, z0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Eq. 7 and 9, ||eps - eps_psi(z_t, t)||^2, as the mean over rows and coordinates.
+
+    Args:
+        predict: the network, (z_t (B, Z), t (B,)) -> (B, Z).
+        target: what it should put out, (B, Z): eps, as in the paper, or v (Salimans & Ho 2022).
+
+    Returns:
+        The loss, (); what the network put out and the z_t that it saw, both (B, Z), for whatever else is asked of them.
+    """
+    z_t = q_sample(z0, t, eps, schedule)
+    out = predict(z_t, t)
+    return (out - target).square().mean(), out, z_t

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .weight_generator import WEIGHT_GENERATORS, WeightGenerator
+from .weight_model import MODULES, Saved
 
 
 @dataclass(frozen=True)
@@ -36,16 +40,26 @@ def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
     return nn.Sequential(*layers[:-1])
 
 
-class HVAE(nn.Module):
+@MODULES.register("hvae")
+@WEIGHT_GENERATORS.register("hvae")
+class HVAE(Saved, WeightGenerator):
     """Encoder w -> (mu, log variance) of z, decoder z -> w.
 
     Weights are standardised per coordinate by buffers saved with the module: the mean and s.d. of the training
     adaptations. Both towers see standardised weights; callers only ever see weights.
+
+    As a generator, its training latents are encoded means of weights fine-tuned from the MNet-MAML initialisation.
     """
 
-    def __init__(self, config: HVAEConfig, num_params: int) -> None:
+    Config = HVAEConfig
+    label = "HVAE"
+    checkpoint = "hvae"
+    adapted_row = "mnet_maml"
+    guidance_starts = (1.0, 0.0)  # a draw of the prior, as the paper has it, or its mean
+
+    def __init__(self, config: HVAEConfig, *, num_params: int) -> None:
         super().__init__()
-        self.config, self.num_params = config, num_params
+        self.config, self._num_params = config, num_params
         self.encoder = mlp((num_params, *config.hidden, 2 * config.latent))
         self.decoder = mlp((config.latent, *reversed(config.hidden), num_params))
         nn.init.normal_(self.decoder[-1].weight, std=0.5 / math.sqrt(config.hidden[0]))
@@ -53,28 +67,49 @@ class HVAE(nn.Module):
         self.register_buffer("w_mean", torch.zeros(num_params))
         self.register_buffer("w_std", torch.ones(num_params))
 
+    def sizes(self) -> dict[str, Any]:
+        return {"num_params": self.num_params}
+
+    @property
+    def latent(self) -> int:
+        return self.config.latent
+
+    @property
+    def num_params(self) -> int:
+        return self._num_params
+
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
         """Take mean and s.d. (P,) of adapted weights. A coordinate that never moved keeps a floor of 1% of the typical
         s.d., so that it is not blown up."""
         self.w_mean.copy_(mean)
         self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
 
-    def encode(self, w: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and log variance, (B, Z) each, of q(z | w) for w (B, P)."""
-        mu, log_var = self.encoder((w - self.w_mean) / self.w_std).chunk(2, dim=-1)
+    def start(self, rng: torch.Generator, scale: float = 1.0) -> Tensor:
+        """A draw of the prior N(0, I) (Algorithm 11)."""
+        return scale * torch.randn(self.latent, generator=rng, device=rng.device).to(self.w_mean.device)
+
+    def posterior(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and log variance, (B, Z) each, of q(z | w) for w (B, P), in float32 also under autocast."""
+        mu, log_var = self.encoder((w - self.w_mean) / self.w_std).float().chunk(2, dim=-1)
         return mu, log_var.clamp(-10, 5)
 
+    def encode(self, adapted: Tensor) -> Tensor:
+        return self.posterior(adapted)[0]
+
+    def adapted_weights(self, adapted: Tensor, some: slice | None = None) -> Tensor:
+        return adapted if some is None else adapted[:, some]
+
     def decode(self, z: Tensor, some: slice | None = None) -> Tensor:
-        """h(z, theta) = w: (B, Z) to (B, P), or to some coordinates of it."""
+        """h(z, theta) = w: (B, Z) to (B, P), or to some coordinates of it, in float32 also under autocast."""
         if some is None:
-            return self.w_mean + self.w_std * self.decoder(z)
+            return self.w_mean + self.w_std * self.decoder(z).float()
         last = self.decoder[-1]
-        out = nn.functional.linear(self.decoder[:-1](z), last.weight[some], last.bias[some])
-        return self.w_mean[some] + self.w_std[some] * out
+        out = F.linear(self.decoder[:-1](z), last.weight[some], last.bias[some])
+        return self.w_mean[some] + self.w_std[some] * out.float()
 
     def losses(self, w: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Per-sample terms (B,) and decoded weights (B, P), for weights w (B, P) and standard normal noise (B, Z)."""
-        mu, log_var = self.encode(w)
+        mu, log_var = self.posterior(w)
         decoded = self.decode(mu + noise * (0.5 * log_var).exp())
         squared = ((decoded - w) / self.w_std).square()
         kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)

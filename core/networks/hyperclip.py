@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..config import added
+from .weight_model import MODULES, Saved
 from .whitening import Whitening
 
 
@@ -28,11 +28,11 @@ class HyperCLIPConfig:
     # far from any task's. They are `decoded_share` of every batch; without the others it cannot tell what fine-tuned
     # weights are for.
     decoded: bool = False
-    decoded_share: float = added(1.0, was=1.0)
+    decoded_share: float = 1.0
     # Beyond the paper: weights are projected on this many of their principal components, each scaled to unit variance,
     # before the first layer. A few hundred tasks in thousands of coordinates are learned by heart, and a cosine that
     # knows weights by heart leads guidance astray. 0 leaves weights as they are but for centre and scale.
-    components: int = added(0, was=0)
+    components: int = 0
 
     def __post_init__(self) -> None:
         if self.components < 0:
@@ -41,14 +41,17 @@ class HyperCLIPConfig:
             raise ValueError(f"HyperCLIPConfig: decoded_share {self.decoded_share}; allowed: 0 to 1")
 
 
-class HyperCLIP(nn.Module):
+@MODULES.register("hyperclip")
+class HyperCLIP(Saved):
     """CLIP_H: adapted weights (B, P) to unit embeddings e^(H) (B, D) in the space of question embeddings.
 
     Weights are standardised by buffers, or projected on their principal components (`config.components`). Questions are
     compared after whitening: as they come, two questions of one kind have nearly the same direction.
     """
 
-    def __init__(self, config: HyperCLIPConfig, num_params: int, dim: int) -> None:
+    Config = HyperCLIPConfig
+
+    def __init__(self, config: HyperCLIPConfig, *, num_params: int, dim: int) -> None:
         super().__init__()
         self.config, self.num_params, self.dim = config, num_params, dim
         if config.components > num_params:
@@ -62,6 +65,9 @@ class HyperCLIP(nn.Module):
         else:
             self.register_buffer("w_std", torch.ones(num_params))
         self.condition = Whitening(dim, config.whitening, config.cond_noise)
+
+    def sizes(self) -> dict[str, Any]:
+        return {"num_params": self.num_params, "dim": self.dim}
 
     def set_statistics(self, mean: Tensor, std: Tensor, e: Tensor) -> None:
         """Mean and s.d. (P,) of weights, for a model without components, and training questions e (tasks, D)."""
@@ -81,6 +87,10 @@ class HyperCLIP(nn.Module):
             raise ValueError(f"HyperCLIP: {K} components need more than {K} weights, got {len(w)}")
         mean = w.mean(0)
         _, singular, directions = torch.svd_lowrank(w - mean, q=K, niter=4)  # the spectrum falls fast enough
+        # The sign of a component is arbitrary, and a solver's choice: its largest weight is made positive, so that one
+        # thread and two train the same.
+        largest = directions.abs().argmax(0, keepdim=True)
+        directions = directions * directions.gather(0, largest).sign()
         std = singular / math.sqrt(len(w))
         self.w_mean.copy_(mean)
         self.projection.copy_(directions / std.clamp(min=float(std[0]) * 1e-4 + 1e-8))
@@ -95,9 +105,10 @@ class HyperCLIP(nn.Module):
             x = (w - self.w_mean) / self.w_std
         return F.normalize(self.out(activation(self.hidden(x))), dim=-1)
 
-    def embed_questions(self, e: Tensor) -> Tensor:
-        """Question embeddings (B, D), whitened and unit, ready to be compared with `forward`'s output."""
-        return F.normalize(self.condition(e), dim=-1)
+    def embed_questions(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Question embeddings (B, D), whitened (in training with standard normal noise (B, D)) and unit, ready to be
+        compared with `forward`'s output."""
+        return F.normalize(self.condition(e, noise), dim=-1)
 
 
 def hyperclip_loss(h: Tensor, e: Tensor, logit_scale: Tensor) -> Tensor:
@@ -105,6 +116,12 @@ def hyperclip_loss(h: Tensor, e: Tensor, logit_scale: Tensor) -> Tensor:
     logits = logit_scale.exp().clamp(max=100) * h @ e.mT
     target = torch.arange(len(h), device=h.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
+
+
+def ranks(scores: Tensor, target: Tensor) -> Tensor:
+    """Rank (B,), 1 is best, of column target (B,) in scores (B, Q); ties count against the target."""
+    own = scores.gather(1, target[:, None])
+    return (scores >= own).sum(1)
 
 
 def infer_task(model: HyperCLIP, w: Tensor, questions: Tensor) -> Tensor:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ..diffusion.schedule import linear_schedule
+from .weight_model import MODULES, Saved
 from .whitening import Whitening
 
 
@@ -18,8 +18,6 @@ from .whitening import Whitening
 class HyperLDMConfig:
     """A fully connected denoiser. The paper's widths are 8192, 16384, 8192."""
 
-    latent: int = 32  # Z
-    cond_dim: int = 768  # D, of the question's embedding e
     hidden: tuple[int, ...] = (8192, 16384, 8192)
     time_dim: int = 150
     squeeze: int = 16  # reduction of the squeeze-and-excitation bottleneck
@@ -66,27 +64,37 @@ class _Block(nn.Module):
         return self.skip(x) + self.dropout(h * torch.sigmoid(self.gate(h)))
 
 
-class HyperLDM(nn.Module):
+@MODULES.register("hyperldm")
+class HyperLDM(Saved):
     """eps_psi(z_t, t, e). Works on standardised latents; mean and s.d. of latents, and of the training questions'
-    embeddings, are buffers saved with the module."""
+    embeddings, are buffers saved with the module.
 
-    def __init__(self, config: HyperLDMConfig) -> None:
+    Args:
+        latent: Z. dim: D, the size of the question's embedding e.
+    """
+
+    Config = HyperLDMConfig
+
+    def __init__(self, config: HyperLDMConfig, *, latent: int, dim: int) -> None:
         super().__init__()
-        self.config = config
-        context = config.time_dim + config.cond_dim
-        self.inlet = nn.Linear(config.latent + context, config.hidden[0])
+        self.config, self.latent, self.dim = config, latent, dim
+        context = config.time_dim + dim
+        self.inlet = nn.Linear(latent + context, config.hidden[0])
         self.blocks = nn.ModuleList(
             _Block(a, context, b, config.squeeze, config.dropout)
             for a, b in zip(config.hidden, config.hidden[1:], strict=False)
         )
-        self.outlet = nn.Linear(config.hidden[-1], config.latent)
+        self.outlet = nn.Linear(config.hidden[-1], latent)
         nn.init.zeros_(self.outlet.weight)
         nn.init.zeros_(self.outlet.bias)
-        self.register_buffer("z_mean", torch.zeros(config.latent))
-        self.register_buffer("z_std", torch.ones(config.latent))
-        self.condition = Whitening(config.cond_dim, config.whitening, config.cond_noise)
+        self.register_buffer("z_mean", torch.zeros(latent))
+        self.register_buffer("z_std", torch.ones(latent))
+        self.condition = Whitening(dim, config.whitening, config.cond_noise)
         self.schedule = linear_schedule(config.num_timesteps, config.beta_start, config.beta_end)
         self.register_buffer("alpha_bar", self.schedule.alpha_bar.float(), persistent=False)
+
+    def sizes(self) -> dict[str, Any]:
+        return {"latent": self.latent, "dim": self.dim}
 
     def set_statistics(self, z: Tensor, e: Tensor) -> None:
         """Statistics of the training latents z (samples, Z) and questions e (tasks, D)."""
@@ -123,10 +131,10 @@ class HyperLDM(nn.Module):
         signal, noise = self._scales(t)
         return (z_t - noise * out) / signal if self.config.prediction == "eps" else signal * z_t - noise * out
 
-    def predict(self, z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
-        """The network's own output, eps or v (B, Z)."""
+    def predict(self, z_t: Tensor, t: Tensor, e: Tensor, noise: Tensor | None = None) -> Tensor:
+        """The network's own output, eps or v (B, Z); in training with standard normal noise (B, D) on the condition."""
         dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
-        condition = self.condition(e).masked_fill(dropped, 0.0)
+        condition = self.condition(e, noise).masked_fill(dropped, 0.0)
         context = torch.cat([time_embedding(t, self.config.time_dim), condition], dim=-1)
         x = self.inlet(torch.cat([z_t, context], dim=-1))
         for block in self.blocks:
@@ -138,30 +146,3 @@ def drop_condition(e: Tensor, probability: float, generator: torch.Generator) ->
     """Conditioning dropout (Section 5.2): rows of e (B, D) set to zero with the given probability."""
     keep = torch.rand(len(e), 1, generator=generator, device=generator.device).to(e.device) >= probability
     return e * keep
-
-
-class EMA:
-    """Exponential moving average of a module's parameters; `model` is the copy to evaluate and to ship."""
-
-    def __init__(self, module: nn.Module, decay: float = 0.999) -> None:
-        if not 0.0 <= decay < 1.0:
-            raise ValueError(f"EMA decay {decay}; allowed: 0 <= decay < 1")
-        self.decay, self.updates = decay, 0
-        self.model = copy.deepcopy(module).eval().requires_grad_(False)
-
-    def state_dict(self) -> dict:
-        return {"model": self.model.state_dict(), "updates": self.updates}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.updates = state["updates"]
-
-    @torch.no_grad()
-    def update(self, module: nn.Module) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))  # a short run is not ruled by its start
-        source = module.state_dict()
-        target = self.model.state_dict()
-        assert source.keys() == target.keys(), "EMA: the module's parameters changed"
-        for name, value in target.items():
-            value.lerp_(source[name], 1 - decay) if value.is_floating_point() else value.copy_(source[name])

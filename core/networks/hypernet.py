@@ -1,100 +1,130 @@
-"""Hypernetworks h(z, theta) = w (Section 2.3, Appendix A.2), and FiLM as one."""
+"""Hypernetworks h(z, theta) = w with one hidden layer (Section 2.3, Appendix A.2)."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from .adapter import AdapterConfig, init_adapter, pack, unpack
+from .base import BaseNetwork
+from .weight_generator import WEIGHT_GENERATORS, WeightGenerator
+from .weight_model import MODULES, WeightModel
 from .whitening import Whitening
 
 
 @dataclass(frozen=True)
-class HyperNetConfig:
-    """An MLP with one hidden layer; unconditional if it learns its own `z0`."""
+class HNetConfig:
+    """The unconditional hypernetwork, which learns its own `z0`."""
 
-    input_dim: int = 64  # 64 for a free latent z, D for a task embedding e
+    latent: int = 64  # Z
     hidden: int = 256
-    learn_z0: bool = False
-    whitening: float = 1e-3  # shrinkage of `Whitening` of a task embedding
-    cond_noise: float = 0.0  # in training, on whitened e
-
-
-class HyperNet(nn.Module):
-    """z (T, input_dim) to adapter weights w (T, P).
-
-    Its input is its own `z0`, or a task embedding e (T, D), which `condition` whitens first. The bias of the last layer
-    is a fresh adapter and its weight is small, so that generated weights start at the adapter's own init scale, part
-    shared and part depending on z.
-    """
-
-    def __init__(
-        self, config: HyperNetConfig, adapter: AdapterConfig, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__()
-        self.config, self.adapter, self.num_params = config, adapter, adapter.num_params
-        self.hidden = nn.Linear(config.input_dim, config.hidden)
-        self.out = nn.Linear(config.hidden, adapter.num_params)
-        self.condition = (
-            nn.Identity() if config.learn_z0 else Whitening(config.input_dim, config.whitening, config.cond_noise)
-        )
-        if config.learn_z0:
-            self.z0 = nn.Parameter(torch.randn(config.input_dim, generator=generator))
-        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="relu", generator=generator)
-        nn.init.zeros_(self.hidden.bias)
-        with torch.no_grad():
-            # Hidden units have mean square 1 after Kaiming's init, so this spread of the last layer gives weights
-            # whose z-dependent part has `init_std` for every coordinate.
-            self.out.weight.normal_(0, adapter.init_std / math.sqrt(config.hidden), generator=generator)
-            self.out.bias.copy_(init_adapter(adapter, generator))
-
-    def decode(self, z: Tensor, some: slice | None = None) -> Tensor:
-        """What `condition` put out, z (T, input_dim), to w (T, P), or to some coordinates of it."""
-        hidden = torch.relu(self.hidden(z))
-        return (
-            self.out(hidden)
-            if some is None
-            else nn.functional.linear(hidden, self.out.weight[some], self.out.bias[some])
-        )
-
-    def forward(self, z: Tensor) -> Tensor:
-        return self.decode(self.condition(z))
 
 
 @dataclass(frozen=True)
-class FilmConfig:
-    """Cond. Multitask FiLM (Algorithm 6): a linear map from e to one scale and one shift per hidden unit."""
+class CondHyperNetConfig:
+    """A hypernetwork of task embeddings."""
 
-    input_dim: int = 256
-    whitening: float = 1e-3
+    hidden: int = 256
+    whitening: float = 1e-3  # shrinkage of `Whitening` of e
     cond_noise: float = 0.0  # in training, on whitened e
 
 
-class FilmAdapter(nn.Module):
-    """FiLM on the adapter's hidden activation, h -> (1 + scale(e)) * h + shift(e), as weights w(e).
+class _HyperNet(WeightModel):
+    """An MLP (T, inputs) to weights (T, P).
 
-    It folds exactly into the second layer, W2' = W2 diag(1 + scale) and b2' = b2 + W2 / sqrt(H) shift, so this row
-    too is "a question gives a w".
+    The bias of the last layer is a fresh network and its weight is small, so that generated weights start at the base
+    network's own init scale, part shared and part depending on the input.
     """
 
-    def __init__(self, config: FilmConfig, adapter: AdapterConfig, generator: torch.Generator | None = None) -> None:
+    def __init__(self, inputs: int, hidden: int, network: BaseNetwork) -> None:
         super().__init__()
-        if not adapter.bias:
-            raise ValueError("FilmAdapter: FiLM's shift needs an adapter with biases")
-        self.config, self.adapter = config, adapter
-        self.w = nn.Parameter(init_adapter(adapter, generator))
-        self.film = nn.Linear(config.input_dim, 2 * adapter.hidden)
-        self.condition = Whitening(config.input_dim, config.whitening, config.cond_noise)
-        nn.init.zeros_(self.film.weight)
-        nn.init.zeros_(self.film.bias)
+        self.network = network
+        self.hidden = nn.Linear(inputs, hidden)
+        self.out = nn.Linear(hidden, network.num_params)
 
-    def forward(self, e: Tensor) -> Tensor:
-        scale, shift = self.film(self.condition(e)).chunk(2, dim=-1)  # (T, H) each
-        parts = {name: part.expand(len(e), *part.shape) for name, part in unpack(self.w, self.adapter).items()}
-        shifted = (parts["W2"] @ shift[..., None]).squeeze(-1) / math.sqrt(self.adapter.hidden)  # (T, D)
-        parts["b2"] = parts["b2"] + shifted
-        parts["W2"] = parts["W2"] * (1 + scale)[:, None, :]
-        return pack(parts, self.adapter)
+    def _initialise(self, rng: torch.Generator | None) -> None:
+        nn.init.kaiming_normal_(self.hidden.weight, nonlinearity="relu", generator=rng)
+        nn.init.zeros_(self.hidden.bias)
+        with torch.no_grad():
+            # Hidden units have mean square 1 after Kaiming's init, so this spread of the last layer gives weights
+            # whose input-dependent part has `init_std` for every coordinate.
+            std = self.network.init_std / math.sqrt(self.hidden.out_features)
+            self.out.weight.normal_(0, std, generator=rng)
+            self.out.bias.copy_(self.network.init(rng))
+
+    def sizes(self) -> dict[str, Any]:
+        return {"network": self.network}
+
+    def decode(self, x: Tensor, some: slice | None = None) -> Tensor:
+        """Inputs (T, K) to weights (T, P), or to some coordinates of them."""
+        hidden = torch.relu(self.hidden(x))
+        if some is None:
+            return self.out(hidden)
+        return F.linear(hidden, self.out.weight[some], self.out.bias[some])
+
+
+@MODULES.register("hnet")
+@WEIGHT_GENERATORS.register("hnet")
+class HNet(_HyperNet, WeightGenerator):
+    """The HNet of HNet-MAML (Algorithm 7): a free latent z, meta-learned start z0, and the weights that z decodes to.
+
+    As a generator, its training latents are those that fine-tuning of z0 on a task reaches (Algorithm 9).
+    """
+
+    Config = HNetConfig
+    label = "HNet"
+    checkpoint = adapted_row = "hnet_maml"
+    guidance_starts = (1.0,)
+
+    def __init__(self, config: HNetConfig, *, network: BaseNetwork, rng: torch.Generator | None = None) -> None:
+        super().__init__(config.latent, config.hidden, network)
+        self.config = config
+        self.z0 = nn.Parameter(torch.randn(config.latent, generator=rng))
+        self._initialise(rng)
+
+    @property
+    def latent(self) -> int:
+        return self.config.latent
+
+    @property
+    def num_params(self) -> int:
+        return self.network.num_params
+
+    def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.z0.expand(len(e), -1)
+
+    def start(self, rng: torch.Generator, scale: float = 1.0) -> Tensor:
+        return self.z0.detach() * scale
+
+    def encode(self, adapted: Tensor) -> Tensor:
+        return adapted
+
+    def adapted_weights(self, adapted: Tensor, some: slice | None = None) -> Tensor:
+        return self.decode(adapted, some)
+
+
+@MODULES.register("cond_hypernet")
+class CondHyperNet(_HyperNet):
+    """A task embedding e, whitened, to weights (Algorithms 5 and 7). Its inner loop moves the whitened embedding."""
+
+    Config = CondHyperNetConfig
+
+    def __init__(self, config: CondHyperNetConfig, *, network: BaseNetwork, rng: torch.Generator | None = None) -> None:
+        super().__init__(network.dim, config.hidden, network)
+        self.config = config
+        self.condition = Whitening(network.dim, config.whitening, config.cond_noise)
+        self._initialise(rng)
+
+    @property
+    def condition_dim(self) -> int:
+        return self.network.dim
+
+    def fit(self, e: Tensor) -> None:
+        self.condition.fit(e)
+
+    def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.condition(e, noise)

@@ -10,12 +10,15 @@ class Whitening(nn.Module):
     """e (..., D) to centred coordinates of even spread, at unit RMS over the questions it was fitted to.
 
     Questions crowd together in CLIP's space: a handful of directions hold most of their variance, and what tells one
-    question from the next lies in the small ones, which a network on raw embeddings hardly sees. PCA whitening gives
-    all directions that questions use the same size; those far below `shrinkage` times the largest variance stay small,
-    so that noise is not blown up. A large `shrinkage` leaves embeddings as they are but for centre and scale.
+    question from the next lies in the small ones, which a network on raw embeddings hardly sees. Whitening gives all
+    directions that questions use the same size; those far below `shrinkage` times the largest variance stay small, so
+    that noise is not blown up. A large `shrinkage` leaves embeddings as they are but for centre and scale.
 
-    In training mode, normal noise of s.d. `noise` is added to the result: a few hundred questions lie far apart in
-    many dimensions, and without it a network learns each by heart instead of what near ones share.
+    The matrix is the symmetric one (ZCA), which is unique. A matrix of eigenvectors depends on signs and rotations that
+    the solver happens to give, so that one thread and two would train different networks.
+
+    Training adds normal noise of s.d. `noise` to the result: a few hundred questions lie far apart in many dimensions,
+    and without it a network learns each by heart instead of what near ones share. The caller draws it, and passes it.
 
     Mean and matrix are buffers, the identity until `fit`.
     """
@@ -39,14 +42,16 @@ class Whitening(nn.Module):
         centred = e.double() - mean
         variance, directions = torch.linalg.eigh(centred.mT @ centred / len(e))
         variance = variance.clamp(min=0)
-        matrix = directions / (variance + self.shrinkage * variance.max() + 1e-12).sqrt()  # (D, D)
+        scale = 1 / (variance + self.shrinkage * variance.max() + 1e-12).sqrt()
+        matrix = directions * scale @ directions.mT  # (D, D)
         self.mean.copy_(mean)
         self.matrix.copy_(matrix / (centred @ matrix).square().mean().sqrt())
 
-    def forward(self, e: Tensor) -> Tensor:
+    def forward(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Whitened e (..., D), plus `self.noise` times standard normal `noise` (..., D) where it is given."""
         with torch.autocast(e.device.type, enabled=False):  # it makes much of small differences
             x = (e - self.mean) @ self.matrix
-        return x + self.noise * torch.randn_like(x) if self.training and self.noise else x
+        return x if noise is None else x + self.noise * noise
 
     def inverse(self, x: Tensor) -> Tensor:
         """The embeddings (..., D) whose whitened form is x, without noise."""

@@ -1,4 +1,4 @@
-"""The one module with weight I/O: safetensors files that carry their own config, written atomically, read strictly."""
+"""Checkpoints: safetensors files that carry their own config, written atomically, read strictly."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from torch import Tensor, nn
 
 from ..config import from_dict, to_dict
 from ..files import temporary
-from ..networks.adapter import AdapterConfig
-from ..networks.hvae import HVAE, HVAEConfig
-from ..networks.hyperclip import HyperCLIP, HyperCLIPConfig
-from ..networks.hyperldm import HyperLDM, HyperLDMConfig
-from ..networks.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
+from ..networks.base import BaseNetwork, open_network
+from ..networks.weight_model import MODULES, Saved
+from . import version1
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MAX_BYTES = 10 * 1024 * 1024 - 4096  # what the Hub and git take without large-file storage
 SMALL = 8 * MAX_BYTES  # a model up to this size may be shipped in git; larger ones are split for file systems' sake
 LARGE_BYTES = 2 * 1024**3
@@ -63,7 +61,7 @@ def save_model(
     if len(parts) > 1:
         header["content"] = _digest(stored)
     path.parent.mkdir(parents=True, exist_ok=True)
-    stale = set(_parts_on_disk(path))
+    stale = set(files_of(path))
     files = [path] if len(parts) == 1 else [_part_path(path, i, len(parts)) for i in range(len(parts))]
     for file, part in zip(files, parts, strict=True):
         partial = temporary(file)
@@ -82,7 +80,7 @@ def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any
         ValueError: not one of our files, another kind than asked for, a newer format, or parts missing.
     """
     path = Path(path)
-    files = _parts_on_disk(path)
+    files = files_of(path)
     if not files:
         raise FileNotFoundError(f"{path}: no such checkpoint")
     tensors: dict[str, Tensor] = {}
@@ -106,6 +104,11 @@ def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any
         raise ValueError(f"{path}: holds a {header['kind']!r}, expected a {kind!r}")
     if header["format_version"] > FORMAT_VERSION:
         raise ValueError(f"{path}: format {header['format_version']} is newer than this code's {FORMAT_VERSION}")
+    if header["format_version"] == 1:
+        try:
+            header = version1.upgraded_header(header)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     wrong = [n for n, shape in header["shapes"].items() if n not in tensors or list(tensors[n].shape) != shape]
     if wrong:
         raise ValueError(f"{path}: incomplete, {wrong[0]!r} is missing or cut; are all its parts there?")
@@ -125,83 +128,69 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
     module.load_state_dict(tensors)
 
 
-def save_module(path: Path | str, module: nn.Module, metadata: Mapping[str, Any] | None = None) -> list[Path]:
-    """Save one of our modules with what is needed to rebuild it from the path alone."""
-    kind = next(kind for kind, cls in _CLASSES.items() if type(module) is cls)
-    config: dict[str, Any] = {"config": to_dict(module.config)}
-    if isinstance(module, (HyperNet, FilmAdapter)):
-        config["adapter"] = to_dict(module.adapter)
-    if isinstance(module, (HVAE, HyperCLIP)):
-        config["num_params"] = module.num_params
-    if isinstance(module, HyperCLIP):
-        config["dim"] = module.dim
-    return save_model(path, module.state_dict(), kind=kind, config=config, metadata=metadata)
+def save_module(path: Path | str, module: Saved, metadata: Mapping[str, Any] | None = None) -> list[Path]:
+    """Save one of our modules with what is needed to rebuild it from the path alone: its config and its sizes, among
+    them the base network's description."""
+    config = _described(module.config, module.sizes())
+    return save_model(path, module.state_dict(), kind=module.name, config=config, metadata=metadata)
 
 
-def load_module(path: Path | str, device: torch.device | str = "cpu") -> nn.Module:
+def load_module(path: Path | str, device: torch.device | str = "cpu") -> Saved:
     """Rebuild a module from its file, in evaluation mode. Raises what `load_model` and `load_into` do."""
     header, tensors = load_model(path)
-    if header["kind"] not in _CLASSES:
-        raise ValueError(f"{path}: kind {header['kind']!r}; a module is one of {', '.join(_CLASSES)}")
-    config = dict(header["config"])
-    own = from_dict(_CONFIGS[header["kind"]], config.pop("config"))
-    if "adapter" in config:
-        config["adapter"] = from_dict(AdapterConfig, config["adapter"])
-    module = _CLASSES[header["kind"]](own, **config)
+    try:
+        cls, own = MODULES[header["kind"]], header["config"]
+        sizes = {name: open_network(size) if name == "network" else size for name, size in own["sizes"].items()}
+        module = cls(None if own["config"] is None else from_dict(cls.Config, own["config"]), **sizes)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
     load_into(module, tensors, str(path))
     return module.to(device).eval().requires_grad_(False)
 
 
-def save_adapter(path: Path | str, w: Tensor, config: AdapterConfig, metadata: Mapping[str, Any] | None = None) -> None:
-    """Save adapter weights: w (P,) of one task, or (samples, P)."""
-    save_model(path, {"w": w}, kind="adapter", config=to_dict(config), metadata=metadata)
+def save_adapter(path: Path | str, w: Tensor, network: BaseNetwork, metadata: Mapping[str, Any] | None = None) -> None:
+    """Save weights of a base network: w (P,) of one task, or (samples, P)."""
+    save_model(path, {"w": w}, kind="adapter", config=_described(None, {"network": network}), metadata=metadata)
 
 
-def load_adapter(path: Path | str) -> tuple[Tensor, AdapterConfig, dict[str, Any]]:
-    """Weights, config and metadata of a file written by `save_adapter`."""
+def load_adapter(path: Path | str) -> tuple[Tensor, BaseNetwork, dict[str, Any]]:
+    """Weights, base network and metadata of a file written by `save_adapter`."""
     header, tensors = load_model(path, "adapter")
     try:
-        config = from_dict(AdapterConfig, header["config"])
-    except ValueError as error:
+        network = open_network(header["config"]["sizes"]["network"])
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
     w = tensors.get("w")
     if w is None or w.ndim == 0:
         raise ValueError(f"{path}: holds no vector of weights")
-    if w.shape[-1] != config.num_params:
-        raise ValueError(f"{path}: {w.shape[-1]} weights, its config says {config.num_params}")
+    if w.shape[-1] != network.num_params:
+        raise ValueError(f"{path}: {w.shape[-1]} weights, its config says {network.num_params}")
     if not w.isfinite().all():
         raise ValueError(f"{path}: some of its weights are infinite or not numbers")
-    return w, config, header["metadata"]
+    return w, network, header["metadata"]
+
+
+def _described(config: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
+    """A module's config and sizes for a header."""
+    return {
+        "config": None if config is None else to_dict(config),
+        "sizes": {name: size.spec() if isinstance(size, BaseNetwork) else size for name, size in sizes.items()},
+    }
 
 
 def save_state(path: Path | str, state: dict[str, Any]) -> None:
     """Write resume state (optimizer, step ...) atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    partial = path.with_name(path.name + ".tmp")  # one name, so that a run that is killed often leaves one file
+    torch.save(state, partial)
+    os.replace(partial, path)
 
 
 def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
     """What `save_state` wrote; tensors and plain values only."""
     return torch.load(path, map_location=device, weights_only=True)
 
-
-_CLASSES: dict[str, type[nn.Module]] = {
-    "hypernet": HyperNet,
-    "film": FilmAdapter,
-    "hvae": HVAE,
-    "hyperclip": HyperCLIP,
-    "hyperldm": HyperLDM,
-}
-_CONFIGS: dict[str, type] = {
-    "hypernet": HyperNetConfig,
-    "film": FilmConfig,
-    "hvae": HVAEConfig,
-    "hyperclip": HyperCLIPConfig,
-    "hyperldm": HyperLDMConfig,
-}
 
 _HEADER: dict[str, type] = {"kind": str, "format_version": int, "config": dict, "shapes": dict, "metadata": dict}
 
@@ -230,9 +219,12 @@ def _digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _on_disk(tensor: Tensor) -> Tensor:
-    """Matrices in half precision; vectors (statistics, biases, one adapter) are small and stay exact."""
+    """Matrices in half precision, unless they hold values beyond its range; vectors (statistics, biases, one adapter)
+    are small and stay exact."""
     tensor = tensor.detach().cpu().contiguous()
-    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+    if not tensor.is_floating_point() or tensor.ndim < 2 or not tensor.numel():
+        return tensor
+    return tensor if tensor.abs().max() > torch.finfo(torch.float16).max else tensor.half()
 
 
 def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]]:
@@ -260,7 +252,16 @@ def _part_path(path: Path, index: int, count: int) -> Path:
     return path.with_name(f"{path.stem}-{index + 1:05d}-of-{count:05d}{path.suffix}")
 
 
-def _parts_on_disk(path: Path) -> list[Path]:
-    """The file itself or its parts, in order; [] if there is neither. Parts win, since a split file has no whole."""
+def files_of(path: Path) -> list[Path]:
+    """The files of a checkpoint at `path`: itself or its numbered parts, in order; [] if there is neither. Parts win,
+    since a split checkpoint has no whole."""
     parts = sorted(path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}"))
     return parts or ([path] if path.is_file() else [])
+
+
+def checkpoint_path(directory: Path, name: str) -> Path:
+    """Where a release keeps the model called `name`; in one of format 1, by the name that it had then."""
+    path, then = directory / f"{name}.safetensors", version1.RENAMED.get(name)
+    if then and not files_of(path) and files_of(directory / f"{then}.safetensors"):
+        return directory / f"{then}.safetensors"
+    return path

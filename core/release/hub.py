@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from .default import FOLDER
-from .manifest import CARD, CONFIG, RECORDS, backbone_directory, read_config, weight_files
+from .manifest import CARD, CONFIG, RECORDS, backbone_directory, is_config, read_config, weight_files
 
 # All that the client raises: it wraps failed uploads in RuntimeErrors, and the HTTP library's own errors, whichever
 # library that is, share a base with the client's.
@@ -144,10 +144,10 @@ def push(
 def _is_release(api: HfApi, repo: str, revision: str | None) -> bool:
     """Whether a repository's config.json is one of this project's: other libraries' models have a file so called."""
     try:
-        config = json.loads(Path(api.hf_hub_download(repo, CONFIG, revision=revision)).read_text())
+        config = json.loads(Path(api.hf_hub_download(repo, CONFIG, revision=revision)).read_text(encoding="utf-8"))
     except ValueError:
         return False
-    return isinstance(config, dict) and {"format_version", "adapter"} <= config.keys()
+    return is_config(config)
 
 
 @contextlib.contextmanager

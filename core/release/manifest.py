@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
-FORMAT_VERSION = 1  # of config.json
+from ..files import write_json
+from . import version1
+
+FORMAT_VERSION = 2  # of config.json
+LIBRARY = "question-to-adapter (HyperCLIP, HyperLDM)"
 CONFIG, CARD, RECORDS = "config.json", "README.md", "stages.json"
 _BACKBONE_SUFFIXES = (".json", ".txt", ".safetensors")  # open_clip's config, tokenizer files, weights; no pickles
 
@@ -28,11 +33,16 @@ def read_config(directory: Path, name: str | None = None) -> dict[str, Any]:
     if not path.is_file():
         raise ValueError(f"{name} has no {CONFIG}; it is not a release of this project")
     try:
-        config = json.loads(path.read_text())
+        config = json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{name}: {CONFIG} is damaged ({error})") from None
-    if not isinstance(config, dict) or not {"format_version", "adapter", "backbone"} <= config.keys():
-        raise ValueError(f"{name}: {CONFIG} lacks format_version, adapter or backbone; it is not a release's")
+    if not is_config(config):
+        raise ValueError(f"{name}: {CONFIG} lacks format_version, network or backbone; it is not a release's")
+    if config["format_version"] == 1:
+        try:
+            config = version1.upgraded_config(config)
+        except ValueError as error:
+            raise ValueError(f"{name}: {CONFIG}: {error}") from None
     if config["format_version"] != FORMAT_VERSION:
         raise ValueError(
             f"{name} has format {config['format_version']!r}, this code reads {FORMAT_VERSION}; "
@@ -41,6 +51,30 @@ def read_config(directory: Path, name: str | None = None) -> dict[str, Any]:
     if "files" in config:
         _check_files(config["files"], weight_files(directory, config), name)
     return config
+
+
+def is_config(config: Any) -> bool:
+    """Whether this is the config.json of a release, of this format or of another: other libraries' models have a file
+    so called."""
+    network = "adapter" if isinstance(config, dict) and config.get("format_version") == 1 else "network"
+    return isinstance(config, dict) and {"format_version", network, "backbone"} <= config.keys()
+
+
+def write_release(directory: Path, config: dict[str, Any], backbone: str) -> None:
+    """Make the models in a directory a release: write its config.json, and copy a backbone that is a local directory,
+    so that the release is complete in itself.
+
+    Args:
+        config: everything but the format, the library and the backbone.
+        backbone: what `load_backbone` takes.
+    """
+    local = Path(backbone.removeprefix("local-dir:"))
+    if backbone.startswith("local-dir:"):
+        if local.resolve() != (directory / "backbone").resolve():
+            shutil.copytree(local, directory / "backbone", dirs_exist_ok=True)
+        backbone = "backbone"
+    head = {"format_version": FORMAT_VERSION, "library": LIBRARY, "backbone": backbone}
+    write_json(directory / CONFIG, head | config)
 
 
 def weight_files(directory: Path, config: dict[str, Any]) -> dict[str, Path]:

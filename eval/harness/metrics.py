@@ -1,4 +1,4 @@
-"""Statistics of per-task accuracies: spread over seeds, paired bootstrap over tasks, ranks."""
+"""Statistics of per-task accuracies: spread over seeds, paired bootstrap over tasks."""
 
 from __future__ import annotations
 
@@ -33,9 +33,3 @@ def paired_bootstrap(a: Tensor, b: Tensor, draws: int = 10_000, seed: int = 0) -
     means = difference[rows].mean(1)
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Difference(float(difference.mean()), low, high)
-
-
-def ranks(scores: Tensor, target: Tensor) -> Tensor:
-    """Rank (B,), 1 is best, of column target (B,) in scores (B, Q); ties count against the target."""
-    own = scores.gather(1, target[:, None])
-    return (scores >= own).sum(1)

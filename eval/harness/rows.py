@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from core.adaptation.few_shot import few_shot_weights, has_few_shot
 from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
-from core.networks.adapter import adapter_logits, task_accuracy
+from core.networks.base import task_accuracy
+from core.networks.weight_generator import WEIGHT_GENERATORS
 
 
 @dataclass(frozen=True)
@@ -28,29 +30,64 @@ class Row:
     through_hvae: bool = False
 
 
+GENERATORS = {name: WEIGHT_GENERATORS[name].label for name in ("hvae", "hnet")}  # in the order of figures
+
+
+def hyperldm_row(*, generator: str, gamma: float | None, paper: float | None = None) -> Row:
+    """The row of HyperLDM on a generator's latents at `gamma`; None: the one that validation tasks chose."""
+    return Row(
+        id=f"{generator}_hyperldm",
+        label=f"{GENERATORS[generator]} + HyperLDM, gamma {'of validation' if gamma is None else f'{gamma:g}'}",
+        method="hyperldm",
+        generator=generator,
+        gamma=gamma,
+        paper=paper,
+        baseline=False,
+    )
+
+
 ROWS: tuple[Row, ...] = (
-    Row("clip", "CLIP, bare answers", "clip", paper=0.4499),
-    Row("clip_prompted", "CLIP, prompted answers", "clip"),
-    Row("uncond_multitask", "Uncond. Multitask", "uncond_multitask", paper=0.5375),
-    Row("mnet_maml", "Uncond. MNet-MAML, zero steps", "mnet_maml", paper=0.5304),
-    Row("mnet_fomaml", "Uncond. MNet-FOMAML, zero steps", "mnet_fomaml", paper=0.5304),
-    Row("hnet_maml", "Uncond. HNet-MAML, zero steps", "hnet_maml", paper=0.5337),
-    Row("cond_multitask", "Cond. Multitask", "cond_multitask", paper=0.5412),
-    Row("cond_multitask_film", "Cond. Multitask FiLM", "cond_multitask_film", paper=0.5384),
-    Row("cond_hnet_maml", "Cond. HNet-MAML", "cond_hnet_maml", paper=0.5302),
-    Row("hnet_hyperclip", "HNet + HyperCLIP guidance", "hyperclip", "hnet", paper=0.5398, baseline=False),
-    Row("hvae_hyperclip", "HVAE + HyperCLIP guidance", "hyperclip", "hvae", paper=0.5391, baseline=False),
-    Row("hnet_hyperldm", "HNet + HyperLDM, gamma 1", "hyperldm", "hnet", 1.0, 0.5406, False),
-    Row("hnet_hyperldm", "HNet + HyperLDM, gamma 1.5", "hyperldm", "hnet", 1.5, 0.5430, False),
-    Row("hvae_hyperldm", "HVAE + HyperLDM, gamma 1", "hyperldm", "hvae", 1.0, 0.5503, False),
-    Row("hvae_hyperldm", "HVAE + HyperLDM, gamma 1.5", "hyperldm", "hvae", 1.5, 0.5510, False),
-    Row("hvae_hyperldm", "HVAE + HyperLDM, gamma of validation", "hyperldm", "hvae", None, None, False),
-    Row("few_shot_mnet_maml", "Few-shot, MNet-MAML", "mnet_maml", paper=0.6024, few_shot=True),
-    Row("few_shot_ceiling", "Few-shot ceiling: the best row of Table 4 on validation", "", few_shot=True),
+    Row(id="clip", label="CLIP, bare answers", method="clip", paper=0.4499),
+    Row(id="clip_prompted", label="CLIP, prompted answers", method="clip"),
+    Row(id="uncond_multitask", label="Uncond. Multitask", method="uncond_multitask", paper=0.5375),
+    Row(id="mnet_maml", label="Uncond. MNet-MAML, zero steps", method="mnet_maml", paper=0.5304),
+    Row(id="mnet_fomaml", label="Uncond. MNet-FOMAML, zero steps", method="mnet_fomaml", paper=0.5304),
+    Row(id="hnet_maml", label="Uncond. HNet-MAML, zero steps", method="hnet_maml", paper=0.5337),
+    Row(id="cond_multitask", label="Cond. Multitask", method="cond_multitask", paper=0.5412),
+    Row(id="cond_multitask_film", label="Cond. Multitask FiLM", method="cond_multitask_film", paper=0.5384),
+    Row(id="cond_hnet_maml", label="Cond. HNet-MAML", method="cond_hnet_maml", paper=0.5302),
     Row(
-        "few_shot_hvae",
-        "Few-shot, MNet-MAML through the HVAE (ours)",
-        "mnet_maml",
+        id="hnet_hyperclip",
+        label="HNet + HyperCLIP guidance",
+        method="hyperclip",
+        generator="hnet",
+        paper=0.5398,
+        baseline=False,
+    ),
+    Row(
+        id="hvae_hyperclip",
+        label="HVAE + HyperCLIP guidance",
+        method="hyperclip",
+        generator="hvae",
+        paper=0.5391,
+        baseline=False,
+    ),
+    hyperldm_row(generator="hnet", gamma=1.0, paper=0.5406),
+    hyperldm_row(generator="hnet", gamma=1.5, paper=0.5430),
+    hyperldm_row(generator="hvae", gamma=1.0, paper=0.5503),
+    hyperldm_row(generator="hvae", gamma=1.5, paper=0.5510),
+    hyperldm_row(generator="hvae", gamma=None),
+    Row(id="few_shot_mnet_maml", label="Few-shot, MNet-MAML", method="mnet_maml", paper=0.6024, few_shot=True),
+    Row(
+        id="few_shot_ceiling",
+        label="Few-shot ceiling: the best row of Table 4 on validation",
+        method="",  # each release's own
+        few_shot=True,
+    ),
+    Row(
+        id="few_shot_hvae",
+        label="Few-shot, MNet-MAML through the HVAE (ours)",
+        method="mnet_maml",
         baseline=False,
         few_shot=True,
         through_hvae=True,
@@ -59,69 +96,131 @@ ROWS: tuple[Row, ...] = (
 
 # Table 4. The paper adapts the latent or the embedding where the row has one, the weights where it has none.
 FEW_SHOT: tuple[Row, ...] = (
-    Row("few_shot_clip", "CLIP as base model", "clip", paper=0.5493, few_shot=True),
-    Row("few_shot_uncond_multitask", "Uncond. Multitask", "uncond_multitask", paper=0.5553, few_shot=True),
-    Row("few_shot_mnet_maml", "Uncond. MNet-MAML", "mnet_maml", paper=0.6024, few_shot=True),
-    Row("few_shot_mnet_fomaml", "Uncond. MNet-FOMAML", "mnet_fomaml", paper=0.6003, few_shot=True),
-    Row("few_shot_hnet_maml", "Uncond. HNet-MAML", "hnet_maml", paper=0.5870, few_shot=True),
-    Row("few_shot_cond_multitask", "Cond. Multitask", "cond_multitask", paper=0.5946, few_shot=True),
-    Row("few_shot_cond_hnet_maml", "Cond. HNet-MAML", "cond_hnet_maml", paper=0.5948, few_shot=True),
+    Row(id="few_shot_clip", label="CLIP as base model", method="clip", paper=0.5493, few_shot=True),
+    Row(
+        id="few_shot_uncond_multitask",
+        label="Uncond. Multitask",
+        method="uncond_multitask",
+        paper=0.5553,
+        few_shot=True,
+    ),
+    Row(id="few_shot_mnet_maml", label="Uncond. MNet-MAML", method="mnet_maml", paper=0.6024, few_shot=True),
+    Row(id="few_shot_mnet_fomaml", label="Uncond. MNet-FOMAML", method="mnet_fomaml", paper=0.6003, few_shot=True),
+    Row(id="few_shot_hnet_maml", label="Uncond. HNet-MAML", method="hnet_maml", paper=0.5870, few_shot=True),
+    Row(id="few_shot_cond_multitask", label="Cond. Multitask", method="cond_multitask", paper=0.5946, few_shot=True),
+    Row(id="few_shot_cond_hnet_maml", label="Cond. HNet-MAML", method="cond_hnet_maml", paper=0.5948, few_shot=True),
     replace(ROWS[-1], label="Uncond. MNet-MAML, encoded and decoded by the HVAE (ours)"),
     Row(
-        "few_shot_hnet_hyperldm",
-        "HNet + HyperLDM, its latent adapted (ours)",
-        "hnet_hyperldm",
+        id="few_shot_hnet_hyperldm",
+        label="HNet + HyperLDM, its latent adapted (ours)",
+        method="hnet_hyperldm",
         baseline=False,
         few_shot=True,
     ),
     Row(
-        "few_shot_hvae_hyperldm",
-        "HVAE + HyperLDM, its latent adapted (ours)",
-        "hvae_hyperldm",
+        id="few_shot_hvae_hyperldm",
+        label="HVAE + HyperLDM, its latent adapted (ours)",
+        method="hvae_hyperldm",
         baseline=False,
         few_shot=True,
     ),
 )
 
-_STARTS = {"hvae": "mnet_maml", "hnet": "hnet_maml"}  # what is fine-tuned into the training data of a generator
+
+@dataclass(frozen=True)
+class InferenceRow:
+    """One line of Figure 3: HyperCLIP of a generator, and the weights that it is given, fine-tuned on support sets or
+    generated by HyperLDM."""
+
+    id: str
+    label: str
+    generator: str
+    fine_tuned: bool
+
+
+INFERENCE_ROWS = (
+    InferenceRow(id="hvae_hyperclip", label="HVAE, fine-tuned weights", generator="hvae", fine_tuned=True),
+    InferenceRow(id="hvae_hyperclip_generated", label="HVAE, generated weights", generator="hvae", fine_tuned=False),
+    InferenceRow(id="hnet_hyperclip", label="HNet, fine-tuned weights", generator="hnet", fine_tuned=True),
+    InferenceRow(id="hnet_hyperclip_generated", label="HNet, generated weights", generator="hnet", fine_tuned=False),
+)
+INFERENCE_LABELS = {row.id: row.label for row in INFERENCE_ROWS} | {"chance": "chance"}
 
 
 def available(row: Row, generator: AdapterGenerator) -> bool:
     """Whether a release holds what the row needs."""
     if not row.few_shot:
-        return generator.has(row.method, row.generator)
-    choices = generator.config["choices"]
-    if "few_shot_ceiling" not in choices:
-        return False
+        chosen = row.gamma is not None or row.method != "hyperldm" or row.id in _choices(generator)
+        return chosen and generator.has(row.method, row.generator)
     if row.through_hvae:
         return can_adapt(generator, "hvae") and generator.has("hyperldm", "hvae")
-    method = _few_shot_method(row, generator)
-    return f"few_shot_{method}" in choices and has_few_shot(generator, method)
+    return can_few_shot(generator, row.method or None)
 
 
-def _few_shot_method(row: Row, generator: AdapterGenerator) -> str:
-    return row.method or generator.config["choices"]["few_shot_ceiling"]["row"]
+def can_few_shot(generator: AdapterGenerator, method: str | None = None) -> bool:
+    """Whether a release says how to adapt a method to support sets, by default the best baseline, and holds it."""
+    choices = _choices(generator)
+    if "few_shot_ceiling" not in choices:
+        return False
+    method = method or choices["few_shot_ceiling"]["row"]
+    return f"few_shot_{method}" in choices and generator.has_row(method)
 
 
-def accuracy(
+def _choices(generator: AdapterGenerator) -> dict[str, Any]:
+    """What validation tasks chose; nothing in a release without choices."""
+    return generator.config.get("choices", {})
+
+
+def choices_of(row: Row, generators: Sequence[AdapterGenerator]) -> dict[str, Any]:
+    """The part of a record that says what a row's gamma is, and what validation tasks chose for it, by training seed:
+    these may differ."""
+    found: dict[str, Any] = {"gamma": row.gamma}
+    if row.method == "hyperldm" and row.gamma is None:
+        found["gammas"] = [_choices(g)[row.id]["gamma"] for g in generators]
+        if len(set(found["gammas"])) == 1:
+            found["gamma"] = found["gammas"][0]
+    if row.id == "few_shot_ceiling":
+        found["ceilings"] = [_choices(g)["few_shot_ceiling"]["row"] for g in generators]
+    return found
+
+
+def weights_of(
     row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0, chunk: int = 128
-) -> Tensor:
-    """Query accuracy (T,) of every task. Only `few_shot` rows look at `support`; the others see the question alone."""
-    result = []
+) -> Iterator[tuple[TaskBatch, Tensor | None]]:
+    """Some tasks of `query` at a time, with the row's weights w (T, P) for them; None for plain CLIP. Only `few_shot`
+    rows look at `support`; the others see the question alone."""
     for first in range(0, len(query), chunk):
         rows = slice(first, first + chunk)
         q = query[rows]
         if row.through_hvae:
             hvae = generator.module("hvae")
             with torch.no_grad():
-                w = hvae.decode(hvae.encode(adapted_weights(generator, support[rows], "hvae"))[0])
+                w = hvae.decode(hvae.encode(adapted_weights(generator, support[rows], "hvae")))
         elif row.few_shot:
-            w = chosen_few_shot(generator, support[rows], _few_shot_method(row, generator), seed)
+            w = chosen_few_shot(generator, support[rows], row.method or None, seed)
         else:
             w = generator.weights(q.question, row.method, generator=row.generator, gamma=row.gamma, seed=seed)
+        yield q, w
+
+
+def accuracy(row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0) -> Tensor:
+    """Query accuracy (T,) of a row on every task; see `weights_of`."""
+    result = []
+    for tasks, w in weights_of(row, generator, support, query, seed=seed):
         with torch.no_grad():
-            result.append(task_accuracy(adapter_logits(w, q, generator.adapter), q))
+            result.append(task_accuracy(generator.network.logits(w, tasks), tasks))
     return torch.cat(result).cpu()
+
+
+def cosines_of(
+    row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0
+) -> Iterator[tuple[TaskBatch, Tensor]]:
+    """Some tasks of `query` at a time, with the cosines (T, N, C) of their examples, adapted by the row, and answers;
+    -inf for padded answers. Times any scale they are logits; see `weights_of`."""
+    for tasks, w in weights_of(row, generator, support, query, seed=seed):
+        with torch.no_grad():
+            cosines = generator.network.logits(w, tasks, scale=1.0)
+        yield tasks, cosines
 
 
 def chosen_few_shot(generator: AdapterGenerator, support: TaskBatch, row: str | None = None, seed: int = 0) -> Tensor:
@@ -129,15 +228,15 @@ def chosen_few_shot(generator: AdapterGenerator, support: TaskBatch, row: str | 
     choices = generator.config["choices"]
     row = row or choices["few_shot_ceiling"]["row"]
     choice = choices[f"few_shot_{row}"]
-    return few_shot_weights(generator, support, row, choice["lr"], choice["steps"], seed)
+    return generator.few_shot_weights(support, row, choice["lr"], choice["steps"], seed)
 
 
 def can_adapt(generator: AdapterGenerator, name: str) -> bool:
     """Whether a release says how the training data of a generator were made, and holds where they start from."""
-    return f"adaptations_{name}" in generator.config["choices"] and generator.has(_STARTS[name])
+    return f"adaptations_{name}" in _choices(generator) and generator.has(WEIGHT_GENERATORS[name].adapted_row)
 
 
 def adapted_weights(generator: AdapterGenerator, support: TaskBatch, name: str) -> Tensor:
     """Weights (T, P) fine-tuned on support sets as those that "hvae" or "hnet", and its HyperCLIP, learned from."""
     how = generator.config["choices"][f"adaptations_{name}"]
-    return few_shot_weights(generator, support, _STARTS[name], how["lr"], how["steps"])
+    return generator.few_shot_weights(support, WEIGHT_GENERATORS[name].adapted_row, how["lr"], how["steps"])

@@ -9,18 +9,21 @@ import json
 import os
 import platform
 import re
-import shlex
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import open_clip
 import torch
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from core.generator import METHODS
+from core.methods import METHODS
 from core.release.manifest import CARD, RECORDS, read_config
-from train.pipeline.run import Run, commit
+
+from .environment import commit
+from .flags import command_of
+from .run import Run
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 _REPO = "USER/REPO"  # in a card that was not pushed
 _BEGIN, _END = "<!-- test results -->", "<!-- /test results -->"
@@ -29,7 +32,7 @@ _TEMPLATE = """# Adapters from questions: `{preset}`, seed {seed}
 
 Models that turn a question into the weights of a CLIP-Adapter (P = {params:,}), after *Meta-Learning via
 Classifier(-free) Diffusion Guidance* (Nava et al., TMLR 2023): `hvae` and `hnet_maml` decode latents to weights,
-`*_hyperldm` sample latents for a question, `hyperclip_*` embed weights beside questions, the rest are baselines.
+`*_hyperldm` sample latents for a question, `*_hyperclip` embed weights beside questions, the rest are baselines.
 
 **Data.** {dataset}: {summary}
 
@@ -112,12 +115,12 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
     text = _TEMPLATE.format(
         preset=preset.name,
         seed=run.seed,
-        params=preset.adapter.num_params,
+        params=run.network.num_params,
         dataset=dataset,
         repo=_REPO,
         begin=_BEGIN,
         end=_END,
-        command=_command(run),
+        command=command_of(run, run.seed, preset.descriptors),
         commit=commit(),
         torch=torch.__version__,
         python=platform.python_version(),
@@ -131,7 +134,7 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
     )
     backbone = "backbone" if preset.tiny_clip else preset.backbone
     data = _metadata(dataset, preset.name, run.seed, backbone, _validation_results(dataset, records))
-    (run.output / CARD).write_text(f"---\n{data.to_yaml()}\n---\n\n{text}")
+    (run.output / CARD).write_text(f"---\n{data.to_yaml()}\n---\n\n{text}", encoding="utf-8")
 
 
 def release_card(directory: Path, repo: str, results: Path | None = None) -> ModelCard:
@@ -143,11 +146,13 @@ def release_card(directory: Path, repo: str, results: Path | None = None) -> Mod
     Raises:
         ValueError: no release, no README.md, or results of another preset or other seeds.
     """
+    from huggingface_hub import ModelCard  # seconds to import, and no stage of training needs it
+
     config = read_config(directory)
     if not (directory / CARD).is_file():
         raise ValueError(f"{directory} has no {CARD}; `python train/run_all.py` writes one at its end")
-    card = ModelCard((directory / CARD).read_text(), ignore_metadata_errors=True)
-    records = json.loads((directory / RECORDS).read_text()) if (directory / RECORDS).is_file() else {}
+    card = ModelCard((directory / CARD).read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    records = json.loads((directory / RECORDS).read_text(encoding="utf-8")) if (directory / RECORDS).is_file() else {}
     evaluations = _validation_results(config["dataset"], records)
     text = card.text.replace(_REPO, repo)
     if results is not None:
@@ -168,6 +173,8 @@ def release_card(directory: Path, repo: str, results: Path | None = None) -> Mod
 def _metadata(
     dataset: str, preset: str, seed: int, backbone: str, evaluations: list[EvalResult] | None
 ) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
     return ModelCardData(
         license="apache-2.0",
         library_name="pytorch",
@@ -187,7 +194,10 @@ def _about(dataset: str) -> _Data:
 
 
 def _base_model(backbone: str) -> str | None:
-    """The Hub's name of a backbone, from its `core.backbone.Backbone.load` spec; None for one trained here."""
+    """The Hub's name of a backbone, from its `core.backbones.load_backbone` spec; None for one trained here."""
+    import open_clip  # takes seconds, which most who read a card need not wait
+
+    backbone = backbone.removeprefix("fp16:")
     if backbone.startswith("hf-hub:"):
         return backbone.removeprefix("hf-hub:")
     architecture, _, tag = backbone.partition("/")
@@ -206,7 +216,7 @@ def _validation_results(dataset: str, records: dict[str, dict[str, Any]]) -> lis
 def _read_results(path: Path, config: dict[str, Any]) -> dict[str, Any]:
     """What `eval/table1.py --json` wrote, less the rows of another share of descriptors than the release's."""
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         preset = document["preset"]
         records = [r for r in document["results"] if r["descriptors"] == config.get("descriptors", 1.0)]
         seeds = sorted({seed for r in records for seed in r["seeds"]})
@@ -237,6 +247,8 @@ def _test_result(dataset: str, record: dict[str, Any]) -> EvalResult:
 
 
 def _result(dataset: str, about: str, split: str, value: float, name: str) -> EvalResult:
+    from huggingface_hub import EvalResult
+
     return EvalResult(
         task_type=_TASK,
         task_name="Questions without examples",
@@ -270,17 +282,9 @@ def _row(name: str, record: dict[str, Any]) -> str:
     return f"| {name} | {record['seconds']:.0f} | {record.get('device', '')} | {metrics} |"
 
 
-def _command(run: Run) -> str:
-    """The command that makes this run again."""
-    words = ["python", "train/run_all.py", *run.flags, "--seed", str(run.seed)]
-    if run.preset.descriptors < 1.0:
-        words += ["--descriptors", f"{run.preset.descriptors:g}"]
-    return shlex.join(words)
-
-
 def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", info.read_text()) if info.is_file() else []
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.is_file() else []
     return f"{torch.get_num_threads()} of {os.cpu_count()} cores, {names[0] if names else platform.machine()}"

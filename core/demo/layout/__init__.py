@@ -1,0 +1,1 @@
+"""The demo's tabs, a function each: which components there are and which event runs what."""

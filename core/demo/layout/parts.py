@@ -1,0 +1,113 @@
+"""Parts that several tabs share: a question with its answers, pictures to ask about, a button that stops, warnings."""
+
+from __future__ import annotations
+
+import gradio as gr
+from markupsafe import escape
+
+from ..ask import MAX_PICTURES, MAX_QUESTION
+from ..studio import Studio
+
+DRAWN, OWN = "Drawn scenes", "My own pictures"
+WORKERS = 2  # requests worked on at a time
+MODELS = {"concurrency_limit": WORKERS, "concurrency_id": "models"}  # one limit for all that computes
+PRIVATE = {"api_visibility": "private"}  # events of the page, of no use to programs
+
+
+class Question:
+    """A question with its candidate answers, filled in from the nearest known question when the question changes."""
+
+    def __init__(self, studio: Studio, tab: str) -> None:
+        self._studio = studio
+        first = studio.first_question
+        self.filled_for = gr.State(first)
+        self.question = gr.Textbox(
+            first, label="Question", placeholder=first, elem_id=f"{tab}-question", max_length=MAX_QUESTION, lines=1
+        )
+        self.answers = gr.Textbox(
+            ", ".join(studio.suggest(first)),
+            label="Candidate answers, separated by commas",
+            info="Filled in from the nearest known question; edit as you like.",
+            elem_id=f"{tab}-answers",
+            lines=1,
+            max_lines=4,
+        )
+        self.filling = {
+            "fn": self._fill,
+            "inputs": [self.question, self.filled_for, self.answers],
+            "outputs": [self.answers, self.filled_for],
+            "show_progress": "hidden",
+            **PRIVATE,
+        }
+        self.question.change(**self.filling, trigger_mode="always_last")
+
+    def _fill(self, question: str, filled_for: str, answers: str) -> tuple[str, str]:
+        question = " ".join((question or "").split())
+        if not question or question == filled_for or len(question) > MAX_QUESTION:
+            return answers, filled_for
+        return ", ".join(self._studio.suggest(question)), question
+
+    def follow(self, tab: gr.Tab, other: Question) -> None:
+        """Take over another tab's question when this tab is opened, if that question is a new one."""
+        taken = gr.State(self._studio.first_question)
+        tab.select(
+            lambda theirs, their_answers, taken, own, answers: (
+                (own, answers, own, taken) if theirs == taken else (theirs, their_answers, theirs.strip(), theirs)
+            ),
+            [other.question, other.answers, taken, self.question, self.answers],
+            [self.question, self.answers, self.filled_for, taken],
+            show_progress="hidden",
+            **PRIVATE,
+        )
+
+
+class Pictures:
+    """Scenes drawn to order, where the release's world can be drawn, or a visitor's own pictures."""
+
+    def __init__(self, studio: Studio, tab: str, count: int, most: int = MAX_PICTURES) -> None:
+        drawn = studio.world.drawn
+        self.source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Pictures", visible=drawn)
+        self.count = gr.Slider(1, most, min(count, most), step=1, label="How many scenes", visible=drawn)
+        self.own = upload("Your pictures", elem_id=f"{tab}-pictures", visible=not drawn)
+        self.source.change(
+            lambda source: (gr.update(visible=source == DRAWN), gr.update(visible=source == OWN)),
+            self.source,
+            [self.count, self.own],
+            show_progress="hidden",
+            **PRIVATE,
+        )
+        self.inputs = [self.source, self.count, self.own]
+
+
+def upload(label: str, **kwargs) -> gr.Gallery:
+    """Where pictures come in: many files, pasted, or from the camera."""
+    return gr.Gallery(
+        label=f"{label}: add files, paste, or use the camera",
+        sources=["upload", "clipboard", "webcam"],
+        type="filepath",
+        file_types=["image"],
+        interactive=True,
+        columns=4,
+        height=210,
+        **kwargs,
+    )
+
+
+def warn(message: str) -> None:
+    """Show a message beside the page. Gradio takes it for HTML, and it may quote what a stranger wrote."""
+    gr.Warning(str(escape(message)))
+
+
+def paths_of(gallery: list[tuple[str, str | None]] | None) -> list[str]:
+    """The files of a gallery."""
+    return [path for path, _ in gallery or []]
+
+
+def download_of(file: str | None):
+    """What a download button offers, if anything."""
+    return gr.update(value=file or None, interactive=bool(file))
+
+
+def stops(button: gr.Button, *events) -> None:
+    """Let a button end the waiting for events; what is being computed runs to its next step."""
+    button.click(None, cancels=list(events), **PRIVATE)

@@ -1,0 +1,69 @@
+"""The Refine tab: a generated adapter learns from labelled examples."""
+
+from __future__ import annotations
+
+import gradio as gr
+
+from .. import pages
+from ..refine import KS
+from ..studio import Studio
+from ..views.cards import empty
+from .gpu import on_gpu
+from .parts import DRAWN, MODELS, OWN, PRIVATE, Question, download_of, paths_of, stops, upload, warn
+
+
+def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
+    """Lay the tab out; it takes over the question that was `asked` on the Ask tab."""
+
+    @on_gpu
+    def refine(question, answers, source, most, labelled, seed):
+        steps = pages.refine(studio, question, answers, source == DRAWN, int(most), labelled, int(seed or 0))
+        for curve, cards, file in steps:
+            yield curve, gr.skip() if cards is None else cards, gr.skip() if file is None else download_of(file)
+
+    def label(own, answer, labelled):
+        try:
+            labelled = pages.label(labelled, paths_of(own), answer)
+        except ValueError as error:
+            warn(str(error))
+            return labelled, labelled, own
+        return labelled, labelled, None
+
+    gr.Markdown(
+        "With a few labelled examples the generated adapter is refined by gradient descent on its latent. Watch it "
+        "against weights that start from the MNet-MAML initialisation and know only the examples.",
+        elem_classes="qa-lead",
+    )
+    drawn = studio.world.drawn
+    with gr.Row(elem_classes="qa-grid"):
+        with gr.Column(elem_classes="qa-words"):
+            words = Question(studio, "refine")
+            words.follow(tab, asked)
+            most = gr.Slider(0, KS[-1], KS[-1], step=1, label="Labelled examples, at most", elem_id="examples-count")
+            with gr.Row():
+                button = gr.Button("Refine", variant="primary", elem_id="refine", scale=3)
+                stop = gr.Button("Stop", scale=1, min_width=60)
+        with gr.Column(elem_classes="qa-settings"):
+            source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Examples", visible=drawn)
+            with gr.Group(visible=not drawn) as own_group:
+                own = upload("Pictures with one right answer", elem_id="refine-pictures")
+                answer = gr.Textbox(label="Their right answer", elem_id="refine-answer")
+                add = gr.Button("Add as examples", size="sm")
+                gallery = gr.Gallery(label="Labelled examples", interactive=False, columns=4, height=180)
+            seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes, noise and order")
+            download = gr.DownloadButton("Download the refined adapter", interactive=False, size="md")
+        with gr.Column(elem_classes="qa-result"):
+            curve = gr.HTML(empty("Accuracy over the number of examples will be here."), elem_id="curve")
+            cards = gr.HTML(elem_id="refined")
+    labelled = gr.State([])
+    source.change(lambda source: gr.update(visible=source == OWN), source, own_group, **PRIVATE)
+    add.click(label, [own, answer, labelled], [labelled, gallery, own], **PRIVATE)
+    running = button.click(
+        refine,
+        [words.question, words.answers, source, most, labelled, seed],
+        [curve, cards, download],
+        show_progress="minimal",
+        **PRIVATE,
+        **MODELS,
+    )
+    stops(stop, running)

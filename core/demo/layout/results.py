@@ -1,0 +1,27 @@
+"""The Results tab: the committed tables and charts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from ..views import results
+
+_SHOWN = (
+    ("table1", "Table 1: from the question alone", results.table1),
+    ("links", "Link by link: where accuracy is lost", results.links),
+    ("figure5", "Figure 5: strength of guidance", results.figure5_panels),
+)
+
+
+def results_tab(directory: Path, preset: str) -> None:
+    """Lay the tab out, of the results in a directory that are of this preset: others say nothing of its releases."""
+    for name, title, show in _SHOWN:
+        gr.Markdown(f"### {title}")
+        document = results.read(directory, name)
+        if document is None or document["preset"] != preset:
+            gr.HTML(results.missing(name, preset))
+            continue
+        gr.HTML(show(document), elem_id=f"results-{name}")
+        gr.HTML(results.source(document))

@@ -1,0 +1,100 @@
+"""The About tab: the method in one picture, data, licences, bias, the interface for programs, how to cite."""
+
+from __future__ import annotations
+
+import json
+
+from markupsafe import Markup
+
+from ...classifier import MAX_ANSWERS
+from ..files import MAX_PIXELS
+from ..world import World
+from .templates import render
+
+_CITATION = """@article{nava2023metalearning,
+  title   = {Meta-Learning via Classifier(-free) Diffusion Guidance},
+  author  = {Nava, Elvis and Kobayashi, Seijin and Yin, Yifei and Katzschmann, Robert K. and Grewe, Benjamin F.},
+  journal = {Transactions on Machine Learning Research},
+  year    = {2023}
+}"""
+
+_SNIPPET = """from gradio_client import Client, handle_file
+
+client = Client({address})
+question = {question}
+answers = client.predict(question, api_name="/suggest_answers")
+print(answers)
+for record in client.predict(question, answers, [handle_file("picture.png")], api_name="/classify"):
+    print(record["answer"], record["probability"])
+print(client.predict(question, api_name="/generate"))  # the adapter, a safetensors file"""
+
+_TEXT = """A question is embedded by CLIP's text tower (*e*). A diffusion model that lives in the latent space of
+adapters (**HyperLDM**) denoises a latent *z* for it, pushed towards the question by classifier-free guidance of
+strength gamma; **HyperCLIP guidance** instead takes gradient steps on a learned similarity between weights and
+questions. A decoder turns *z* into the weights *w* of a CLIP-Adapter, which moves CLIP's image embedding until the
+right answer is the nearest one. **Cond. Multitask**, the strongest baseline, maps *e* to *w* directly; **plain
+CLIP** has no adapter. Nothing here is trained on your question or your pictures; on the Refine tab you can change
+that.
+
+**Data.** {summary} {credit}
+
+**Licences.** Code: Apache-2.0. Data: as above.
+
+**Bias.** {bias} The paper's own note (Appendix A.4): the methods are general, and what they are applied to may
+raise issues of gender and racial bias. Meta-VQA is made of VQA v2 and inherits its biases: answers to the same
+question are distributed differently when the subject is a man or a woman, and some questions and answers express
+stereotypes. Do not use such adapters to decide anything about people.
+
+**How the page judges what is unfamiliar.** {novelty}{calibration}
+
+**Limits.** Two requests are worked on at a time and up to {queue} wait; at most {pictures} pictures a request, of
+{size} and {megapixels} megapixels each, and {answers} candidate answers. The same question, settings and seed give
+the same answer. Uploads and generated files are deleted within two hours; questions are not kept."""
+
+_NOVELTY_DRAWN = """A question is unfamiliar if it has a word that no known question or answer has, or if its
+embedding is farther from the nearest known questions than 98% of those are from each other: 2% of the benchmark's
+test questions are, and 96% of the questions people ask about photographs. A picture is unfamiliar if its
+distribution of differences between neighbouring pixels is farther from that of drawn scenes than 98% of left-out
+scenes are."""
+
+_NOVELTY_OTHER = """A question is unfamiliar if it has a word that no known question or answer has, or if its
+embedding is farther from the nearest known questions than 98% of those are from each other. Pictures are not
+judged: this release holds nothing to compare them with."""
+
+_CALIBRATION = """
+
+**Percentages.** Those of generated adapters are calibrated on validation questions, those of plain CLIP are its own."""
+
+
+def picture() -> Markup:
+    """The method in one picture."""
+    return render("method_picture.html")
+
+
+def text(world: World, *, queue: int, pictures: int, size: str, calibrated: bool = False) -> str:
+    """What there is to know, in Markdown; `calibrated`: the release holds scales that validation questions chose."""
+    return _TEXT.format(
+        summary=world.summary,
+        credit=world.credit,
+        bias=world.bias,
+        novelty=_NOVELTY_DRAWN if world.drawn else _NOVELTY_OTHER,
+        calibration=_CALIBRATION if calibrated else "",
+        queue=queue,
+        pictures=pictures,
+        size=size,
+        megapixels=MAX_PIXELS // 10**6,
+        answers=MAX_ANSWERS,
+    )
+
+
+def snippet(address: str, question: str) -> str:
+    """How a program asks, in Python; it reads `picture.png`."""
+    # A text of JSON is one of Python, too, whatever quotes are in it.
+    return _SNIPPET.format(
+        address=json.dumps(address, ensure_ascii=False), question=json.dumps(question, ensure_ascii=False)
+    )
+
+
+def citation() -> str:
+    """BibTeX of the paper."""
+    return _CITATION

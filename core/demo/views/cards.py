@@ -1,0 +1,123 @@
+"""Answers as self-contained HTML: one card per picture, all methods below each other, and a tile per method."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+from PIL import Image
+from torch import Tensor
+
+from ..ask import LABELS, Comparison, Score, totals
+from .templates import render
+
+CSS_CLASS = {"hyperldm": "c0", "hyperclip": "c1", "cond_multitask": "c2", "clip": "c3"}  # colours of the style sheet
+_SHOWN_SIZE = 320  # pixels of a shown photograph
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method's line in every card: its probabilities (N, C) for all pictures."""
+
+    label: str
+    css: str
+    probabilities: Tensor
+
+
+def empty(text: str) -> Markup:
+    """What stands where an answer will be."""
+    return render("empty.html", text=text)
+
+
+def error_card(message: str) -> Markup:
+    """A message that says what to mend, announced to screen readers."""
+    word = message.split(" ")[0]
+    if word.isalpha():  # and no file's name
+        message = word.capitalize() + message[len(word) :]
+    return render("error.html", message=message)
+
+
+def comparison_cards(comparison: Comparison, score: Score | None = None) -> Markup:
+    """The page's answer to a question: tiles with right answers here and over the visit, notices, cards."""
+    visit = totals(score or {})
+    rows = [
+        Row(LABELS[method], CSS_CLASS[method], probabilities)
+        for method, probabilities in comparison.probabilities.items()
+    ]
+    return render(
+        "comparison.html",
+        tiles=[_tile(comparison, method, visit.get(method)) for method in comparison.probabilities],
+        strange_question=comparison.strange_question,
+        strange_pictures=any(comparison.strange_images),
+        truths_known=any(truth is not None for truth in comparison.truths),
+        cards=picture_cards(comparison.images, comparison.truths, comparison.answers, rows, comparison.strange_images),
+        adapters=len(rows),
+        pictures=len(comparison.images),
+        seconds=comparison.seconds,
+    )
+
+
+def _tile(comparison: Comparison, method: str, visit: tuple[int, int] | None) -> dict[str, Any]:
+    """Right answers of a method, here and over the visit; where no truth is known, how sure it is."""
+    known = [right for right in comparison.right(method) if right is not None]
+    return {
+        "label": LABELS[method],
+        "css": CSS_CLASS[method],
+        "known": len(known),
+        "right": sum(known),
+        "visit": visit,
+        "sure": float(comparison.probabilities[method].max(-1).values.mean()),
+    }
+
+
+def picture_cards(
+    images: Sequence[Image.Image],
+    truths: Sequence[str | None],
+    answers: Sequence[str],
+    rows: Sequence[Row],
+    strange: Sequence[bool] = (),
+) -> Markup:
+    """A card per picture with the answer of every row; `strange` pictures are marked so."""
+    cards = [
+        {
+            "told": f"Picture {i + 1}" + ("" if truth is None else f", truth: {truth}"),
+            "picture": _picture(image),
+            "truth": truth,
+            "candidate": truth in answers,
+            "strange": bool(strange) and strange[i],
+            "judgements": [_judgement(row, i, answers, truth) for row in rows],
+            "table": list(
+                zip(answers, zip(*(row.probabilities[i].tolist() for row in rows), strict=True), strict=True)
+            ),
+        }
+        for i, (image, truth) in enumerate(zip(images, truths, strict=True))
+    ]
+    return render("cards.html", cards=cards, rows=rows)
+
+
+def _judgement(row: Row, i: int, answers: Sequence[str], truth: str | None) -> dict[str, Any]:
+    """A row's most probable answer for picture i, and whether it is the true one."""
+    best = int(row.probabilities[i].argmax())
+    return {
+        "label": row.label,
+        "css": row.css,
+        "answer": answers[best],
+        "probability": float(row.probabilities[i, best]),
+        "mark": "" if truth is None else "right" if answers[best] == truth else "wrong",
+    }
+
+
+def _picture(image: Image.Image) -> dict[str, str]:
+    """Drawn scenes as they are, larger pictures as small JPEGs: the class of the style sheet, and the data as a URL."""
+    small = image.width <= 160
+    shown = image if small else image.convert("RGB")
+    if not small:
+        shown.thumbnail((_SHOWN_SIZE, _SHOWN_SIZE))
+    buffer = io.BytesIO()
+    shown.save(buffer, "PNG" if small else "JPEG", **({"compress_level": 1} if small else {}))
+    data, kind = base64.b64encode(buffer.getvalue()).decode(), "png" if small else "jpeg"
+    return {"css": "drawn" if small else "photo", "url": f"data:image/{kind};base64,{data}"}

@@ -1,0 +1,114 @@
+"""The committed results as tables and charts."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from ...methods import row_of
+from ..ask import GENERATORS_BY_LABEL
+from .charts import Line, line_chart
+from .templates import render
+
+_COLOURS = ("c0", "c1", "c4", "c5")  # classes of the style sheet for HyperLDM of each weight generator
+_TASKS = {"known": "known families", "new": "new families", "all": "all"}
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A row of a table: accuracies in 0..1 with bars of one colour (None where there is none), then texts."""
+
+    label: str
+    css: str
+    shares: list[float | None]
+    notes: tuple[str, ...] = ()
+
+
+def read(directory: Path | str, name: str) -> dict[str, Any] | None:
+    """A result file, None where there is none (it is the evaluation scripts that write them)."""
+    path = Path(directory) / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def table1(document: dict[str, Any]) -> Markup:
+    """Table 1: accuracy by row and kind of family, with the interval of the difference to Cond. Multitask."""
+    by_label: dict[str, dict[str, dict[str, Any]]] = {}
+    for record in document["results"]:
+        if record["descriptors"] == 1.0:
+            by_label.setdefault(record["label"], {})[record["tasks"]] = record
+    rows = []
+    for label, columns in by_label.items():
+        first = columns["all"]
+        difference, paper = first.get("vs_cond_multitask"), first.get("paper")
+        versus = "" if difference is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in difference))
+        shares = [columns[tasks]["mean"] if tasks in columns else None for tasks in _TASKS]
+        rows.append(_Row(label, _colour(first["row"]), shares, (versus, "" if paper is None else f"{100 * paper:.1f}")))
+    head = [f"{name} ({_count(by_label, tasks)})" for tasks, name in _TASKS.items()]
+    return _table([*head, "against Cond. Multitask", "paper, Meta-VQA"], rows, document)
+
+
+def _colour(row: str) -> str:
+    """The class of the style sheet for few-shot rows, for ours, and for the others."""
+    if row.startswith("few_shot"):
+        return "c3"
+    return "c0" if row.startswith(tuple(f"{name}_hyper" for name in GENERATORS_BY_LABEL.values())) else "c2"
+
+
+def links(document: dict[str, Any]) -> Markup:
+    """The link-by-link table: where accuracy is lost between fine-tuned and generated weights."""
+    columns = list(dict.fromkeys((r["tasks"], r["n_tasks"]) for r in document["results"]))
+    mean = {(r["row"], r["tasks"]): r["mean"] for r in document["results"]}
+    labels = dict.fromkeys(r["row"] for r in document["results"])
+    rows = [_Row(label, "c0", [mean[label, tasks] for tasks, _ in columns]) for label in labels]
+    return _table([f"{tasks} ({count})" for tasks, count in columns], rows, document)
+
+
+def figure5(document: dict[str, Any], tasks: str) -> Markup:
+    """Figure 5, A: test accuracy over the strength of guidance, beside what does not depend on it."""
+    records = [r for r in document["results"] if r["tasks"] == tasks and r["descriptors"] == 1.0]
+    gammas = sorted({r["gamma"] for r in records if r["gamma"] is not None})
+    lines: list[Line] = []
+    for (label, name), css in zip(GENERATORS_BY_LABEL.items(), _COLOURS, strict=False):
+        own = sorted((r["gamma"], 100 * r["mean"]) for r in records if r["row"] == row_of("hyperldm", name))
+        if own:
+            lines.append(Line(f"{label} + HyperLDM", [g for g, _ in own], [y for _, y in own], css))
+    for row, label, css in (("cond_multitask", "Cond. Multitask", "c2 dashed"), ("clip", "Plain CLIP", "c3 dashed")):
+        own = [100 * r["mean"] for r in records if r["row"] == row]
+        if own:
+            lines.append(Line(label, [gammas[0], gammas[-1]], [own[0], own[0]], css))
+    values = [y for line in lines for y in line.ys]
+    return line_chart(
+        lines,
+        x_label="strength of guidance gamma",
+        y_label=f"test accuracy, {_TASKS[tasks]}",
+        x_ticks=[g for g in gammas if (2 * g) % 1 == 0],
+        y_range=(5 * (min(values) // 5), 5 * (max(values) // 5 + 1)),
+    )
+
+
+def figure5_panels(document: dict[str, Any]) -> Markup:
+    """Both kinds of families beside each other."""
+    return render("charts.html", charts=[figure5(document, "known"), figure5(document, "new")])
+
+
+def source(document: dict[str, Any]) -> Markup:
+    """How a result came to be."""
+    return render("results_source.html", command=document["command"], commit=document["commit"])
+
+
+def missing(name: str, preset: str) -> Markup:
+    """What makes a result that is not here."""
+    command = f"python eval/{name}.py --preset {preset} --json eval/results/{name}.json"
+    return render("results_missing.html", command=command, preset=preset)
+
+
+def _count(by_label: dict[str, dict[str, dict[str, Any]]], tasks: str) -> int:
+    return next(columns[tasks]["n_tasks"] for columns in by_label.values() if tasks in columns)
+
+
+def _table(head: list[str], rows: list[_Row], document: dict[str, Any]) -> Markup:
+    return render("results_table.html", head=head, rows=rows, preset=document["preset"])

@@ -1,0 +1,200 @@
+"""The models of a release, on embeddings alone: question embeddings in, latents and weights out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .adaptation.few_shot import few_shot_from_latents, few_shot_weights
+from .data.tasks import TaskBatch
+from .diffusion.guidance import classifier_free, gradient_guidance
+from .diffusion.samplers import SAMPLERS, shared_normal
+from .methods import DEFAULT_GENERATOR, SEARCHES, check_request, method_of, row_of
+from .networks.base import open_network
+from .networks.hyperclip import guide_latent, infer_task
+from .networks.hyperldm import HyperLDM
+from .networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
+from .networks.weight_model import SharedWeights, WeightModel
+from .release.checkpoint import checkpoint_path, files_of, load_module
+
+
+class ReleaseModels:
+    """Everything a release directory holds but its backbone, loaded on first use.
+
+    Args:
+        directory: where the models are.
+        config: the release's config.json: base network, choices made on validation tasks, scales.
+    """
+
+    def __init__(self, directory: Path | str, config: dict[str, Any], device: torch.device | str = "cpu") -> None:
+        self.directory, self.config, self.device = Path(directory), config, torch.device(device)
+        self.network = open_network(config["network"])
+        self._modules: dict[str, torch.nn.Module] = {}
+
+    def choice(self, row: str) -> dict[str, Any]:
+        """What validation tasks chose for a row such as "hvae_hyperldm"; empty where nothing was chosen."""
+        return self.config.get("choices", {}).get(row, {})
+
+    def scale(self, row: str) -> float:
+        """The factor on cosines that makes a row's probabilities mean what they say: the backbone's own for plain CLIP,
+        one fitted to validation tasks for the others; the training scale in a release that has none."""
+        return self.config.get("scales", {}).get(row, self.network.scale)
+
+    def has(self, method: str, generator: str = DEFAULT_GENERATOR) -> bool:
+        """Whether this release holds what the method needs."""
+        if method == "clip":
+            return True
+        files = [row_of(method, generator), *([WEIGHT_GENERATORS[generator].checkpoint] if method in SEARCHES else [])]
+        return all(files_of(checkpoint_path(self.directory, name)) for name in files)
+
+    def has_row(self, row: str) -> bool:
+        """Whether this release holds what a row such as "hvae_hyperldm" needs."""
+        return self.has(*method_of(row))
+
+    def module(self, name: str) -> Any:
+        """A model of this release by file name, loaded once."""
+        if name not in self._modules:
+            self._modules[name] = load_module(checkpoint_path(self.directory, name), self.device)
+        return self._modules[name]
+
+    def weight_generator(self, name: str) -> WeightGenerator:
+        """The weight generator called `name`, "hvae" or "hnet"."""
+        return self.module(WEIGHT_GENERATORS[name].checkpoint)
+
+    @torch.no_grad()
+    def weights(
+        self,
+        e: Tensor,
+        method: str = "hyperldm",
+        *,
+        generator: str = DEFAULT_GENERATOR,
+        gamma: float | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        gradient_scale: float = 0.0,
+        callback: Callable | None = None,
+    ) -> Tensor | None:
+        """Weights w (T, P) for question embeddings e (T, D); None for plain CLIP. The core of `generate`.
+
+        `gamma`, `steps` and `samples` default to what validation tasks chose. Several samples of HyperLDM are averaged
+        as latents, before the decoder: one adapter comes out, and the average is nearer to what a question says for
+        sure than any single draw.
+        """
+        check_request(method, generator, gamma, steps, samples)
+        if method == "clip":
+            return None
+        if method not in SEARCHES:
+            return self.module(method).weights(e.to(self.device))
+        z = self.latents(
+            e,
+            method,
+            generator=generator,
+            gamma=gamma,
+            steps=steps,
+            samples=samples,
+            seed=seed,
+            gradient_scale=gradient_scale,
+            callback=callback,
+        )
+        return self.weight_generator(generator).decode(z)
+
+    @torch.no_grad()
+    def latents(
+        self,
+        e: Tensor,
+        method: str = "hyperldm",
+        *,
+        generator: str = DEFAULT_GENERATOR,
+        gamma: float | None = None,
+        steps: int | None = None,
+        samples: int | None = None,
+        seed: int = 0,
+        gradient_scale: float = 0.0,
+        callback: Callable | None = None,
+    ) -> Tensor:
+        """Latents (T, Z) that "hyperldm" or "hyperclip" find for question embeddings e (T, D); see `weights`.
+
+        What is found for a question is a function of it and of the seed, whichever questions stand beside it.
+
+        Args:
+            gradient_scale: how strongly HyperCLIP's gradient guides HyperLDM's samples besides (Eq. 11).
+        """
+        check_request(method, generator, gamma, steps, samples)
+        if method not in SEARCHES:
+            raise ValueError(f"method {method!r} has no latents; allowed: {', '.join(SEARCHES)}")
+        choice, e = self.choice(row_of(method, generator)), e.to(self.device)
+        rng = torch.Generator().manual_seed(seed)
+        model = self.module(row_of(method, generator))
+        if method == "hyperclip":
+            made = self.weight_generator(generator)
+            return guide_latent(
+                made.start(rng, choice.get("start", 1.0)).expand(len(e), -1),
+                e,
+                made.decode,
+                model,
+                steps=choice.get("steps", 10) if steps is None else steps,
+                lr=choice.get("lr", 0.1),
+                lam=choice.get("lam", 0.01),
+                optimizer=choice.get("optimizer", "adam"),
+                callback=callback,
+            )
+        T, (gamma, steps, samples) = len(e), self._sampling(choice, gamma, steps, samples)
+        sampler = SAMPLERS[choice.get("sampler", "ddim")]
+        noise = shared_normal(samples, rng)  # the same for every question, so that none depends on the others
+        z_T = noise(torch.empty(samples * T, model.latent, device=self.device))
+        e = e.repeat(samples, 1)
+        eps_fn = classifier_free(model, e, gamma)
+        if gradient_scale:
+            log_prob = self._hyperclip_log_prob(generator, e, model)
+            eps_fn = gradient_guidance(eps_fn, log_prob, model.schedule, gradient_scale)
+        z = sampler(eps_fn, z_T, model.schedule, steps=steps, noise=noise, callback=callback)
+        return model.unstandardise(z.view(samples, T, -1).mean(0))
+
+    def _hyperclip_log_prob(self, generator: str, e: Tensor, model: HyperLDM) -> Callable[[Tensor], Tensor]:
+        """HyperCLIP's scaled cosine (B,) of the weights that standardised latents (B, Z) decode to and their questions
+        e (B, D): the classifier of Eq. 11."""
+        decode, clip = self.weight_generator(generator).decode, self.module(row_of("hyperclip", generator))
+        target, scale = clip.embed_questions(e), clip.logit_scale.exp()
+        return lambda z0: scale * (clip(decode(model.unstandardise(z0))) * target).sum(-1)
+
+    @staticmethod
+    def _sampling(
+        choice: dict[str, Any], gamma: float | None, steps: int | None, samples: int | None
+    ) -> tuple[float, int, int]:
+        """gamma, steps and samples of HyperLDM: as asked for, else as validation tasks chose."""
+        return (
+            choice.get("gamma", 1.5) if gamma is None else gamma,
+            choice.get("steps", 50) if steps is None else steps,
+            choice.get("samples", 1) if samples is None else samples,
+        )
+
+    def few_shot_weights(self, support: TaskBatch, row: str, lr: float, steps: int = 50, seed: int = 0) -> Tensor:
+        """Weights w (T, P) after gradient descent on support sets (Table 4).
+
+        Args:
+            row: what is adapted is the row's own parameter (Table 2): weights, a latent, the whitened question; of
+                "hvae_hyperldm" and its like the latent that was generated; of "clip" a fresh network, another one for
+                every training seed and `seed`.
+        """
+        how = {"steps": steps, "lr": lr}
+        method, name = method_of(row)
+        if method in SEARCHES:
+            z = self.latents(support.question, method, generator=name, seed=seed)
+            return few_shot_from_latents(self.network, self.weight_generator(name), z, support, **how)
+        return few_shot_weights(self.network, self._few_shot_model(row, seed), support, **how)
+
+    def _few_shot_model(self, row: str, seed: int) -> WeightModel:
+        if row != "clip":
+            return self.module(row)
+        rng = torch.Generator().manual_seed(self.config.get("seed", 0) + seed)
+        return SharedWeights(network=self.network, rng=rng).to(self.device).requires_grad_(False)
+
+    @torch.no_grad()
+    def task_probabilities(self, w: Tensor, e: Tensor, generator: str = DEFAULT_GENERATOR) -> Tensor:
+        """Task inference: probability (B, Q) of every question e (Q, D), given weights w (B, P)."""
+        return infer_task(self.module(f"{generator}_hyperclip"), w, e)

@@ -1,0 +1,61 @@
+"""Cond. Multitask FiLM (Algorithm 6) as a hypernetwork."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .base import BaseNetwork
+from .weight_model import MODULES, WeightModel
+from .whitening import Whitening
+
+
+@dataclass(frozen=True)
+class FilmConfig:
+    """A linear map from e to one scale and one shift per hidden unit."""
+
+    whitening: float = 1e-3  # shrinkage of `Whitening` of e
+    cond_noise: float = 0.0  # in training, on whitened e
+
+
+@MODULES.register("film")
+class FilmModel(WeightModel):
+    """FiLM on the base network's hidden activation, h -> (1 + scale(e)) h + shift(e).
+
+    It folds exactly into weights (`BaseNetwork.film`), so this row too is "a question gives a w".
+    """
+
+    Config = FilmConfig
+
+    def __init__(self, config: FilmConfig, *, network: BaseNetwork, rng: torch.Generator | None = None) -> None:
+        super().__init__()
+        if not network.film_units:
+            raise ValueError(
+                f"FiLM: network {network.name!r} with {network.config} has no hidden units that it can shift"
+            )
+        self.config, self.network = config, network
+        self.w = nn.Parameter(network.init(rng))
+        self.film = nn.Linear(network.dim, 2 * network.film_units)
+        self.condition = Whitening(network.dim, config.whitening, config.cond_noise)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
+
+    def sizes(self) -> dict[str, Any]:
+        return {"network": self.network}
+
+    @property
+    def condition_dim(self) -> int:
+        return self.network.dim
+
+    def fit(self, e: Tensor) -> None:
+        self.condition.fit(e)
+
+    def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.condition(e, noise)
+
+    def decode(self, x: Tensor) -> Tensor:
+        scale, shift = self.film(x).chunk(2, dim=-1)  # (T, H) each
+        return self.network.film(self.w, scale, shift)

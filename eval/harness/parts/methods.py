@@ -1,0 +1,97 @@
+"""Parts about methods: few-shot, link by link, sanity rows, ablations, settings tried on validation tasks."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from eval.harness.results import read_results, source
+from eval.harness.tables import calibration_table, grid, grid_markdown, markdown, short_percent
+from train.tune import chosen, method_of
+
+_PERCENT = "Accuracy in % on the query images of the test tasks; ± is the s.d. over training seeds."
+_SETS = ("known", "new", "all")
+
+
+def table4() -> str:
+    """Table 4: few-shot accuracy by row."""
+    document = read_results("table4.json")
+    table = grid([r for r in document["results"] if r["tasks"] in _SETS], lambda r: r["label"], cell=short_percent)
+    paper = {record["label"]: record["paper"] for record in document["results"]}
+    table["paper, Meta-VQA"] = ["" if paper[label] is None else f"{100 * paper[label]:.1f}" for label in table.index]
+    return f"{grid_markdown(table, 'few-shot, 50 steps')}\n\n{_PERCENT}\n\nMade by {source(document)}."
+
+
+def links() -> str:
+    """The link-by-link table."""
+    document = read_results("links.json")
+    table = grid(document["results"], lambda r: r["row"], cell=short_percent)
+    return grid_markdown(table, "link") + (
+        "\n\nAccuracy in % on query images; ± is the s.d. over training seeds. The column of the training tasks\n"
+        "measures memory: their query images were seen in training.\n\n"
+        f"Made by {source(document)}."
+    )
+
+
+def sanity() -> str:
+    """The sanity rows, and how far generated weights lie from the training ones."""
+    document = read_results("sanity.json")
+    table = grid([r for r in document["results"] if r["tasks"] in _SETS], lambda r: r["label"], cell=short_percent)
+    distance = {r["row"]: r["mean"] for r in document["results"] if r["tasks"] == "distance"}
+    return grid_markdown(table) + (
+        f"\n\n{_PERCENT}\n\nGenerated weights lie "
+        f"{distance['distance_to_training']:.0f} from the nearest training adapter (median, "
+        "standardised), training\nadapters "
+        f"{distance['distance_in_training']:.0f} from each other's nearest: a ratio of "
+        f"{distance['distance_ratio']:.2f}, where copying would give 0.\n\nMade by {source(document)}."
+    )
+
+
+def ablations() -> str:
+    """What each departure from the paper is worth."""
+    document = read_results("ablations.json")
+    table = grid(document["results"], lambda r: (f"`{r['row']}`", r["label"]), cell=short_percent)
+    judged = {(f"`{r['row']}`", r["label"]): r["val_accuracy"] for r in document["results"]}
+    rows = [[*line, *cells, f"{100 * judged[line]:.1f}"] for line, cells in zip(table.index, table.values, strict=True)]
+    # Lines are made in calls of their own; files from before every record said which have one source for all.
+    made = "; ".join(dict.fromkeys(source(r if "commit" in r else document) for r in document["results"]))
+    header = ["row", "changed", *table.columns, "validation (87)"]
+    return f"{markdown(header, rows)}\n\nAccuracy in % on query images. Made by {made}."
+
+
+def calibration() -> str:
+    """Confidence against accuracy, before and after a scale was chosen for each row."""
+    document = read_results("calibration.json")
+    return grid_markdown(calibration_table(document["results"], short_percent)) + (
+        "\n\nIn %, on the query images of all test tasks, each task weighing the same; ± is the s.d. over training\n"
+        f"seeds. *ECE*: expected calibration error, {document['bins']} bins of confidence. *Before*: the scale of "
+        "training\nfor all rows. *After*: the backbone's own scale for plain CLIP, one chosen on validation tasks for "
+        "the others.\n\n"
+        f"Made by {source(document)}."
+    )
+
+
+def tuning() -> str:
+    """The settings tried for every row, and which validation tasks chose."""
+    document = read_results("tuning.json")
+    by_row: dict[str, list[dict[str, Any]]] = {}
+    for record in document["results"]:
+        by_row.setdefault(record["row"], []).append(record)
+    rows = []
+    for row, tried in by_row.items():
+        best = chosen(tried)
+        cells = []
+        for r in tried:
+            own = rf"^\w+\.({row}|{method_of(row)[1]})\."  # a configuration of this row's or its generator's own
+            setting = ", ".join(re.sub(own, "", s) for s in r["setting"])
+            mark = "**" if r is best else ""
+            cells.append(f"{setting}: {mark}{100 * r['val_accuracy']:.1f}{mark}")
+        rows.append([row, *cells])
+    width = max(len(row) for row in rows)
+    header = ["row", "setting 1 (start)", *(str(number) for number in range(2, width))]
+    table = markdown(header, [row + [""] * (width - len(row)) for row in rows])  # rows of unequal length
+    return table + (
+        "\n\nEach cell: what is set, and the zero-shot accuracy in % on the 87 validation tasks. Bold: chosen, which\n"
+        "is the best setting if it is better than the first by half a point, else the first.\n\n"
+        f"Made by {source(document)}."
+    )

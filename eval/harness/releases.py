@@ -1,0 +1,178 @@
+"""Releases to evaluate: the flags that name them, opening them, and saying what they lack."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import shlex
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from core.generator import AdapterGenerator
+from eval.harness.origins import descriptors, run_of
+from train.pipeline.environment import default_device, usable_device
+from train.pipeline.flags import command_of, preset_with_data, release_directory, variant
+from train.pipeline.run import Run
+from train.pipeline.settings import Preset
+from train.presets import PRESET_NAMES
+
+
+def parser(doc: str, *, shares: Sequence[float] = (1.0,), limit: bool = True) -> argparse.ArgumentParser:
+    """The flags that all evaluation scripts have. `shares` of descriptors are those that a script looks for by itself;
+    `limit`: whether it can do with fewer test tasks."""
+    result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result.add_argument(
+        "--weights",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help="release directories, which say what they were trained on (default: those of the flags --preset to "
+        "--descriptors, weights/emoji without any)",
+    )
+    result.add_argument("--preset", choices=PRESET_NAMES, help="what the releases were trained with (default: emoji)")
+    result.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="the built dataset that they were trained on, where it lies now",
+    )
+    result.add_argument("--seeds", nargs="+", type=int, help="their training seeds (default: 0)")
+    result.add_argument(
+        "--descriptors",
+        nargs="+",
+        type=float,
+        help="their shares of training tasks with a known question, as train/run_all.py has them (default: "
+        f"{' '.join(f'{share:g}' for share in shares)})",
+    )
+    result.add_argument(
+        "--work", type=Path, help="work files, where features are cached (default: where they were trained)"
+    )
+    result.add_argument("--device", default=default_device(), help="torch device (default: %(default)s)")
+    if limit:
+        result.add_argument("--limit-tasks", type=int, help="only the first so many test tasks, for a quick look")
+    result.add_argument("--json", type=Path, help="write the results here")
+    result.set_defaults(default_shares=tuple(shares))
+    return result
+
+
+def open_release(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]]:
+    """The run of the first release (for its data) and one generator for every release. Flags that do not fit end the
+    script with a message: an unusable device, a directory that is no release, one that was trained otherwise than the
+    flags or the first one say."""
+    runs, generators = open_runs(arguments, args)
+    return runs[0], generators
+
+
+def open_runs(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[list[Run], list[AdapterGenerator]]:
+    """As `open_release`, with every release's own run."""
+    try:
+        device = usable_device(args.device)
+        generators = [AdapterGenerator.from_pretrained(path, device=device) for path in _directories(args)]
+        runs = [run_of(generator, args) for generator in generators]
+        _check_alike(runs, generators)
+        tasks = runs[0].dataset.tasks
+        for generator in generators:
+            _check_questions(generator, {task.question for task in tasks if task.split != "test"})
+        count, limit = sum(task.split == "test" for task in tasks), getattr(args, "limit_tasks", None)
+        if limit is not None and not 1 <= limit <= count:
+            raise ValueError(f"--limit-tasks {limit}; allowed: 1 to {count}")
+        _ = runs[0].store  # opened now: features of another dataset or backbone are an error of the flags, too
+    except ValueError as error:
+        arguments.error(str(error))
+    return runs, generators
+
+
+def command_for(run: Run, generator: AdapterGenerator | None = None) -> str:
+    """The command that trains what releases of a run's settings lack; of one of them with its seed and share of
+    descriptors."""
+    if generator is None:
+        return command_of(run, seed=None, descriptors=1.0)
+    return command_of(run, seed=generator.config.get("seed", 0), descriptors=descriptors(generator))
+
+
+def print_missing(run: Run, names: Iterable[str]) -> None:
+    """Say which rows no release has, and what makes them."""
+    for name in names:
+        print(f"missing: {name}; {command_for(run)} makes it")
+
+
+def require(
+    arguments: argparse.ArgumentParser,
+    run: Run,
+    generators: Sequence[AdapterGenerator],
+    lacks: Callable[[AdapterGenerator], Sequence[str]],
+) -> None:
+    """End the script with a line that names what the first incomplete release lacks, for a script that needs it all."""
+    for generator in generators:
+        if missing := lacks(generator):
+            command = command_for(run, generator)
+            arguments.error(f"{generator.directory} lacks {', '.join(missing)}; {command} makes it")
+
+
+def _directories(args: argparse.Namespace) -> list[Path]:
+    """The releases that flags name. Of seeds and shares of descriptors those that were trained; says what makes the
+    others."""
+    if args.weights:
+        if args.seeds or args.descriptors:
+            raise ValueError("--seeds and --descriptors look for trained releases; with --weights leave them out")
+        return args.weights
+    flags = ["--preset", args.preset or "emoji"] + (["--data", str(args.data)] if args.data else [])
+    name = preset_with_data(args.preset or "emoji", args.data).name
+    seeds, work, found = args.seeds or [0], args.work or Path("runs") / name, []
+    for share in args.descriptors or args.default_shares:
+        for seed in seeds:
+            directory = release_directory(name, seed, variant("", share), work)
+            if (directory / "config.json").is_file():
+                found.append(directory)
+                continue
+            which = ["--seed", str(seed)] + ([] if share == 1.0 else ["--descriptors", f"{share:g}"])
+            command = shlex.join(["python", "train/run_all.py", *flags, *which])
+            print(f"missing: seed {seed}, {100 * share:g}% Q.; {command} makes it", flush=True)
+    if not found:
+        raise ValueError(f"none of --seeds {' '.join(map(str, seeds))} is trained")
+    return found
+
+
+def _check_alike(runs: Sequence[Run], generators: Sequence[AdapterGenerator]) -> None:
+    """All releases differ in seed and share of descriptors alone, so that one set of features serves them all and a
+    mean over seeds is what it says."""
+
+    def settings(preset: Preset) -> Preset:
+        return replace(preset, descriptors=1.0, backbone="")
+
+    first, where = runs[0], generators[0].directory
+    for run, generator in zip(runs[1:], generators[1:], strict=True):
+        if generator.pooling != generators[0].pooling:
+            raise ValueError(
+                f"{generator.directory} pools questions by {generator.pooling!r}, others by another; one at a time"
+            )
+        if settings(run.preset) != settings(first.preset):
+            ours, theirs = command_for(run), command_for(first)
+            told = f" ({ours}; {theirs})" if ours != theirs else ""
+            raise ValueError(f"{generator.directory} was trained otherwise than {where}{told}; one at a time")
+        if _backbone_digest(run.preset.backbone) != _backbone_digest(first.preset.backbone):
+            raise ValueError(f"{generator.directory} has another backbone than {where}; one at a time")
+
+
+def _backbone_digest(spec: str) -> str:
+    """A hash of the weights of a backbone that lies here; else its name."""
+    directory = Path(spec.removeprefix("local-dir:"))
+    digest = hashlib.sha256()
+    files = sorted(directory.glob("*.safetensors")) if directory.is_dir() else []
+    for path in files:
+        with path.open("rb") as file:
+            for block in iter(lambda file=file: file.read(1 << 20), b""):
+                digest.update(block)
+    return digest.hexdigest() if files else spec
+
+
+def _check_questions(generator: AdapterGenerator, known: set[str]) -> None:
+    """The dataset is the one that a release was trained on: it has the release's questions for training."""
+    trained = {question["question"] for question in generator.known_questions}
+    if trained and trained != known:
+        raise ValueError(
+            f"{generator.directory} was trained on other questions than this dataset's: {len(trained - known)} of its "
+            f"{len(trained)} are not here, {len(known - trained)} of {len(known)} here are not its; --data DIR says "
+            "where its dataset is"
+        )

@@ -1,0 +1,124 @@
+"""The flags that all training scripts have, and the run that they describe."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from core.config import config_hash, override
+from core.data.meta_vqa import MetaVQAConfig
+from train.presets import PRESET_NAMES, get_preset, shortened
+
+from .environment import default_device, usable_device
+from .processes import Processes
+from .run import Run
+from .settings import Preset
+
+
+def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
+    """The flags that all stage scripts have."""
+    result = argparse.ArgumentParser(
+        description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    result.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="sizes and schedules (default: emoji)")
+    result.add_argument(
+        "--data", type=Path, metavar="DIR", help="a dataset built by train/make_data.py, instead of the preset's own"
+    )
+    result.add_argument("--seed", type=int, default=0, help="seed of everything but the dataset (default: 0)")
+    result.add_argument(
+        "--descriptors", type=float, default=1.0, help="share of training tasks whose question is known (default: 1)"
+    )
+    result.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change settings of the preset, as named in train/presets.py: --set hvae_training.steps=300",
+    )
+    result.add_argument(
+        "--steps-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="make only this share of every stage's training steps, to try a run out (default: 1)",
+    )
+    result.add_argument("--device", default=default_device(), help="torch device (default: %(default)s)")
+    result.add_argument(
+        "--output", type=Path, help="release files (default: weights/PRESET for seed 0 of emoji, else under --work)"
+    )
+    result.add_argument("--work", type=Path, help="work files: features, resume states, metrics (default: runs/PRESET)")
+    return result
+
+
+def release_directory(preset: str, seed: int, variant: str, work: Path) -> Path:
+    """Where a run's release goes unless --output says otherwise."""
+    if preset == "emoji" and seed == 0 and not variant:
+        return Path("weights") / preset
+    return work / f"seed-{seed}" / f"weights{variant}"
+
+
+def variant(changed: str, descriptors: float) -> str:
+    """What is added to the names of a run's folders: for changed settings, and for a share of descriptors below 1."""
+    return changed + (f"-{100 * descriptors:g}" if descriptors < 1.0 else "")
+
+
+def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Run:
+    """The run that parsed flags describe; a ValueError for a bad setting, or a device that does not exist. `processes`
+    are those of another run in this process, if there was one."""
+    if not 0.0 < args.descriptors <= 1.0:
+        raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
+    origin = origin_of(args.preset, args.data, args.steps_share, args.set)
+    base, preset = preset_with_data(args.preset, args.data), preset_of(origin)
+    changed = "" if preset == base else f"-{config_hash(preset)[:8]}"
+    preset = replace(preset, descriptors=args.descriptors)
+    suffix = variant(changed, args.descriptors)
+    work = args.work or Path("runs") / preset.name
+    default = release_directory(preset.name, args.seed, suffix, work)
+    processes = processes or Processes(usable_device(args.device))
+    return Run(preset, args.seed, args.output or default, work, processes.device, suffix, origin, processes=processes)
+
+
+def origin_of(preset: str, data: Path | None, steps_share: float, changed: list[str]) -> dict[str, Any]:
+    """What chose a run's preset, dataset and settings, JSON-able: a release keeps it under "run"."""
+    return {
+        "preset": preset,
+        "data": None if data is None else str(data.resolve()),
+        "steps_share": steps_share,
+        "set": list(changed),
+    }
+
+
+def preset_of(origin: dict[str, Any]) -> Preset:
+    """The preset that `origin_of` describes; a ValueError for a setting that there is none of."""
+    base = preset_with_data(origin["preset"], None if origin["data"] is None else Path(origin["data"]))
+    return override(shortened(base, origin["steps_share"]), origin["set"])
+
+
+def command_of(run: Run, seed: int | None, descriptors: float) -> str:
+    """The command that trains with a run's settings, with this seed and share of descriptors; any seed for None."""
+    origin = run.origin
+    words = ["python", "train/run_all.py", "--preset", origin["preset"]]
+    words += ["--data", origin["data"]] if origin["data"] else []
+    words += ["--steps-share", str(origin["steps_share"])] if origin["steps_share"] != 1.0 else []
+    words += ["--set", *origin["set"]] if origin["set"] else []
+    words += [] if seed is None else ["--seed", str(seed)]
+    words += ["--descriptors", f"{descriptors:g}"] if descriptors < 1.0 else []
+    return shlex.join(words)
+
+
+def preset_with_data(name: str, directory: Path | None) -> Preset:
+    """The preset called `name`, its dataset replaced by the one built in `directory`; a ValueError if there is none.
+
+    It is named after both, so that its work files and releases lie apart from the preset's own. What a built dataset
+    holds is pinned, so that stages see when it was built anew.
+    """
+    preset = get_preset(name)
+    if directory is not None:
+        own = MetaVQAConfig.at(directory)
+        return replace(preset, name=f"{name}-{directory.resolve().name}", dataset=own)
+    if isinstance(preset.dataset, MetaVQAConfig):
+        return replace(preset, dataset=preset.dataset.pinned())
+    return preset

@@ -1,0 +1,101 @@
+"""What was done, by stage: identity, metrics, seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from core.files import write_json
+from core.release.checkpoint import files_of
+
+from .run import Run
+from .stage import Stage
+
+
+class Records:
+    """What was done, by stage: identity, metrics, seconds. Release stages are recorded in OUTPUT/stages.json, which is
+    shipped; the others beside the work files."""
+
+    def __init__(self, run: Run, stages: dict[str, Stage]) -> None:
+        self.run, self.stages = run, stages
+
+    def _path(self, stage: Stage) -> Path:
+        if stage.release and not stage.seeded:  # the backbone: one for all seeds, recorded in the release of its folder
+            return stage.outputs(self.run)[0].parents[1] / "stages.json"
+        if stage.release:
+            return self.run.output / "stages.json"
+        return (self.run.scratch if stage.seeded else self.run.work) / "stages.json"
+
+    @contextlib.contextmanager
+    def alone_at(self, name: str) -> Iterator[None]:
+        """Wait until no other run is at a stage, and keep others from it: runs of different rows share stages."""
+        stage, run = self.stages[name], self.run
+        folder = run.work if not stage.seeded else run.state_path(name).parent if stage.release else run.scratch
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{name}.lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"another run is at {name}: waiting for it", flush=True)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def get(self, name: str) -> dict[str, Any] | None:
+        path = self._path(self.stages[name])
+        return json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+
+    def put(self, name: str, record: dict[str, Any] | None) -> None:
+        """Record a stage atomically, or forget it with None."""
+        path = self._path(self.stages[name])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(self.run.work / "stages.lock"):  # runs of other rows write to the same file
+            everything = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            if record is None:
+                everything.pop(name, None)
+            else:
+                everything[name] = record
+            write_json(path, everything)
+
+    def inherit(self, other: Path, identity: dict[str, str]) -> list[str]:
+        """Copy what another release directory holds already: finished stages of the same identity. Returns their
+        names."""
+        records = (
+            json.loads((other / "stages.json").read_text(encoding="utf-8")) if (other / "stages.json").is_file() else {}
+        )
+        taken = []
+        for name, stage in self.stages.items():
+            if not (stage.release and stage.seeded) or self.is_done(name, identity[name]):
+                continue
+            files = [files_of(other / path.name) for path in stage.outputs(self.run)]
+            if records.get(name, {}).get("identity") == identity[name] and all(files):
+                self.run.output.mkdir(parents=True, exist_ok=True)
+                for file in (file for group in files for file in group):
+                    shutil.copy2(file, self.run.output / file.name)
+                self.put(name, records[name])
+                taken.append(name)
+        return taken
+
+    def forget(self, name: str) -> None:
+        """Make a stage run from nothing: its record, its resume state and its work files go."""
+        stage = self.stages[name]
+        self.put(name, None)
+        self.run.state_path(name).unlink(missing_ok=True)
+        for folder in stage.work(self.run):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def is_done(self, name: str, identity: str) -> bool:
+        record = self.get(name)
+        return (
+            bool(record)
+            and record["identity"] == identity
+            and all(files_of(p) for p in self.stages[name].outputs(self.run))
+        )

@@ -1,0 +1,223 @@
+"""Everything that a run depends on besides its seed: the settings of every stage, gathered in a preset."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, is_dataclass, replace
+from typing import Any, Literal
+
+from core.backbones import Pooling
+from core.data.base import DatasetConfig
+from core.data.emoji.dataset import EmojiConfig
+from core.diffusion.samplers import SAMPLERS
+from core.networks.base import BASE_NETWORKS, TRAINING_SCALE, BaseNetwork, default_configs
+from core.networks.film import FilmConfig
+from core.networks.hvae import HVAEConfig
+from core.networks.hyperclip import HyperCLIPConfig
+from core.networks.hyperldm import HyperLDMConfig
+from core.networks.hypernet import CondHyperNetConfig, HNetConfig
+
+
+@dataclass(frozen=True)
+class TinyCLIPConfig:
+    """How the tiny CLIP is built and trained (`train/backbone.py`)."""
+
+    dim: int = 256  # D
+    text_width: int = 64  # CLIP's vocabulary of 49,408 at width 64 takes 6.3 of the 10 MiB that a file may have
+    text_heads: int = 4
+    text_layers: int = 2
+    context: int = 40
+    image_steps: int = 9000
+    image_batch: int = 256
+    image_lr: float = 2e-3
+    text_steps: int = 700
+    text_batch: int = 512
+    text_lr: float = 1e-3
+    caption_scenes: int = 30_000
+
+    def model_config(self, image_size: int) -> dict[str, object]:
+        """open_clip's description of the model."""
+        return {
+            "embed_dim": self.dim,
+            "vision_cfg": {
+                "timm_model_name": "emoji_cnn",
+                "timm_model_pretrained": False,
+                "timm_pool": "",
+                "timm_proj": "mlp",
+                "image_size": image_size,
+            },
+            "text_cfg": {
+                "context_length": self.context,
+                "vocab_size": 49408,
+                "width": self.text_width,
+                "heads": self.text_heads,
+                "layers": self.text_layers,
+            },
+        }
+
+
+@dataclass(frozen=True)
+class MultitaskConfig:
+    """Algorithms 2, 5 and 6: no inner loop."""
+
+    steps: int = 1500
+    lr: float = 1e-3
+    tasks: int = 32  # a meta-batch (Table 3)
+    examples: int = 64  # of each task, drawn afresh every step
+    clip: float = 10.0
+    weight_decay: float = 0.0
+
+
+@dataclass(frozen=True)
+class MamlConfig:
+    """Algorithms 3, 4 and 7. Inner steps are uniform in 0..max_inner_steps for every task (Table 3)."""
+
+    steps: int = 600
+    lr: float = 1e-3
+    inner_lr: float = 0.1
+    max_inner_steps: int = 10
+    first_order: bool = False
+    tasks: int = 32
+    examples: int = 96
+    support_fraction: float = 2 / 3
+    clip: float = 10.0
+
+
+@dataclass(frozen=True)
+class AdaptationConfig:
+    """Fine-tuned weights that the generative models learn from (Algorithm 8): `draws` random supports a task."""
+
+    draws: int = 8
+    steps: int = 50
+    lr: float = 0.1
+    support_fraction: float = 0.8
+    tasks: int = 64  # adapted at once
+
+
+@dataclass(frozen=True)
+class HVAETraining:
+    steps: int = 1500
+    lr: float = 3e-3
+    batch: int = 64
+    clip: float = 1000.0  # of encoder and decoder apart (Appendix A.7)
+    examples: int = 32  # of each task, for the behaviour term
+
+
+@dataclass(frozen=True)
+class HyperCLIPTraining:
+    steps: int = 1500
+    lr: float = 3e-4
+    batch: int = 64
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class DiffusionTraining:
+    """Appendix A.7.3."""
+
+    steps: int = 8000
+    lr: float = 1e-3
+    batch: int = 256
+    drop_condition: float = 0.2
+    ema: float = 0.999
+    weight_decay: float = 0.01
+    # Beyond the paper: the task's own loss of the adapter that the predicted z_0 decodes to, which tells the denoiser
+    # which errors in a latent matter. 0 leaves it out.
+    behaviour_weight: float = 0.0
+    behaviour_tasks: int = 64  # of the batch
+    behaviour_examples: int = 32  # of each task
+    # Beyond the paper: tasks without a descriptor get one inferred from their data (core/adaptation/descriptors.py).
+    infer_descriptors: bool = False
+    # How many times as often a task with a descriptor of its own is drawn as one without.
+    described_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.described_weight < math.inf:
+            raise ValueError(f"described_weight={self.described_weight}; must be above 0 and finite")
+
+
+@dataclass(frozen=True)
+class GuidanceConfig:
+    """HyperCLIP guidance (Appendix A.7.2)."""
+
+    steps: int = 10
+    lr: float = 0.1
+    lam: float = 0.01
+    optimizer: Literal["adam", "sgd"] = "adam"  # the authors' code's; the paper's text says gradient descent
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """HyperLDM at evaluation. gamma is chosen among `gammas`, the number of averaged samples among `samples`."""
+
+    sampler: str = "ddim"
+    steps: int = 50
+    samples: tuple[int, ...] = (1, 8)
+    gammas: tuple[float, ...] = (0.0, 0.5, 1.0, 1.25, 1.5, 2.0, 3.0)
+
+    def __post_init__(self) -> None:  # before hours of training, not after them
+        if self.sampler not in SAMPLERS:
+            raise ValueError(f"sampler {self.sampler!r}; allowed: {', '.join(SAMPLERS)}")
+        if self.steps < 1 or not self.samples or min(self.samples) < 1 or not self.gammas or min(self.gammas) < 0:
+            raise ValueError(
+                f"steps {self.steps}, samples {self.samples}, gammas {self.gammas}; allowed: positive, gammas also 0"
+            )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything a run depends on besides the seed."""
+
+    name: str
+    backbone: str  # what core.backbones.load_backbone takes
+    dataset: DatasetConfig = field(default_factory=EmojiConfig)
+    network: str = "clip_adapter"  # the base network that weights are generated for
+    networks: dict[str, Any] = field(default_factory=default_configs)  # settings of each base network
+    logit_scale: float = TRAINING_SCALE  # on cosines, in every loss
+    tiny_clip: TinyCLIPConfig | None = None  # the backbone is trained by this run's first stage, if any
+    question_pooling: Pooling = "eos"  # what e is, for every row that reads a question (the paper: "eos")
+    descriptors: float = 1.0  # share of training tasks whose question is known (50% Q., 100% Q.)
+    hnet: HNetConfig = HNetConfig()
+    cond_hnet: dict[str, CondHyperNetConfig] = field(default_factory=dict)  # by row: cond_multitask, cond_hnet_maml
+    film: FilmConfig = FilmConfig()
+    hvae: HVAEConfig = HVAEConfig(hidden=(256,))
+    hyperclip: dict[str, HyperCLIPConfig] = field(default_factory=dict)  # by generator
+    hyperldm: HyperLDMConfig = HyperLDMConfig(hidden=(512, 512, 512))
+    multitask: dict[str, MultitaskConfig] = field(default_factory=dict)  # by row
+    maml: dict[str, MamlConfig] = field(default_factory=dict)  # by row
+    adaptations: dict[str, AdaptationConfig] = field(default_factory=dict)  # by generator: hvae, hnet
+    hvae_training: HVAETraining = HVAETraining()
+    hyperclip_training: dict[str, HyperCLIPTraining] = field(default_factory=dict)  # by generator
+    diffusion: DiffusionTraining = DiffusionTraining()
+    guidance: dict[str, GuidanceConfig] = field(default_factory=dict)  # by generator
+    sampling: SamplingConfig = SamplingConfig()
+    few_shot_steps: int = 50
+    few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+    def __post_init__(self) -> None:
+        if self.network not in BASE_NETWORKS:
+            raise ValueError(f"network {self.network!r}; allowed: {', '.join(BASE_NETWORKS.names())}")
+
+    @property
+    def network_config(self) -> Any:
+        """Settings of the base network."""
+        return self.networks[self.network]
+
+    @property
+    def network_settings(self) -> tuple[Any, ...]:
+        """What everything that makes weights depends on."""
+        return self.network, self.network_config, self.logit_scale
+
+    def latent(self, generator: str) -> int:
+        """Z of a weight generator, whose settings are the field of its name."""
+        return getattr(self, generator).latent
+
+    def base_network(self, dim: int) -> BaseNetwork:
+        """The base network on a backbone's embeddings of size `dim`; everything else's size follows from it."""
+        return BASE_NETWORKS[self.network](self.network_config, dim, self.logit_scale)
+
+
+def once(*settings: Any) -> tuple[Any, ...]:
+    """Settings with their numbers of steps and of draws set to 1: what the cost of a step depends on."""
+    one = lambda config: {name: 1 for name in ("steps", "draws") if hasattr(config, name)}
+    return tuple(replace(config, **one(config)) if is_dataclass(config) else config for config in settings)
