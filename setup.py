@@ -14,6 +14,6 @@ lines = Path(__file__).with_name("requirements.txt").read_text(encoding="utf-8")
 setup(
     package_dir={NAME: "core", f"{NAME}.weights": "weights"},
     packages=[NAME, *(f"{NAME}.{room}" for room in (*find_packages("core"), RELEASE, f"{RELEASE}.backbone"))],
-    package_data={"": ["*.css", "*.html", "*.json", "*.md", "*.safetensors", "*.svg"]},
+    package_data={"": [f"**/*.{kind}" for kind in ("css", "html", "json", "md", "safetensors", "svg")]},
     install_requires=[line for line in lines if not line.startswith("#") and "checkout only" not in line],
 )
