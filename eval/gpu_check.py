@@ -30,7 +30,7 @@ from eval.harness.carried import folder_mib, load, on_stored_features, open_work
 from eval.harness.gpu import Results, encoding_rate, has_outputs, measure_all, table
 from eval.harness.parity import compare
 from train.pipeline.environment import default_device, usable_device
-from train.pipeline.graph import build
+from train.pipeline.graph import build, needed
 from train.pipeline.plan import GPU_COSTS, duration
 from train.pipeline.run import Run
 from train.presets import get_preset
@@ -120,17 +120,20 @@ def check(
 
 def compare_all(cpu: Run, other: Run, results: Results, until: float) -> bool:
     """Every stage on the CPU and on another device, as far as time allows; returns whether all that were agree."""
-    load(cpu), load(other)
     stages = build(cpu.preset)
     del stages["features"]  # they are carried
-    for name, stage in stages.items():
-        known = results.get("comparisons", name)
-        if known and has_outputs(stage, cpu):
+    todo = [name for name in stages if not results.get("comparisons", name)]
+    wanted = set(todo) | needed(stages, todo)
+    for name in (name for name in stages if name in wanted):
+        stage = stages[name]
+        if name not in todo and has_outputs(stage, cpu):
             continue
         if time.monotonic() >= until:
             print(f"{cpu.preset.name}: time is up before {name}; the same command goes on from here")
             break
-        if known:
+        for run in (cpu, other):
+            load(run)
+        if name not in todo:
             stage.run(cpu)  # for those that follow
             continue
         try:
