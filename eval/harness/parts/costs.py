@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from typing import Any
 
-from eval.harness.results import ROOT, read_results, source
+from eval.harness.results import ROOT, read_results, source, sources
 from eval.harness.tables import markdown
 from train.pipeline.graph import build
 from train.pipeline.plan import duration
@@ -35,14 +37,26 @@ def stages() -> str:
 
 def speed() -> str:
     """The batched inner loop and training steps against a plain loop over tasks."""
-    results = read_results("bench.json")["results"]
+    results = sorted(read_results("bench.json")["results"], key=lambda r: (r["device"], r["threads"]))
+    machines = list(dict.fromkeys((r["device"], r["threads"]) for r in results))
+    found = {(r["row"], r["size"], (r["device"], r["threads"])): r for r in results}
     rows = []
-    for r in sorted(results, key=lambda r: (-r["threads"], [*_WORKLOADS].index(r["row"]), r["size"] != "paper")):
-        times = (f"{1e3 * r[key]:.2f}" for key in ("plain", "batched"))
-        rows.append([_WORKLOADS[r["row"]], r["size"], f"{r['device']}, {r['threads']}", *times, f"{r['ratio']:.1f}"])
-    header = ["workload", "size", "device, threads", "plain loop, ms a task", "batched, ms a task", "times faster"]
-    made = "; ".join(dict.fromkeys(source(r) for r in results))
-    return f"{markdown(header, rows)}\n\nMade by {made}."
+    for row, size in sorted(
+        {key[:2] for key in found}, key=lambda key: ([*_WORKLOADS].index(key[0]), key[1] != "paper")
+    ):
+        cells = [_times(found.get((row, size, machine))) for machine in machines]
+        rows.append([_WORKLOADS[row], size, *itertools.chain(*cells)])
+    header = ["workload", "size"]
+    for device, threads in machines:
+        header += [f"{device}, {threads} thread{'s' if threads > 1 else ''}: plain", "batched", "times faster"]
+    return f"{markdown(header, rows)}\n\nIn ms a task. Made by {sources(results)}."
+
+
+def _times(record: dict[str, Any] | None) -> tuple[str, str, str]:
+    """Cells of one workload on one machine: a plain loop over tasks, batches, how many times faster."""
+    if record is None:
+        return "", "", ""
+    return f"{1e3 * record['plain']:.2f}", f"{1e3 * record['batched']:.2f}", f"{record['ratio']:.1f}"
 
 
 def costs() -> str:

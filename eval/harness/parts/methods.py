@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from eval.harness.results import read_results, source
+from eval.harness.results import read_results, source, sources
 from eval.harness.tables import calibration_table, grid, grid_markdown, markdown, short_percent
 from train.tune import chosen, method_of
 
@@ -54,7 +54,7 @@ def ablations() -> str:
     judged = {(f"`{r['row']}`", r["label"]): r["val_accuracy"] for r in document["results"]}
     rows = [[*line, *cells, f"{100 * judged[line]:.1f}"] for line, cells in zip(table.index, table.values, strict=True)]
     # Lines are made in calls of their own; files from before every record said which have one source for all.
-    made = "; ".join(dict.fromkeys(source(r if "commit" in r else document) for r in document["results"]))
+    made = sources(r if "commit" in r else document for r in document["results"])
     header = ["row", "changed", *table.columns, "validation (87)"]
     return f"{markdown(header, rows)}\n\nAccuracy in % on query images. Made by {made}."
 
@@ -63,7 +63,8 @@ def calibration() -> str:
     """Confidence against accuracy, before and after a scale was chosen for each row."""
     document = read_results("calibration.json")
     return grid_markdown(calibration_table(document["results"], short_percent)) + (
-        "\n\nIn %, on the query images of all test tasks, each task weighing the same; ± is the s.d. over training\n"
+        "\n\n![accuracy over confidence, before and after](results/calibration.png)\n\n"
+        "In %, on the query images of all test tasks, each task weighing the same; ± is the s.d. over training\n"
         f"seeds. *ECE*: expected calibration error, {document['bins']} bins of confidence. *Before*: the scale of "
         "training\nfor all rows. *After*: the backbone's own scale for plain CLIP, one chosen on validation tasks for "
         "the others.\n\n"
