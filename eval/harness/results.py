@@ -5,10 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import platform
-import re
 import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -43,18 +41,7 @@ def read_results(name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def source(document: dict[str, Any]) -> str:
-    """How a result came to be, in Markdown."""
-    return f"`{document['command']}` at commit {document['commit']}"
-
-
-def sources(records: Iterable[dict[str, Any]]) -> str:
-    """How records of several calls came to be, each command once. What a call did alone (--only) is left out: the whole
-    command makes the same."""
-    commits: dict[str, dict[str, None]] = {}
-    for record in records:
-        command = re.sub(r" --only( (?!--)\S+)+", "", record["command"])
-        commits.setdefault(command, {})[record["commit"]] = None
-    return "; ".join(
-        f"`{command}` at commit{'s' if len(at) > 1 else ''} {', '.join(at)}" for command, at in commits.items()
-    )
+def made(*records: dict[str, Any]) -> str:
+    """The commits at which results came to be. The commands are in the files, and in eval/README.md."""
+    commits = list(dict.fromkeys(record["commit"] for record in records))
+    return f"Made at commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}."
