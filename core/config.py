@@ -45,6 +45,7 @@ def override(config: T, assignments: Sequence[str]) -> T:
     Raises:
         ValueError: no "=", an unknown key, or a value of the wrong type; the message names it and what is allowed.
     """
+    parsed: list[_Assignment] = []
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -53,30 +54,38 @@ def override(config: T, assignments: Sequence[str]) -> T:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        config = _assigned(config, key, key.split("."), value)
-    return config
+        parsed.append((key, key.split("."), value))
+    return _assigned(config, parsed) if parsed else config
 
 
-def _assigned(node: Any, key: str, names: Sequence[str], value: Any) -> Any:
-    """A copy of a dataclass or dictionary in which the entry that `names` lead to is `value`."""
-    name, *rest = names
+_Assignment = tuple[str, Sequence[str], Any]  # the key as given, the names that lead on from here, the value
+
+
+def _assigned(node: Any, assignments: Sequence[_Assignment]) -> Any:
+    """A copy of a dataclass or dictionary with all assignments at once: settings that only go together are checked
+    together. A whole group is assigned before its parts."""
     own = (
         node
         if isinstance(node, dict)
         else {field.name: getattr(node, field.name) for field in dataclasses.fields(node)}
     )
     groups = [name for name, entry in own.items() if isinstance(entry, dict) or dataclasses.is_dataclass(entry)]
-    if rest and name not in groups:
-        raise ValueError(f"{key}: no group {name!r}; groups here: {', '.join(groups)}")
-    if name not in own:
-        raise ValueError(f"{key}: unknown key {name!r}; allowed: {', '.join(own)}")
-    if rest:
-        new = _assigned(own[name], key, rest, value)
-    elif isinstance(node, dict):
-        new = _convert(type(own[name]), value, key)
-    else:
-        new = _convert(typing.get_type_hints(type(node))[name], value, f"{type(node).__name__}.{name}")
-    return {**own, name: new} if isinstance(node, dict) else dataclasses.replace(node, **{name: new})
+    new: dict[str, Any] = {}
+    inner: dict[str, list[_Assignment]] = {}
+    for key, (name, *rest), value in assignments:
+        if rest and name not in groups:
+            raise ValueError(f"{key}: no group {name!r}; groups here: {', '.join(groups)}")
+        if name not in own:
+            raise ValueError(f"{key}: unknown key {name!r}; allowed: {', '.join(own)}")
+        if rest:
+            inner.setdefault(name, []).append((key, rest, value))
+        elif isinstance(node, dict):
+            new[name] = _convert(type(own[name]), value, key)
+        else:
+            new[name] = _convert(typing.get_type_hints(type(node))[name], value, f"{type(node).__name__}.{name}")
+    for name, parts in inner.items():
+        new[name] = _assigned(new.get(name, own[name]), parts)
+    return {**own, **new} if isinstance(node, dict) else dataclasses.replace(node, **new)
 
 
 def place(default: str) -> Any:

@@ -12,7 +12,7 @@ from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
 from core.data.tasks import TaskBatch
-from core.networks.adapter import AdapterConfig
+from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.release.checkpoint import save_adapter
 from tests.hub_stub import OWNER_TOKEN, HubStub
 
@@ -76,11 +76,11 @@ def hub(monkeypatch, tmp_path):
 def release(tmp_path):
     """A small release: two models, one of them too large for one part, a backbone, and what should stay here."""
     directory = tmp_path / "release"
-    config = {"format_version": 1, "preset": "emoji", "seed": 0, "dataset": "emoji-vqa v1", "backbone": "backbone"}
-    config |= {"adapter": {"dim": 256, "hidden": 128}, "questions": []}
     for name, hidden in (("mnet_maml", 8), ("uncond_multitask", 128)):
-        own = AdapterConfig(dim=256, hidden=hidden)
-        save_adapter(directory / f"{name}.safetensors", torch.arange(own.num_params) % 7.0, own)
+        network = CLIPAdapter(AdapterConfig(hidden=hidden), dim=256)
+        save_adapter(directory / f"{name}.safetensors", torch.arange(network.num_params) % 7.0, network)
+    config = {"format_version": 2, "preset": "emoji", "seed": 0, "dataset": "emoji-vqa v1", "backbone": "backbone"}
+    config |= {"network": network.spec(), "questions": []}
     (directory / "config.json").write_text(json.dumps(config))
     (directory / "stages.json").write_text(json.dumps({"mnet_maml": {"metrics": {"val_accuracy": 0.5}}}))
     (directory / "README.md").write_text(CARD)

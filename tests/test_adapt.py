@@ -3,17 +3,17 @@ import torch
 
 from core.adaptation.inner_loop import adapt, maml_loss
 from core.data.tasks import split_support_query
-from core.networks.adapter import AdapterConfig, adapter_logits, init_adapter, task_loss
+from core.networks.adapter import AdapterConfig, CLIPAdapter
 from tests.conftest import random_batch
 
-CONFIG = AdapterConfig(dim=16, hidden=4)
+NETWORK = CLIPAdapter(AdapterConfig(hidden=4), dim=16, scale=10.0)
 
 
 def setup(dtype=torch.float32, T=4):
     batch = random_batch(T=T, N=18, D=16, dtype=dtype)
     support, query = split_support_query(batch, generator=torch.Generator().manual_seed(0))
-    w = init_adapter(CONFIG, torch.Generator().manual_seed(1)).to(dtype)
-    loss = lambda tasks: lambda w: task_loss(adapter_logits(w, tasks, CONFIG, scale=10.0), tasks)
+    w = NETWORK.init(torch.Generator().manual_seed(1)).to(dtype)
+    loss = lambda tasks: lambda w: NETWORK.loss(w, tasks)
     return w, support, query, loss
 
 

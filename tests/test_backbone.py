@@ -9,9 +9,10 @@ from core.backbones import load_backbone
 from core.data.emoji.scene import draw_scene
 from core.data.emoji.world import World, WorldConfig
 from tests.conftest import ROOT
-from train.backbone import _tokens
 from train.pipeline.tiny_clip.heads import SceneHeads
 from train.pipeline.tiny_clip.report import fit_probe, probe_accuracy
+from train.pipeline.tiny_clip.scenes import SceneStream
+from train.pipeline.tiny_clip.towers import _tokens
 
 SHIPPED = ROOT / "weights" / "emoji" / "backbone"
 
@@ -68,8 +69,6 @@ def test_word_by_word_tokens_are_clips():
 
 
 def test_every_readout_of_the_heads_learns():
-    from train.backbone import SceneStream
-
     images, labels = SceneStream(0, 64, 0, 1)[0]
     heads = SceneHeads(dim=16, cell_width=8)
     e = torch.nn.functional.normalize(torch.randn(64, 16), dim=-1)

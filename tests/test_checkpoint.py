@@ -4,33 +4,47 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from core.config import to_dict
-from core.networks.adapter import AdapterConfig
+from core.networks.adapter import AdapterConfig, CLIPAdapter
+from core.networks.film import FilmConfig, FilmModel
 from core.networks.hvae import HVAE, HVAEConfig
 from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig
 from core.networks.hyperldm import HyperLDM, HyperLDMConfig
-from core.networks.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
+from core.networks.hypernet import CondHyperNet, CondHyperNetConfig, HNet, HNetConfig
+from core.networks.lowrank import LowRank, LowRankConfig
+from core.networks.weight_model import SharedWeights
 from core.release import checkpoint
 from core.release.checkpoint import load_adapter, load_model, load_module, save_adapter, save_model, save_module
 from tests.conftest import ROOT
 
-ADAPTER = AdapterConfig(dim=8, hidden=3)
+NETWORK = CLIPAdapter(AdapterConfig(hidden=3), dim=8)
+OTHER = LowRank(LowRankConfig(rank=2), dim=8, scale=12.5)
+HYPERCLIP_SIZES = {"num_params": 20, "dim": 8}
+weights = lambda m: m.weights(torch.arange(16.0).view(2, 8))
 MODULES = {
-    "hypernet": (lambda: HyperNet(HyperNetConfig(5, 6, learn_z0=True), ADAPTER), lambda m: m(torch.ones(2, 5))),
-    "film": (lambda: FilmAdapter(FilmConfig(5), ADAPTER), lambda m: m(torch.ones(2, 5))),
-    "hvae": (lambda: HVAE(HVAEConfig(latent=3, hidden=(7, 4)), 20), lambda m: m.decode(torch.ones(2, 3))),
-    "hyperclip": (lambda: HyperCLIP(HyperCLIPConfig(6), 20, 8), lambda m: m(torch.ones(2, 20))),
+    "hnet": (lambda: HNet(HNetConfig(5, 6), network=NETWORK), weights),
+    "cond_hypernet": (lambda: CondHyperNet(CondHyperNetConfig(6), network=NETWORK), weights),
+    "cond_hypernet, lowrank": (lambda: CondHyperNet(CondHyperNetConfig(6), network=OTHER), weights),
+    "film": (lambda: FilmModel(FilmConfig(), network=NETWORK), weights),
+    "film, lowrank": (lambda: FilmModel(FilmConfig(), network=OTHER), weights),
+    "adapter": (lambda: SharedWeights(network=NETWORK), weights),
+    "adapter, lowrank": (lambda: SharedWeights(network=OTHER), weights),
+    "hvae": (lambda: HVAE(HVAEConfig(latent=3, hidden=(7, 4)), num_params=20), lambda m: m.decode(torch.ones(2, 3))),
+    "hyperclip": (lambda: HyperCLIP(HyperCLIPConfig(6), **HYPERCLIP_SIZES), lambda m: m(torch.ones(2, 20))),
     "hyperclip, components": (
-        lambda: HyperCLIP(HyperCLIPConfig(6, components=4), 20, 8),
+        lambda: HyperCLIP(HyperCLIPConfig(6, components=4), **HYPERCLIP_SIZES),
         lambda m: m(torch.ones(2, 20)),
     ),
     "hyperldm": (
-        lambda: HyperLDM(HyperLDMConfig(latent=3, cond_dim=8, hidden=(16, 16), time_dim=4)),
+        lambda: HyperLDM(HyperLDMConfig(hidden=(16, 16), time_dim=4), latent=3, dim=8),
         lambda m: m(torch.ones(2, 3), torch.tensor([1, 300]), torch.ones(2, 8)),
     ),
 }
+
+
+def test_every_kind_of_module_is_here():
+    assert {kind.partition(",")[0] for kind in MODULES} == set(checkpoint.MODULES.names())
 
 
 @pytest.mark.parametrize("kind", MODULES)
@@ -45,17 +59,47 @@ def test_a_module_comes_back_from_its_path_alone(kind, tmp_path):
     save_module(tmp_path / "m.safetensors", module, {"seed": 3})
     again = load_module(tmp_path / "m.safetensors")
     assert type(again) is type(module) and not again.training and not any(p.requires_grad for p in again.parameters())
+    assert again.config == module.config and again.sizes() == module.sizes()
     torch.testing.assert_close(use(again), use(module.eval()))
     assert load_model(tmp_path / "m.safetensors", kind.partition(",")[0])[0]["metadata"] == {"seed": 3}
 
 
 def test_fresh_process_gives_the_same(tmp_path):
-    w = torch.randn(ADAPTER.num_params)
-    save_adapter(tmp_path / "a.safetensors", w, ADAPTER, {"question": "q?"})
-    load = f"w, c, m = load_adapter({str(tmp_path / 'a.safetensors')!r})"
-    code = f"from core.checkpoint import load_adapter; {load}; print(float(w.sum()), m)"
+    w = torch.randn(OTHER.num_params)
+    save_adapter(tmp_path / "a.safetensors", w, OTHER, {"question": "q?"})
+    load = f"w, n, m = load_adapter({str(tmp_path / 'a.safetensors')!r})"
+    code = f"from core.release.checkpoint import load_adapter; {load}; print(float(w.sum()), n.name, n.scale, m)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
-    assert out.split(" ", 1) == [str(float(w.sum())), "{'question': 'q?'}\n"]
+    assert out.split(" ", 3) == [str(float(w.sum())), "lowrank", "12.5", "{'question': 'q?'}\n"]
+
+
+def test_the_checkpoint_of_shared_weights_is_an_adapters(tmp_path):
+    module = SharedWeights(network=NETWORK)
+    save_module(tmp_path / "m.safetensors", module, {"seed": 3})
+    w, network, metadata = load_adapter(tmp_path / "m.safetensors")
+    assert torch.equal(w, module.w) and network == NETWORK and metadata == {"seed": 3}
+    save_adapter(tmp_path / "a.safetensors", w, network)
+    assert torch.equal(load_module(tmp_path / "a.safetensors").w, w)
+
+
+def test_matrices_are_half_precision_unless_they_do_not_fit(tmp_path):
+    """Half precision ends at 65,504: what lies beyond would be stored as infinite."""
+    tensors = {
+        "usual": torch.tensor([[1.0, 0.1]]),
+        "large": torch.tensor([[1e5, 0.1], [-3e38, 1.0]]),
+        "edge": torch.tensor([[65504.0, -65504.0]]),
+        "vector": torch.tensor([1e5, 0.1]),
+        "count": torch.tensor([[70000]]),
+    }
+    for max_bytes in (None, 20):  # whole, and in parts
+        path = tmp_path / "m.safetensors"
+        files = save_model(path, tensors, kind="adapter", config={}, max_bytes=max_bytes)
+        stored = {name: tensor for file in files for name, tensor in load_file(file).items()}
+        assert stored["usual"].dtype == stored["edge"].dtype == torch.float16
+        assert stored["vector"].dtype == torch.float32
+        again = load_model(path)[1]
+        assert all(torch.equal(again[name], tensors[name].float()) for name in ("large", "edge", "vector", "count"))
+        torch.testing.assert_close(again["usual"], tensors["usual"], rtol=1e-3, atol=0)
 
 
 def test_parts_of_two_savings_are_refused(tmp_path):
@@ -94,7 +138,7 @@ def test_damage_is_named(tmp_path):
     save_file({"x": torch.ones(2)}, path)
     with pytest.raises(ValueError, match="not one of this project"):
         load_model(path)
-    save_adapter(path, torch.zeros(ADAPTER.num_params), ADAPTER)
+    save_adapter(path, torch.zeros(NETWORK.num_params), NETWORK)
     with pytest.raises(ValueError, match="expected a 'hvae'"):
         load_model(path, "hvae")
     path.write_bytes(path.read_bytes()[:100])
@@ -122,26 +166,24 @@ def test_loading_is_strict(tmp_path, change, word):
 
 def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
-    save_adapter(path, torch.zeros(ADAPTER.num_params), ADAPTER)
+    save_adapter(path, torch.zeros(NETWORK.num_params), NETWORK)
 
     def crash(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
-        save_adapter(path, torch.ones(ADAPTER.num_params), ADAPTER)
+        save_adapter(path, torch.ones(NETWORK.num_params), NETWORK)
     assert load_adapter(path)[0].abs().sum() == 0
 
 
-def test_unknown_config_key_is_refused(tmp_path):
-    save_model(tmp_path / "a.safetensors", {"w": torch.zeros(2)}, kind="adapter", config={"dimm": 2})
-    with pytest.raises(ValueError, match="dimm"):
-        load_adapter(tmp_path / "a.safetensors")
-    with pytest.raises(ValueError, match=r"a\.safetensors"):
-        load_adapter(tmp_path / "a.safetensors")
+def described(config=None, **sizes):
+    """A header's config of a module."""
+    return {"config": {"config": config, "sizes": {"network": NETWORK.spec(), **sizes}}}
 
 
-HEADER = {"kind": "adapter", "format_version": 1, "config": to_dict(ADAPTER), "metadata": {}, "shapes": {"w": [3]}}
+HEADER = {"kind": "adapter", "format_version": 2, "metadata": {}, "shapes": {"w": [3]}, **described()}
+SPEC = NETWORK.spec()
 
 
 @pytest.mark.parametrize(
@@ -151,8 +193,17 @@ HEADER = {"kind": "adapter", "format_version": 1, "config": to_dict(ADAPTER), "m
         ({"metadata": None}, "'metadata' in its header"),
         ({"shapes": []}, "'shapes' in its header must be dict, got list"),
         ({"config": "small"}, "'config' in its header must be dict, got str"),
-        ({"config": {"dim": -1}}, "must be positive"),
+        ({"config": {}}, "sizes"),
+        ({"config": {"sizes": {}}}, "network"),
+        ({"config": {"sizes": []}}, "list"),
+        (described(network="small"), "network 'small': expected name, config, dim and scale"),
+        (described(network={**SPEC, "dim": -1}), "must be positive"),
+        (described(network={**SPEC, "dim": 8.0}), "dim 8.0 .* must be numbers"),
+        (described(network={**SPEC, "name": "nope"}), "network 'nope'; allowed"),
+        (described(network={**SPEC, "name": ["nope"]}), "nope"),
+        (described(network={**SPEC, "config": {"dimm": 2}}), "unknown key 'dimm'"),
         ({"format_version": "1"}, "'format_version' in its header must be int, got str"),
+        ({"format_version": 3}, "format 3 is newer than this code's 2"),
         ({"kind": ["adapter"]}, "'kind' in its header must be str, got list"),
         ({}, "3 weights, its config says"),
     ],
@@ -177,7 +228,7 @@ def test_whatever_the_header_is_the_error_names_the_file(tmp_path, header):
     [
         {"v": torch.zeros(3)},
         {"w": torch.zeros(())},
-        {"w": torch.full((ADAPTER.num_params,), torch.nan)},
+        {"w": torch.full((NETWORK.num_params,), torch.nan)},
         {"w#0": torch.zeros(2, 3), "w#1": torch.zeros(2, 4)},
         {"w#0": torch.zeros(()), "w#1": torch.zeros(())},
     ],
@@ -188,3 +239,23 @@ def test_whatever_an_adapter_file_holds_the_error_names_it(tmp_path, tensors):
     save_file(tensors, path, metadata={"header": json.dumps(HEADER | {"shapes": shapes})})
     with pytest.raises(ValueError, match=r"crafted\.safetensors"):
         load_adapter(path)
+
+
+@pytest.mark.parametrize(
+    "change, word",
+    [
+        ({"kind": "nope"}, "kind of module 'nope'; allowed: adapter, "),
+        ({"kind": "latents"}, "kind of module 'latents'; allowed: adapter, "),
+        ({"config": {}}, ""),
+        (described({"latnet": 2}), "unknown key 'latnet'"),
+        (described({"latent": 2}, dim=3), "dim"),
+        ({"config": {"config": {}, "sizes": {}}}, "network"),
+        ({"config": {"config": [], "sizes": {"network": SPEC}}}, "expected a mapping"),
+        ({"config": {"config": {}, "sizes": {"network": {**SPEC, "name": {}}}}}, ""),
+    ],
+)
+def test_whatever_a_modules_header_says_the_error_names_the_file(tmp_path, change, word):
+    path = tmp_path / "crafted.safetensors"
+    save_file({"w": torch.zeros(3)}, path, metadata={"header": json.dumps(HEADER | {"kind": "hnet"} | change)})
+    with pytest.raises(ValueError, match=rf"crafted\.safetensors: .*{word}"):
+        load_module(path)

@@ -12,7 +12,7 @@ from PIL import Image
 from core import cli
 from core.classifier import Adapter
 from core.generator import AdapterGenerator
-from core.networks.adapter import AdapterConfig
+from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.release.checkpoint import save_adapter
 from tests.conftest import ROOT
 
@@ -96,6 +96,7 @@ def test_plain_clip(run):
         ([], "a question is needed, or --adapter FILE"),
         (["  "], "the question is empty"),
         ([QUESTION, "--method", "magic"], "invalid choice: 'magic'"),
+        ([QUESTION, "--generator", "gan"], "generator 'gan'; allowed: hnet, hvae"),
         ([QUESTION, "--generator", "gan"], "generator 'gan'; allowed: "),
         ([QUESTION, "--gamma", "99"], "gamma 99.0; allowed: 0 to 10"),
         ([QUESTION, "--gamma", "much"], "invalid float value: 'much'"),
@@ -134,9 +135,9 @@ def test_plain_clip(run):
     ],
 )
 def test_bad_input_is_one_line_and_status_2(run, loaded, capsys, arguments, said):
-    for name, dim in (("bare", loaded.adapter.dim), ("other", 16)):
-        config = AdapterConfig(dim=dim, hidden=4)
-        save_adapter(f"{name}.safetensors", torch.zeros(config.num_params), config)
+    for name, dim in (("bare", loaded.network.dim), ("other", 16)):
+        network = CLIPAdapter(AdapterConfig(hidden=4), dim)
+        save_adapter(f"{name}.safetensors", torch.zeros(network.num_params), network)
     with pytest.raises(SystemExit) as stopped:
         run(*arguments)
     printed = capsys.readouterr()

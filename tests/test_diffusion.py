@@ -127,7 +127,7 @@ def test_parity_with_diffusers(steps):
 @pytest.fixture
 def denoiser():
     torch.manual_seed(0)
-    model = HyperLDM(HyperLDMConfig(latent=4, cond_dim=8, hidden=(16, 16), time_dim=6)).eval()
+    model = HyperLDM(HyperLDMConfig(hidden=(16, 16), time_dim=6), latent=4, dim=8).eval()
     torch.nn.init.normal_(model.outlet.weight)
     return model.requires_grad_(False)
 

@@ -10,9 +10,9 @@ import zipfile
 
 import pytest
 from PIL import Image
-from train.pipeline.vqa_download import Archive, download, fetch
 
 from core.data import download as vqa_download
+from core.data.download import Archive, download, fetch
 from core.data.vqa_v2 import VQA_FILES
 from tests.test_meta_vqa import VQAFiles, small_split
 from train import make_data

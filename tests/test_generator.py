@@ -1,12 +1,15 @@
+import json
+import shutil
+
 import pytest
 import torch
 
-from core import generator as module
-from core.adaptation import few_shot
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.diffusion.samplers import SAMPLERS
-from core.generator import Adapter, AdapterGenerator
-from tests.conftest import ROOT
+from core.generator import METHODS, Adapter, AdapterGenerator
+from core.methods import FEW_SHOT_ROWS, method_of, row_of
+from core.networks.weight_generator import WEIGHT_GENERATORS
+from tests.conftest import random_batch
 
 QUESTION = "What colour is the badge behind the dog?"
 ANSWERS = ["red", "blue", "green"]
@@ -14,9 +17,7 @@ ANSWERS = ["red", "blue", "green"]
 
 @pytest.fixture(scope="module")
 def generator(tiny):
-    release = AdapterGenerator.from_pretrained(tiny / "seed-0" / "weights")
-    release.config["backbone"] = str(ROOT / "weights" / "emoji" / "backbone")
-    return release
+    return AdapterGenerator.from_pretrained(tiny / "seed-0" / "weights")
 
 
 @pytest.fixture(scope="module")
@@ -24,14 +25,14 @@ def images():
     return [image for image, _ in draw_scenes_for_question(QUESTION, 4)]
 
 
-@pytest.mark.parametrize("method", [m for m in module.METHODS if m != "clip"])
-@pytest.mark.parametrize("name", module.GENERATORS)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "clip"])
+@pytest.mark.parametrize("name", WEIGHT_GENERATORS.names())
 def test_every_method_gives_an_adapter(generator, images, method, name):
     adapter = generator.generate(QUESTION, method, generator=name, gamma=1.5, steps=3, samples=2, seed=4)
     table = adapter.classify(images, ANSWERS)
     assert list(table.columns) == ["answer", "probability", *ANSWERS] and len(table) == 4
     assert table[ANSWERS].sum(axis=1).tolist() == pytest.approx([1.0] * 4, abs=1e-5)
-    assert adapter.provenance["question"] == QUESTION and adapter.w.shape == (generator.adapter.num_params,)
+    assert adapter.provenance["question"] == QUESTION and adapter.w.shape == (generator.network.num_params,)
 
 
 def test_seed_decides_and_gamma_zero_ignores_the_question(generator):
@@ -44,9 +45,69 @@ def test_seed_decides_and_gamma_zero_ignores_the_question(generator):
 def test_few_shot_clip_starts_from_the_training_seed(tiny):
     releases = [AdapterGenerator.from_pretrained(tiny / "seed-0" / "weights") for _ in range(2)]
     releases[1].config["seed"] = 1
-    starts = [few_shot.start_and_decoder(release, "clip", torch.zeros(2, 256))[0] for release in releases]
-    assert starts[0].shape == (2, releases[0].adapter.num_params) and not torch.equal(*starts)
-    assert torch.equal(few_shot.start_and_decoder(releases[0], "clip", torch.zeros(2, 256), seed=1)[0], starts[1])
+    support = random_batch(T=2, D=256)
+    start = lambda release, **seed: release.few_shot_weights(support, "clip", lr=1.0, steps=0, **seed)
+    starts = [start(release) for release in releases]
+    assert starts[0].shape == (2, releases[0].network.num_params) and not torch.equal(*starts)
+    assert torch.equal(start(releases[0], seed=1), starts[1])
+    expected = releases[0].network.init(torch.Generator().manual_seed(0))
+    torch.testing.assert_close(starts[0], expected.expand(2, -1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("row", [*FEW_SHOT_ROWS, "hvae_hyperldm", "hnet_hyperclip"])
+def test_few_shot_adaptation_starts_at_the_rows_own_weights_and_lowers_the_loss(generator, row):
+    support = random_batch(T=3, N=24, D=256)
+    start = generator.few_shot_weights(support, row, lr=0.1, steps=0)
+    if row != "clip":
+        method, name = method_of(row)
+        expected = generator.weights(support.question, method, generator=name)
+        torch.testing.assert_close(start, expected, rtol=1e-4, atol=1e-4)
+    adapted = generator.few_shot_weights(support, row, lr=0.1, steps=5)
+    loss = lambda w: generator.network.loss(w, support).mean()
+    assert not adapted.requires_grad and loss(adapted) < loss(start)
+
+
+def test_a_model_is_read_once(tiny, tmp_path):
+    """After the first call the files may be gone."""
+    directory = shutil.copytree(tiny / "seed-0" / "weights", tmp_path / "release")
+    release = AdapterGenerator.from_pretrained(directory)
+    e = torch.nn.functional.normalize(torch.randn(2, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
+    calls = [
+        lambda method=method, name=name: release.weights(e, method, generator=name, steps=2)
+        for method in METHODS
+        for name in WEIGHT_GENERATORS.names()
+    ]
+    first = [call() for call in calls]
+    shutil.rmtree(directory)
+    for before, after in zip(first, (call() for call in calls), strict=True):
+        assert (before is None and after is None) or torch.equal(before, after)
+
+
+def test_probabilities_are_read_out_at_the_calibrated_scale(generator, images):
+    """Plain CLIP at the backbone's own scale, a method at the one that validation tasks gave it."""
+    scales = json.loads((generator.directory / "config.json").read_text(encoding="utf-8"))["scales"]
+    rows = {row_of(method, name) for method in METHODS for name in WEIGHT_GENERATORS.names()}
+    held = {row for row in rows if generator.has_row(row)}
+    few_shot = {f"few_shot_{row}" for row in FEW_SHOT_ROWS} | {f"few_shot_{g}_hyperldm" for g in ("hvae", "hnet")}
+    assert held == rows and scales.keys() == {"training", *rows, *few_shot}
+    assert scales["training"] == generator.network.scale == 100.0
+    assert scales["clip"] == generator.backbone.logit_scale == pytest.approx(19.09, abs=0.01)
+    assert all(1.0 < scale < 100.0 for row, scale in scales.items() if row != "training")
+    for method in ("clip", "cond_multitask", "hyperldm"):
+        adapter = generator.generate(QUESTION, method)
+        assert adapter.scale == adapter.provenance["scale"] == scales[row_of(method)] == generator.scale(method)
+        x, answers = generator.backbone.encode_images(images), generator.backbone.encode_texts(ANSWERS)
+        if adapter.w is not None:
+            x = generator.network.forward(adapter.w[None], x[None])[0]
+        expected = (adapter.scale * x @ answers.mT).softmax(-1)
+        torch.testing.assert_close(adapter.probabilities(images, ANSWERS), expected)
+
+
+def test_a_release_without_scales_uses_that_of_training(generator):
+    bare = AdapterGenerator(generator.directory, {k: v for k, v in generator.config.items() if k != "scales"})
+    assert bare.scale("hyperldm") == bare.scale("clip") == bare.network.scale
+    network = generator.network
+    assert Adapter(torch.zeros(network.num_params), network, generator.backbone).scale == network.scale
 
 
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
@@ -64,7 +125,7 @@ def test_a_result_is_a_function_of_question_and_seed(generator, monkeypatch, sam
     assert not torch.allclose(latents(e[:1], seed=1)[0], alone, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", module.GENERATORS)
+@pytest.mark.parametrize("name", WEIGHT_GENERATORS.names())
 def test_guidance_of_hyperclip_is_a_function_of_question_and_seed_too(generator, name):
     e = generator.embed_questions([QUESTION, "Where is the cat?"])
     latents = lambda e: generator.latents(e, "hyperclip", generator=name, steps=5)
@@ -92,7 +153,7 @@ def test_save_and_load(generator, images, tmp_path):
     [
         (dict(question="  "), "question is empty"),
         (dict(method="magic"), "allowed: hyperldm"),
-        (dict(generator="gan"), "hvae, hnet"),
+        (dict(generator="gan"), "generator 'gan'; allowed: hnet, hvae"),
         (dict(gamma=-1.0), "gamma"),
         (dict(steps=0), "steps"),
         (dict(samples=1000), "samples"),
@@ -139,6 +200,8 @@ def test_nearest_questions_and_inference(generator):
     assert nearest[0].question == known["question"] and generator.suggest_answers(known["question"]) == known["answers"]
     guesses = generator.infer_question(generator.generate(QUESTION), count=3)
     assert len(guesses) == 3 and guesses[0]["probability"] >= guesses[2]["probability"]
+    with pytest.raises(ValueError, match="plain CLIP has no adapter weights"):
+        generator.infer_question(generator.generate(QUESTION, "clip"))
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "./x"])

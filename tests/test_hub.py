@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import HfApi, constants
 
 from core.generator import AdapterGenerator
-from core.networks.adapter import AdapterConfig
+from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.release.checkpoint import save_adapter
 from core.release.hub import HubError, contents, parse_repo, pull, push
 from core.release.manifest import read_config
@@ -180,8 +180,8 @@ def test_upload_that_keeps_breaking_changes_nothing_and_is_resumed(hub, release)
     send(release)
     before, hub.part_bytes = hub.files(REPO), 1 << 30
     for hidden, name in enumerate(("cond_multitask", "mnet_fomaml", "hnet_maml"), 4):
-        config = AdapterConfig(dim=256, hidden=hidden)
-        save_adapter(release / f"{name}.safetensors", torch.ones(config.num_params), config)
+        network = CLIPAdapter(AdapterConfig(hidden=hidden), dim=256)
+        save_adapter(release / f"{name}.safetensors", torch.ones(network.num_params), network)
     hub.spared["upload"], hub.faults["upload"] = 1, 1000
     with pytest.raises(HubError, match=f"'{REPO}': the connection to {hub.url} failed.*Try again"):
         send(release)
@@ -254,8 +254,8 @@ def test_no_network(hub, release, monkeypatch):
         (lambda d: (d / "config.json").write_text("[]"), "lacks format_version"),
         (lambda d: (d / "config.json").unlink(), "has no config.json"),
         (
-            lambda d: (d / "config.json").write_text('{"format_version": 2, "adapter": {}, "backbone": ""}'),
-            "has format 2, this code reads 1; a newer one needs",
+            lambda d: (d / "config.json").write_text('{"format_version": 3, "network": {}, "backbone": ""}'),
+            "has format 3, this code reads 2; a newer one needs",
         ),
     ],
 )

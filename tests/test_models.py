@@ -7,14 +7,17 @@ import pytest
 import torch
 
 from core.diffusion.schedule import q_sample
-from core.networks.adapter import AdapterConfig, adapter_forward, init_adapter, unpack
+from core.networks.adapter import AdapterConfig, CLIPAdapter
+from core.networks.ema import EMA
+from core.networks.film import FilmConfig, FilmModel
 from core.networks.hvae import HVAE, HVAEConfig
-from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig, guide_latent, hyperclip_loss, infer_task
-from core.networks.hyperldm import EMA, HyperLDM, HyperLDMConfig, drop_condition
-from core.networks.hypernet import FilmAdapter, FilmConfig, HyperNet, HyperNetConfig
+from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig, guide_latent, hyperclip_loss, infer_task, ranks
+from core.networks.hyperldm import HyperLDM, HyperLDMConfig, drop_condition
+from core.networks.hypernet import CondHyperNet, CondHyperNetConfig, HNet, HNetConfig
+from core.networks.weight_model import SharedWeights
 
-ADAPTER = AdapterConfig(dim=16, hidden=4)
-SMALL_LDM = HyperLDMConfig(latent=6, cond_dim=16, hidden=(32, 24), time_dim=10)
+NETWORK = CLIPAdapter(AdapterConfig(hidden=4), dim=16)
+SMALL_LDM, SIZES = HyperLDMConfig(hidden=(32, 24), time_dim=10), {"latent": 6, "dim": 16}
 
 
 def every_parameter_gets_gradient(module, output):
@@ -22,39 +25,54 @@ def every_parameter_gets_gradient(module, output):
     return [name for name, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
 
 
-def test_hypernet_starts_at_the_adapters_own_scale():
-    net = HyperNet(HyperNetConfig(input_dim=64), AdapterConfig(dim=64, hidden=16), torch.Generator().manual_seed(0))
-    parts = unpack(net(torch.randn(50, 64)).detach(), net.adapter)
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda network, rng: HNet(HNetConfig(latent=64), network=network, rng=rng),
+        lambda network, rng: CondHyperNet(CondHyperNetConfig(), network=network, rng=rng),
+    ],
+)
+def test_hypernet_starts_at_the_networks_own_scale(make):
+    network = CLIPAdapter(AdapterConfig(hidden=16), dim=64)
+    net = make(network, torch.Generator().manual_seed(0))
+    parts = network.unpack(net.decode(torch.randn(50, 64)).detach())
     assert parts["W1"].std() == pytest.approx(1.0, rel=0.1)
     assert 0.05 < float(parts["W2"].std()) < 0.3
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda: (HyperNet(HyperNetConfig(8, 16), ADAPTER), torch.randn(3, 8)),
-        lambda: (FilmAdapter(FilmConfig(8), ADAPTER), torch.randn(3, 8)),
-    ],
-)
-def test_every_parameter_of_a_hypernetwork_learns(make):
-    module, z = make()
-    if isinstance(module, FilmAdapter):
-        torch.nn.init.normal_(module.film.weight)
-    assert every_parameter_gets_gradient(module, module(z)) == []
+def weight_models():
+    """One model of every kind, on 16-dimensional questions."""
+    rng = torch.Generator().manual_seed(0)
+    film = FilmModel(FilmConfig(cond_noise=0.5), network=NETWORK, rng=rng)
+    torch.nn.init.normal_(film.film.weight)
+    return [
+        SharedWeights(network=NETWORK, rng=rng),
+        HNet(HNetConfig(latent=8, hidden=16), network=NETWORK, rng=rng),
+        CondHyperNet(CondHyperNetConfig(hidden=16, cond_noise=0.5), network=NETWORK, rng=rng),
+        film,
+    ]
 
 
-def test_folded_film_is_film():
-    torch.manual_seed(0)
-    film = FilmAdapter(FilmConfig(8), ADAPTER)
-    torch.nn.init.normal_(film.film.weight, std=0.3)
-    e, images = torch.randn(3, 8), torch.nn.functional.normalize(torch.randn(3, 5, 16), dim=-1)
-    scale, shift = film.film(e).chunk(2, -1)
-    parts = unpack(film.w, ADAPTER)
-    x = images * 4.0  # sqrt(16)
-    hidden = torch.relu(x @ parts["W1"].T / 4.0 + parts["b1"])
-    hidden = (1 + scale[:, None]) * hidden + shift[:, None]
-    expected = torch.nn.functional.normalize(x + hidden @ parts["W2"].T / 2.0 + parts["b2"], dim=-1)
-    torch.testing.assert_close(adapter_forward(film(e), images, ADAPTER), expected)
+@pytest.mark.parametrize("model", weight_models(), ids=lambda model: model.name)
+def test_every_parameter_of_a_weight_model_learns(model):
+    e = torch.randn(3, 16)
+    model.fit(torch.randn(20, 16))
+    assert model.weights(e).shape == (3, NETWORK.num_params)
+    assert every_parameter_gets_gradient(model, model.weights(e)) == []
+
+
+@pytest.mark.parametrize("model", weight_models(), ids=lambda model: model.name)
+def test_weights_are_what_the_start_of_adaptation_decodes_to(model):
+    """And noise on a question, where a model takes any, is what the caller passes, no other."""
+    e, noise = torch.randn(3, 16), torch.randn(3, model.condition_dim)
+    torch.testing.assert_close(model.weights(e), model.decode(model.initial(e)))
+    torch.testing.assert_close(model.weights(e, noise), model.decode(model.initial(e, noise)))
+    assert torch.equal(model.weights(e), model.train().weights(e))
+    if model.condition_dim:
+        assert model.condition_dim == 16 and not torch.allclose(model.weights(e, noise), model.weights(e))
+        torch.testing.assert_close(model.initial(e, noise) - model.initial(e), 0.5 * noise, rtol=1e-4, atol=1e-5)
+    else:
+        torch.testing.assert_close(model.weights(e, noise), model.weights(e[:1]).expand(3, -1))
 
 
 @pytest.mark.parametrize("reconstruction", ["authors", "mean"])
@@ -62,7 +80,7 @@ def test_hvae_learns_a_low_dimensional_family(reconstruction):
     torch.manual_seed(0)
     w = 3 + torch.randn(64, 2) @ torch.randn(2, 40)
     w[:, 0] = 7.0  # a coordinate that never moves
-    model = HVAE(HVAEConfig(latent=4, hidden=(64,), kl_weight=0.01, reconstruction=reconstruction), 40)
+    model = HVAE(HVAEConfig(latent=4, hidden=(64,), kl_weight=0.01, reconstruction=reconstruction), num_params=40)
     model.set_statistics(w.mean(0), w.std(0))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(600):
@@ -71,20 +89,36 @@ def test_hvae_learns_a_low_dimensional_family(reconstruction):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    decoded = model.decode(model.encode(w)[0])
+    decoded = model.decode(model.encode(w))
     assert float((decoded - w)[:, 1:].square().mean() / w[:, 1:].var()) < 0.1
     assert (decoded[:, 0] - 7.0).abs().max() < 0.5
 
 
 def test_hvae_loss_scales_as_stated():
-    model = HVAE(HVAEConfig(latent=3, hidden=(8,)), 20)
+    model = HVAE(HVAEConfig(latent=3, hidden=(8,)), num_params=20)
     w, noise = torch.randn(5, 20), torch.randn(5, 3)
     terms, decoded = model.losses(w, noise)
     torch.testing.assert_close(terms["reconstruction"], (decoded - w).square().sum(-1) / math.sqrt(20))
-    mu, log_var = model.encode(w)
+    mu, log_var = model.posterior(w)
     q = torch.distributions.Normal(mu, (0.5 * log_var).exp())
     kl = torch.distributions.kl_divergence(q, torch.distributions.Normal(0.0, 1.0)).sum(-1)
     torch.testing.assert_close(terms["kl"], kl / math.sqrt(20), rtol=1e-4, atol=1e-5)
+
+
+def test_losses_of_the_hvae_stay_float32_under_autocast():
+    """Only the towers' products are bfloat16: the posterior and every loss taken of it keep float32's digits."""
+    torch.manual_seed(0)
+    model = HVAE(HVAEConfig(latent=3, hidden=(8,)), num_params=20)
+    w, noise = torch.randn(5, 20), torch.randn(5, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        mu, log_var = model.posterior(w)
+        terms, decoded = model.losses(w, noise)
+        part = model.decode(noise, slice(2, 9))
+    assert {x.dtype for x in (mu, log_var, decoded, part, *terms.values())} == {torch.float32}
+    torch.testing.assert_close(terms["reconstruction"], (decoded - w).square().sum(-1) / math.sqrt(20))
+    kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1) / math.sqrt(20)
+    torch.testing.assert_close(terms["kl"], kl)
+    assert not torch.equal(terms["kl"], terms["kl"].bfloat16().float())  # more digits than bfloat16 has
 
 
 def trained_hyperclip():
@@ -107,6 +141,19 @@ def test_hyperclip_infers_the_task():
     probability = infer_task(model, e, e)
     assert (probability.argmax(-1) == torch.arange(12)).all()
     torch.testing.assert_close(probability.sum(-1), torch.ones(12))
+
+
+def test_a_tied_rank_counts_against_the_target():
+    scores = torch.tensor([[0.1, 0.9, 0.5], [0.3, 0.3, 0.1]])
+    assert ranks(scores, torch.tensor([2, 0])).tolist() == [2, 2]
+
+
+def test_noise_on_questions_is_the_callers():
+    model = HyperCLIP(HyperCLIPConfig(hidden=8, cond_noise=0.5), num_params=20, dim=16)
+    e, noise = torch.randn(6, 16), torch.randn(6, 16)
+    assert torch.equal(model.train().embed_questions(e), model.eval().embed_questions(e))
+    expected = torch.nn.functional.normalize(model.condition(e) + 0.5 * noise, dim=-1)
+    torch.testing.assert_close(model.embed_questions(e, noise), expected)
 
 
 def test_hyperclip_reads_principal_components():
@@ -154,15 +201,27 @@ def test_guidance_raises_the_cosine_of_each_task_alone(optimizer):
 
 def test_every_part_of_the_denoiser_learns():
     torch.manual_seed(0)
-    model = HyperLDM(SMALL_LDM)
+    model = HyperLDM(SMALL_LDM, **SIZES)
     torch.nn.init.normal_(model.outlet.weight)
     out = model(torch.randn(8, 6), torch.randint(350, (8,)), torch.randn(8, 16))
     assert out.shape == (8, 6)
     assert every_parameter_gets_gradient(model, out) == []
 
 
+def test_noise_on_the_denoisers_condition_is_the_callers_and_spares_dropped_ones():
+    torch.manual_seed(0)
+    model = HyperLDM(dataclasses.replace(SMALL_LDM, cond_noise=0.5), **SIZES)
+    torch.nn.init.normal_(model.outlet.weight)
+    z, t, e, noise = torch.randn(8, 6), torch.arange(8), torch.randn(8, 16), torch.randn(8, 16)
+    e[::2] = 0.0
+    plain, noisy = model.train().predict(z, t, e), model.predict(z, t, e, noise)
+    assert torch.equal(plain, model.eval().predict(z, t, e))
+    same = torch.isclose(plain, noisy).all(-1)
+    assert same.tolist() == [True, False] * 4
+
+
 def test_denoiser_statistics_are_saved_and_invertible():
-    model = HyperLDM(SMALL_LDM)
+    model = HyperLDM(SMALL_LDM, **SIZES)
     z = 5 + 3 * torch.randn(200, 6)
     model.set_statistics(z, torch.randn(20, 16))
     torch.testing.assert_close(model.unstandardise(model.standardise(z)), z)
@@ -172,7 +231,7 @@ def test_denoiser_statistics_are_saved_and_invertible():
 
 def test_papers_denoiser_size():
     with torch.device("meta"):
-        model = HyperLDM(HyperLDMConfig())
+        model = HyperLDM(HyperLDMConfig(), latent=32, dim=768)
     # 8192, 16384, 8192: two maps of 134 M between layers, as much again for the skips that change width, and the gates
     assert sum(p.numel() for p in model.parameters()) == 609_527_328
 
@@ -202,17 +261,8 @@ def test_ema_is_an_average():
     assert other.updates == 201 and torch.equal(other.model.weight, ema.model.weight)
 
 
-def test_fresh_adapter_scale():
-    w = unpack(
-        init_adapter(AdapterConfig(dim=64, hidden=32), torch.Generator().manual_seed(0)),
-        AdapterConfig(dim=64, hidden=32),
-    )
-    assert w["W1"].std() == pytest.approx(1, rel=0.1) and w["W2"].std() == pytest.approx(0.1, rel=0.1)
-    assert w["b1"].abs().max() == w["b2"].abs().max() == 0
-
-
 def test_v_prediction_is_the_same_noise_in_other_words():
-    model = HyperLDM(dataclasses.replace(SMALL_LDM, prediction="v"))
+    model = HyperLDM(dataclasses.replace(SMALL_LDM, prediction="v"), **SIZES)
     torch.nn.init.normal_(model.outlet.weight)
     g = torch.Generator().manual_seed(0)
     z0, eps, e = torch.randn(8, 6, generator=g), torch.randn(8, 6, generator=g), torch.randn(8, 16, generator=g)
@@ -222,6 +272,6 @@ def test_v_prediction_is_the_same_noise_in_other_words():
     torch.testing.assert_close(model.to_z0(v, z_t, t), z0, atol=1e-4, rtol=1e-4)
     model.predict = lambda *_: v  # a perfect network
     torch.testing.assert_close(model(z_t, t, e), eps, atol=1e-4, rtol=1e-4)
-    plain = HyperLDM(SMALL_LDM)
+    plain = HyperLDM(SMALL_LDM, **SIZES)
     early = slice(0, 5)  # from the noise, z_0 is lost at large t
     torch.testing.assert_close(plain.to_z0(eps[early], z_t[early], t[early]), z0[early], atol=1e-3, rtol=1e-3)

@@ -20,17 +20,17 @@ def count(make, part=lambda name: True) -> int:
 
 def test_parameter_counts_follow_from_the_papers_widths():
     D, H, P, Z = 768, 256, 394_240, 32
-    assert PAPER.adapter.num_params == P == 2 * D * H + D + H
+    assert PAPER.base_network(D).num_params == P == 2 * D * H + D + H
     layer = lambda inputs, outputs: (inputs + 1) * outputs
-    assert count(lambda: HVAE(PAPER.hvae, P)) == (
+    assert count(lambda: HVAE(PAPER.hvae, num_params=P)) == (
         layer(P, 512) + layer(512, 256) + layer(256, 2 * Z) + layer(Z, 256) + layer(256, 512) + layer(512, P)
     )
-    assert count(lambda: HyperCLIP(PAPER.hyperclip["hvae"], P, D)) == layer(P, 256) + layer(256, D) + 1
+    assert count(lambda: HyperCLIP(PAPER.hyperclip["hvae"], num_params=P, dim=D)) == layer(P, 256) + layer(256, D) + 1
     context = 150 + D  # time and question, at the inlet and at every block
     blocks = sum(layer(a + context, b) + a * b + 2 * a for a, b in ((8192, 16384), (16384, 8192)))
     plain = layer(Z + context, 8192) + blocks + layer(8192, Z)
     gates = sum(layer(b, b // 16) + layer(b // 16, b) for b in (16384, 8192))
-    denoiser = lambda: HyperLDM(PAPER.hyperldm)
+    denoiser = lambda: HyperLDM(PAPER.hyperldm, latent=PAPER.latent("hvae"), dim=D)
     assert count(denoiser, lambda name: "gate" not in name) == plain == 567_558_176
     assert count(denoiser) == plain + gates == 609_527_328  # with squeeze-and-excitation that is really used
 

@@ -16,9 +16,7 @@ from train.pipeline.processes import Processes
 # metavqa_sim at toy size, without noise of a process's own
 SIZES = [
     *("dataset.train_tasks=24", "dataset.val_tasks=6", "dataset.test_tasks=8", "dataset.dim=32"),
-    *("adapter.dim=32", "adapter.hidden=4", "film.input_dim=32"),
-    *("cond_hnet.cond_multitask.input_dim=32", "cond_hnet.cond_hnet_maml.input_dim=32"),
-    *("hvae.hidden=[16,8]", "hvae.latent=4", "hyperldm.hidden=[32,64,32]", "hyperldm.cond_dim=32"),
+    *("networks.clip_adapter.hidden=4", "hvae.hidden=[16,8]", "hvae.latent=4", "hyperldm.hidden=[32,64,32]"),
     *("adaptations.hvae.draws=3", "adaptations.hvae.steps=2", "few_shot_steps=2", "sampling.steps=3"),
     "sampling.sampler=ddim",
     *(

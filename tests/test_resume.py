@@ -11,11 +11,14 @@ import time
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-import train.pipeline.run
+import train.pipeline.steps
 from tests.conftest import ROOT
-from train import run_all
-from train.pipeline.graph import Records
+from train import hvae, hyperclip, hyperldm, maml, multitask, run_all
+from train.pipeline import graph
+from train.pipeline.flags import open_run, parser
+from train.pipeline.records import Records
 
 
 class Killed(BaseException):
@@ -40,29 +43,37 @@ def again(tiny, tmp_path):
     return shutil.copytree(tiny, tmp_path / "work")
 
 
-@pytest.mark.parametrize(
-    "stage", ["cond_multitask", "mnet_maml", "hnet_maml", "hvae", "hyperclip_hvae", "hvae_hyperldm"]
-)
+SCRIPTS = {
+    "cond_multitask": multitask,
+    "mnet_maml": maml,
+    "hnet_maml": maml,
+    "hvae": hvae,
+    "hvae_hyperclip": hyperclip,
+    "hvae_hyperldm": hyperldm,
+}
+
+
+@pytest.mark.parametrize("stage", SCRIPTS)
 def test_stage_killed_after_its_first_step_and_after_its_last(again, tiny, stage, monkeypatch):
     """The two ends of the loop: almost everything to do again, and nothing left to do but evaluate and save."""
     forget(again, stage)
     arguments = ["--preset", "tiny", "--work", str(again), "--device", "cpu", "--stages", stage]
-    monkeypatch.setattr(train.pipeline.run, "_STATE_SECONDS", 0.0)
-    steps, save_state = train.pipeline.run.Run.steps, train.pipeline.run.save_state
+    monkeypatch.setattr(train.pipeline.steps, "_STATE_SECONDS", 0.0)
+    steps, save_state = train.pipeline.steps.training_steps, train.pipeline.steps.save_state
 
     def save_once(path, state):
         save_state(path, state)
         raise Killed
 
-    def loop_then_die(self, name, total, state):
-        yield from steps(self, name, total, state)
+    def loop_then_die(run, name, total, state):
+        yield from steps(run, name, total, state)
         raise Killed
 
     with monkeypatch.context() as first, pytest.raises(Killed):
-        first.setattr(train.pipeline.run, "save_state", save_once)
+        first.setattr(train.pipeline.steps, "save_state", save_once)
         run_all.main(arguments)
     with monkeypatch.context() as second, pytest.raises(Killed):
-        second.setattr(train.pipeline.run.Run, "steps", loop_then_die)
+        second.setattr(SCRIPTS[stage], "training_steps", loop_then_die)
         run_all.main(arguments)
     assert stage not in metrics(again)
     run_all.main(arguments)
@@ -78,7 +89,7 @@ def test_what_was_trained_on_a_stage_is_done_no_more_when_that_is_trained_anew(a
     run_all.main(arguments)
     assert "to be trained anew after this" in capsys.readouterr().out
     left = set(metrics(again))
-    assert "hvae" in left and "mnet_maml" in left and not left & {"hyperclip_hvae", "hvae_hyperldm", "choose"}
+    assert "hvae" in left and "mnet_maml" in left and not left & {"hvae_hyperclip", "hvae_hyperldm", "choose"}
     run_all.main([*arguments[:6]])
     assert metrics(again) == metrics(tiny)
 
@@ -101,31 +112,55 @@ def test_a_stage_that_another_run_finishes_meanwhile_is_not_made_again(again, mo
     assert "uncond_multitask" in metrics(again)
 
 
-def test_noise_of_a_step_is_apart_from_its_draws(tiny):
-    """Dropout and noise on questions come from the global state, all else from the step's generator."""
-    run = train.pipeline.run.open_run(
-        train.pipeline.run.parser("").parse_args(["--preset", "tiny", "--work", str(tiny)])
-    )
-    for _, generator in run.steps("hvae_hyperldm", 1, {}):
-        noise, drawn = torch.randn(4096), torch.randn(8192, generator=generator)
+def tiny_run(work, *flags):
+    return open_run(parser("").parse_args(["--preset", "tiny", "--work", str(work), "--device", "cpu", *flags]))
+
+
+def test_the_global_state_is_apart_from_a_steps_draws(tiny):
+    """Dropout draws from the global state, all else from the step's own; both are the step's alone."""
+    run = tiny_run(tiny)
+    for _, rng in train.pipeline.steps.training_steps(run, "hvae_hyperldm", 1, {}):
+        noise, drawn = torch.randn(4096), torch.randn(8192, generator=rng)
         assert not torch.isin(noise, drawn).any()
-    again = run.generator("hvae_hyperldm", 0, "global", 0)
+    again = run.rng("hvae_hyperldm", 0, "global", 0)
     assert torch.equal(torch.randn(4096, generator=again), noise)
+
+
+@pytest.mark.parametrize(
+    "stage", ["cond_multitask", "cond_multitask_film", "cond_hnet_maml", "hvae", "hvae_hyperclip", "hvae_hyperldm"]
+)
+def test_no_step_draws_from_the_global_state(tiny, tmp_path, stage, monkeypatch):
+    """Noise on questions is drawn by the step, as all else but dropout, which these models have none of: whatever
+    happens to the global state once a model is built, the same weights come out."""
+    run = tiny_run(tiny, "--output", str(tmp_path))
+    shutil.copytree(tiny / "seed-0" / "weights", tmp_path, dirs_exist_ok=True)
+    file = tmp_path / f"{stage}.safetensors"
+    before, seeds, manual_seed = load_file(file), [], torch.manual_seed
+
+    def another(seed):
+        seeds.append(seed)  # the first one is for the initialisation
+        return manual_seed(seed if len(seeds) == 1 else seed + 1)
+
+    monkeypatch.setattr(torch, "manual_seed", another)
+    file.unlink()
+    graph.build(run.preset)[stage].run(run)
+    after = load_file(file)
+    assert len(seeds) > 4 and all(torch.equal(before[name], after[name]) for name in before.keys() | after.keys())
 
 
 def test_state_of_another_seed_or_config_is_not_resumed(again, tiny, monkeypatch):
     """A state left in the folder by other settings must not leak into a result."""
-    monkeypatch.setattr(train.pipeline.run, "_STATE_SECONDS", 0.0)
+    monkeypatch.setattr(train.pipeline.steps, "_STATE_SECONDS", 0.0)
     forget(again, "uncond_multitask")
     arguments = ["--preset", "tiny", "--work", str(again), "--device", "cpu"]
-    save_state = train.pipeline.run.save_state
+    save_state = train.pipeline.steps.save_state
 
     def save_foreign(path, state):
         save_state(path, {**state, "key": "of another run"})
         raise Killed
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(train.pipeline.run, "save_state", save_foreign)
+        patch.setattr(train.pipeline.steps, "save_state", save_foreign)
         run_all.main([*arguments, "--stages", "uncond_multitask"])
     run_all.main([*arguments, "--stages", "uncond_multitask"])
     assert metrics(again) == metrics(tiny)
@@ -134,9 +169,9 @@ def test_state_of_another_seed_or_config_is_not_resumed(again, tiny, monkeypatch
 def test_same_metrics_after_sigkill(tiny, tmp_path):
     """The real thing, in processes of their own: killed while it encodes images, and in the middle of the HVAE."""
     code = (
-        "import sys, time, train.pipeline.run as run; run._STATE_SECONDS = 0.0; save = run.save_state\n"
+        "import sys, time, train.pipeline.steps as s; s._STATE_SECONDS = 0.0; save = s.save_state\n"
         "def slow(*a): save(*a); time.sleep(0.05)\n"  # leaves the test time to see a state and strike
-        "run.save_state = slow; from train import run_all; run_all.main(sys.argv[1:])"
+        "s.save_state = slow; from train import run_all; run_all.main(sys.argv[1:])"
     )
     command = [sys.executable, "-c", code, "--preset", "tiny", "--work", str(tmp_path), "--device", "cpu"]
     options = dict(

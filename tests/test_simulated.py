@@ -12,7 +12,8 @@ import torch
 from core.adaptation.subspace import adapt_adapters
 from core.data.features import build_task_set
 from core.data.simulated import SimulatedConfig, SimulatedVQA
-from core.networks.adapter import AdapterConfig, adapter_logits, init_adapter, task_accuracy
+from core.networks.adapter import AdapterConfig, CLIPAdapter
+from core.networks.base import accuracies
 from tests.conftest import ROOT
 from train import run_all
 from train.pipeline import graph
@@ -44,7 +45,7 @@ def test_drawn_index_has_the_statistics_of_meta_vqa(full):
 
 def test_zero_shot_and_few_shot_accuracy_are_the_papers(full):
     """Near 45% without examples, and with them clearly more: there is something to learn that carries over."""
-    encoder, adapter = full.backbone(), AdapterConfig()
+    encoder, network = full.backbone(), CLIPAdapter(AdapterConfig(), dim=768)
     tasks = [task for task in full.tasks if task.split == "test" and len(task.support[0]) < 100][:30]
 
     class Source:
@@ -55,10 +56,10 @@ def test_zero_shot_and_few_shot_accuracy_are_the_papers(full):
 
     chosen = build_task_set(Source, tasks)
     support, query = chosen.batch(part="support"), chosen.batch(part="query")
-    accuracy = lambda w: float(task_accuracy(adapter_logits(w, query, adapter), query).mean())
+    accuracy = lambda w: float(accuracies(network, w, query).mean())
     assert accuracy(None) == pytest.approx(0.45, abs=0.06)
-    start = init_adapter(adapter, torch.Generator().manual_seed(0))
-    adapted = adapt_adapters(start, support, adapter, steps=50, lr=0.1)
+    start = network.init(torch.Generator().manual_seed(0))
+    adapted = adapt_adapters(network, start, support, steps=50, lr=0.1)
     assert accuracy(adapted) == pytest.approx(0.60, abs=0.06)
 
 
@@ -91,9 +92,8 @@ def test_every_stage_runs_on_features_without_pixels(tmp_path):
     """All of `metavqa_sim` at toy size, by its own command."""
     sizes = {
         **{f"dataset.{k}": v for k, v in {"train_tasks": 24, "val_tasks": 6, "test_tasks": 8, "dim": 32}.items()},
-        **{"adapter.dim": 32, "adapter.hidden": 4, "film.input_dim": 32},
-        **{"cond_hnet.cond_multitask.input_dim": 32, "cond_hnet.cond_hnet_maml.input_dim": 32},
-        **{"hvae.hidden": "[16,8]", "hvae.latent": 4, "hyperldm.hidden": "[32,64,32]", "hyperldm.cond_dim": 32},
+        **{"networks.clip_adapter.hidden": 4, "hvae.hidden": "[16,8]", "hvae.latent": 4},
+        **{"hyperldm.hidden": "[32,64,32]"},
         **{"adaptations.hvae.draws": 2, "adaptations.hvae.steps": 2, "adaptations.hnet.steps": 2, "few_shot_steps": 2},
         **{"sampling.steps": 3, "sampling.gammas": "[1.0]", "few_shot_lrs": "[0.1]"},
     }

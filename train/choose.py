@@ -37,8 +37,12 @@ def stages(preset: Preset) -> list[Stage]:
         Stage(
             "choose",
             run,
-            needs=(*searches, *preset.multitask, *preset.maml),
-            config=(preset.guidance, preset.sampling, preset.few_shot_lrs),
+            needs=("features", *searches, *preset.multitask, *preset.maml),
+            # What the rows depend on is here too: a release may hold one of them, or none.
+            config=(
+                *(preset.guidance, preset.sampling, preset.few_shot_lrs, preset.few_shot_steps),
+                *(*preset.network_settings, preset.question_pooling, preset.descriptors),
+            ),
             outputs=lambda run: [run.output / "config.json"],
             steps=len(preset.adaptations) * sum(denoiser_steps(option) for option in options),
             cost=(*preset.network_settings, preset.hvae, preset.hnet, preset.hyperldm, preset.hyperclip),

@@ -105,7 +105,10 @@ def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any
     if header["format_version"] > FORMAT_VERSION:
         raise ValueError(f"{path}: format {header['format_version']} is newer than this code's {FORMAT_VERSION}")
     if header["format_version"] == 1:
-        header = version1.upgraded_header(header)
+        try:
+            header = version1.upgraded_header(header)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     wrong = [n for n, shape in header["shapes"].items() if n not in tensors or list(tensors[n].shape) != shape]
     if wrong:
         raise ValueError(f"{path}: incomplete, {wrong[0]!r} is missing or cut; are all its parts there?")
@@ -179,9 +182,9 @@ def save_state(path: Path | str, state: dict[str, Any]) -> None:
     """Write resume state (optimizer, step ...) atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+    partial = path.with_name(path.name + ".tmp")  # one name, so that a run that is killed often leaves one file
+    torch.save(state, partial)
+    os.replace(partial, path)
 
 
 def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:

@@ -39,7 +39,10 @@ def read_config(directory: Path, name: str | None = None) -> dict[str, Any]:
     if not is_config(config):
         raise ValueError(f"{name}: {CONFIG} lacks format_version, network or backbone; it is not a release's")
     if config["format_version"] == 1:
-        config = version1.upgraded_config(config)
+        try:
+            config = version1.upgraded_config(config)
+        except ValueError as error:
+            raise ValueError(f"{name}: {CONFIG}: {error}") from None
     if config["format_version"] != FORMAT_VERSION:
         raise ValueError(
             f"{name} has format {config['format_version']!r}, this code reads {FORMAT_VERSION}; "

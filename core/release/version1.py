@@ -7,18 +7,25 @@ from typing import Any
 _SCALE = 100.0  # that all of them were trained with
 
 
-def _network(adapter: dict[str, Any]) -> dict[str, Any]:
+def _settings(value: Any) -> dict[str, Any]:
+    """A copy of what should be settings by name; anyone may have made the file."""
+    if not isinstance(value, dict):
+        raise ValueError(f"settings {value!r}: expected a mapping")
+    return dict(value)
+
+
+def _network(adapter: Any) -> dict[str, Any]:
     """The description of a base network from the settings of format 1's adapter."""
-    config = {name: value for name, value in adapter.items() if name != "dim"}
-    return {"name": "clip_adapter", "config": config, "dim": adapter.get("dim"), "scale": _SCALE}
+    config = _settings(adapter)
+    return {"name": "clip_adapter", "dim": config.pop("dim", None), "config": config, "scale": _SCALE}
 
 
 def upgraded_header(header: dict[str, Any]) -> dict[str, Any]:
-    """The header of a checkpoint of format 1 as format 2 has it."""
-    kind, old = header["kind"], dict(header["config"])
+    """The header of a checkpoint of format 1 as format 2 has it; a ValueError for settings that are none."""
+    kind, old = header["kind"], header["config"]
     if kind == "adapter":
         return header | {"config": {"config": None, "sizes": {"network": _network(old)}}}
-    config, sizes = dict(old.get("config", {})), {}
+    config, sizes = _settings(old.get("config", {})), {}
     if "adapter" in old:
         sizes["network"] = _network(old["adapter"])
     if kind == "hypernet":
@@ -35,7 +42,7 @@ def upgraded_header(header: dict[str, Any]) -> dict[str, Any]:
 
 
 def upgraded_config(config: dict[str, Any]) -> dict[str, Any]:
-    """A release's config.json of format 1 as format 2 has it."""
+    """A release's config.json of format 1 as format 2 has it; a ValueError for settings that are none."""
     return config | {"format_version": 2, "network": _network(config["adapter"])}
 
 

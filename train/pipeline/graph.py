@@ -41,8 +41,9 @@ def stages_of(rows: Iterable[str], stages: dict[str, Stage]) -> list[str]:
     Raises:
         ValueError: an unknown row.
     """
-    baselines = tuple(name for name in stages[CHOICES].needs if not name.endswith(SEARCHES))
-    own = {name: (name,) for name in stages[CHOICES].needs}
+    rows_of_choices = [name for name in stages[CHOICES].needs if stages[name].release]
+    baselines = tuple(name for name in rows_of_choices if not name.endswith(SEARCHES))
+    own = {name: (name,) for name in rows_of_choices}
     own |= {"clip": ("features",), "clip_prompted": ("features",), "few_shot_ceiling": baselines}
     for name in (name.removeprefix("latents_") for name in stages if name.startswith("latents_")):
         own[row_of("hyperldm", name)] += (f"latents_{name}",)
@@ -66,7 +67,8 @@ def needed(stages: dict[str, Stage], names: Iterable[str]) -> set[str]:
 def resolved(stages: dict[str, Stage], kept: Callable[[str], bool]) -> dict[str, Stage]:
     """The same stages, the choices building on those rows alone that a run makes or has made."""
     choices = stages[CHOICES]
-    return stages | {CHOICES: replace(choices, needs=tuple(filter(kept, choices.needs)))}
+    needs = tuple(name for name in choices.needs if kept(name) or not stages[name].release)
+    return stages | {CHOICES: replace(choices, needs=needs)}
 
 
 def identities(run: Run, stages: dict[str, Stage]) -> dict[str, str]:
