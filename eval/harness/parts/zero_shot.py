@@ -84,8 +84,8 @@ def lowrank() -> str:
     header = ["row", *(tasks_column(next(r for r in document["results"] if r["tasks"] == t)) for t in _SETS)]
     seeds = sorted({seed for record in document["results"] for seed in record["seeds"]})
     return markdown([*header, "CLIP-Adapter, all"], rows) + (
-        f"\n\nAccuracy in % on the query images of the test tasks, training seeds {', '.join(map(str, seeds))}. "
-        "The last\ncolumn is Table 1's, of the same seeds.\n\n"
+        f"\n\nAccuracy in % on the query images of the test tasks, training seed{'s' if len(seeds) > 1 else ''} "
+        f"{', '.join(map(str, seeds))}. The last\ncolumn is Table 1's, with the same seeds.\n\n"
         f"{made(document)}"
     )
 
