@@ -24,6 +24,7 @@ DOCUMENTS = tuple(ROOT / name for name in ("README.md", "eval/README.md", "train
 
 
 PARTS: dict[str, Callable[[], str]] = {
+    "headline": zero_shot.headline,
     "table1": zero_shot.table1,
     "half": zero_shot.half_of_the_questions,
     "asked_before": zero_shot.asked_before,
@@ -34,6 +35,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "tuning": methods.tuning,
     "sanity": methods.sanity,
     "calibration": methods.calibration,
+    "lowrank": zero_shot.lowrank,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
     "figure5": questions.figure5_made,
@@ -44,7 +46,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "costs": costs.costs,
     "demo": costs.demo,
 }
-OPTIONAL = ("tuning", "ablations", "calibration")  # shown once their scripts have been run
+OPTIONAL = ("tuning", "ablations", "calibration", "lowrank")  # filled once their scripts have been run
+NOT_YET = "Not measured yet."
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -55,14 +58,14 @@ def render(text: str) -> str:
     """A document with every marked part that stands in it remade from the result files."""
     for name, part in PARTS.items():
         if _pattern(name).search(text):
-            body = part()
+            body = part() if _is_there(name) else NOT_YET
             text = _pattern(name).sub(lambda match, body=body: match.group(1) + body + match.group(2), text)
     return text
 
 
 def homeless(texts: list[str]) -> list[str]:
-    """The parts that stand in none of the documents but should."""
-    return [name for name in PARTS if not any(_pattern(name).search(text) for text in texts) and _is_there(name)]
+    """The parts that stand in none of the documents."""
+    return [name for name in PARTS if not any(_pattern(name).search(text) for text in texts)]
 
 
 def _is_there(name: str) -> bool:

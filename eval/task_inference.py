@@ -25,8 +25,8 @@ from tqdm import tqdm
 
 from core.data.tasks import TaskBatch, TaskSet
 from core.generator import AdapterGenerator
+from core.networks.hyperclip import ranks
 from eval.harness import figures, tables
-from eval.harness.metrics import ranks
 from eval.harness.origins import descriptors
 from eval.harness.releases import open_release, print_missing
 from eval.harness.results import write_results

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from eval.harness.metrics import mean_and_sd, paired_bootstrap, ranks
+from core.networks.hyperclip import ranks
+from eval.harness.metrics import mean_and_sd, paired_bootstrap
 
 
 def test_bootstrap_interval_matches_the_normal_one():

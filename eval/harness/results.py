@@ -41,6 +41,7 @@ def read_results(name: str) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def source(document: dict[str, Any]) -> str:
-    """How a result came to be, in Markdown."""
-    return f"`{document['command']}` at commit {document['commit']}"
+def made(*records: dict[str, Any]) -> str:
+    """The commits at which results came to be. The commands are in the files, and in eval/README.md."""
+    commits = list(dict.fromkeys(record["commit"] for record in records))
+    return f"Made at commit{'s' if len(commits) > 1 else ''} {', '.join(commits)}."

@@ -63,10 +63,11 @@ def percent(record: Record) -> str:
 
 
 def short_percent(record: Record | None) -> str:
-    """A document's cell: as `percent` with one digit; empty where there is no record."""
+    """A document's cell: as `percent` with one digit, and without an s.d. of 0, which a row has that no training seed
+    enters; empty where there is no record."""
     if record is None:
         return ""
-    spread = "" if record.get("sd") is None else f" ± {100 * record['sd']:.1f}"
+    spread = f" ± {100 * record['sd']:.1f}" if record.get("sd") else ""
     return f"{100 * record['mean']:.1f}{spread}"
 
 

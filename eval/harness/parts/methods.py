@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from eval.harness.results import read_results, source
+from eval.harness.results import made, read_results
 from eval.harness.tables import calibration_table, grid, grid_markdown, markdown, short_percent
 from train.tune import chosen, method_of
 
-_PERCENT = "Accuracy in % on the query images of the test tasks; ± is the s.d. over training seeds."
+_PERCENT = "Accuracy in % on the query images of the test tasks."
 _SETS = ("known", "new", "all")
 
 
@@ -19,7 +19,7 @@ def table4() -> str:
     table = grid([r for r in document["results"] if r["tasks"] in _SETS], lambda r: r["label"], cell=short_percent)
     paper = {record["label"]: record["paper"] for record in document["results"]}
     table["paper, Meta-VQA"] = ["" if paper[label] is None else f"{100 * paper[label]:.1f}" for label in table.index]
-    return f"{grid_markdown(table, 'few-shot, 50 steps')}\n\n{_PERCENT}\n\nMade by {source(document)}."
+    return f"{grid_markdown(table, 'few-shot, 50 steps')}\n\n{_PERCENT}\n\n{made(document)}"
 
 
 def links() -> str:
@@ -27,9 +27,9 @@ def links() -> str:
     document = read_results("links.json")
     table = grid(document["results"], lambda r: r["row"], cell=short_percent)
     return grid_markdown(table, "link") + (
-        "\n\nAccuracy in % on query images; ± is the s.d. over training seeds. The column of the training tasks\n"
-        "measures memory: their query images were seen in training.\n\n"
-        f"Made by {source(document)}."
+        "\n\nAccuracy in % on query images. The column of the training tasks measures memory: training saw their\n"
+        "query images.\n\n"
+        f"{made(document)}"
     )
 
 
@@ -43,31 +43,34 @@ def sanity() -> str:
         f"{distance['distance_to_training']:.0f} from the nearest training adapter (median, "
         "standardised), training\nadapters "
         f"{distance['distance_in_training']:.0f} from each other's nearest: a ratio of "
-        f"{distance['distance_ratio']:.2f}, where copying would give 0.\n\nMade by {source(document)}."
+        f"{distance['distance_ratio']:.2f}, where copying would give 0.\n\n{made(document)}"
     )
 
 
 def ablations() -> str:
     """What each departure from the paper is worth."""
     document = read_results("ablations.json")
-    table = grid(document["results"], lambda r: (f"`{r['row']}`", r["label"]), cell=short_percent)
-    judged = {(f"`{r['row']}`", r["label"]): r["val_accuracy"] for r in document["results"]}
-    rows = [[*line, *cells, f"{100 * judged[line]:.1f}"] for line, cells in zip(table.index, table.values, strict=True)]
+    bold = lambda r: r["label"] if r["setting"] else f"**{r['label']}**"  # what the lines below it change
+    line = lambda r: (r["row"], bold(r))  # several rows have changes of one name
+    table = grid(document["results"], line, cell=short_percent)
+    judged = {line(r): r["val_accuracy"] for r in document["results"]}
+    rows = [[key[1], *cells, f"{100 * judged[key]:.1f}"] for key, cells in zip(table.index, table.values, strict=True)]
     # Lines are made in calls of their own; files from before every record said which have one source for all.
-    made = "; ".join(dict.fromkeys(source(r if "commit" in r else document) for r in document["results"]))
-    header = ["row", "changed", *table.columns, "validation (87)"]
-    return f"{markdown(header, rows)}\n\nAccuracy in % on query images. Made by {made}."
+    commits = made(*(r if "commit" in r else document for r in document["results"]))
+    header = ["row, and what changes", *table.columns, "validation (87)"]
+    return f"{markdown(header, rows)}\n\nAccuracy in % on query images. {commits}"
 
 
 def calibration() -> str:
     """Confidence against accuracy, before and after a scale was chosen for each row."""
     document = read_results("calibration.json")
     return grid_markdown(calibration_table(document["results"], short_percent)) + (
-        "\n\nIn %, on the query images of all test tasks, each task weighing the same; ± is the s.d. over training\n"
-        f"seeds. *ECE*: expected calibration error, {document['bins']} bins of confidence. *Before*: the scale of "
+        "\n\n![accuracy over confidence, before and after](results/calibration.png)\n\n"
+        "In %, on the query images of all test tasks, each task weighing the same.\n"
+        f"*ECE*: expected calibration error, {document['bins']} bins of confidence. *Before*: the scale of "
         "training\nfor all rows. *After*: the backbone's own scale for plain CLIP, one chosen on validation tasks for "
         "the others.\n\n"
-        f"Made by {source(document)}."
+        f"{made(document)}"
     )
 
 
@@ -93,5 +96,5 @@ def tuning() -> str:
     return table + (
         "\n\nEach cell: what is set, and the zero-shot accuracy in % on the 87 validation tasks. Bold: chosen, which\n"
         "is the best setting if it is better than the first by half a point, else the first.\n\n"
-        f"Made by {source(document)}."
+        f"{made(document)}"
     )

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from eval.harness.results import read_results, source
+from eval.harness.results import made, read_results
 from eval.harness.rows import INFERENCE_LABELS
 from eval.harness.tables import grid, grid_markdown, markdown, short_percent
 
 _RANKING = (
-    "In %; ± is the s.d. over training seeds. *Top-k*: the task's own question is among the first k.\n"
+    "In %. *Top-k*: the task's own question is among the first k.\n"
     "*Reciprocal rank*: mean of 1 / its rank. *Family of top-1*: the first question is of the task's family."
 )
 
 
 def inference() -> str:
-    """Task inference among the test questions and among all, on all test tasks."""
+    """Task inference on all test tasks, among the test questions and among all."""
     document = read_results("task_inference.json")
-    names = {"test": "the test questions", "all": "all questions"}
+    records = [record for record in document["results"] if record["tasks"] == "all"]
+    counts = {r["candidates"]: r["n_candidates"] for r in records}
     table = grid(
-        [record for record in document["results"] if record["tasks"] == "all"],
-        lambda r: f"{INFERENCE_LABELS[r['row']]}, among {names[r['candidates']]} ({r['n_candidates']})",
-        lambda r: r["metric"],
+        records,
+        lambda r: INFERENCE_LABELS[r["row"]],
+        lambda r: f"{r['metric']} of {r['n_candidates']}",
         short_percent,
     )
-    return f"{grid_markdown(table, 'HyperCLIP of the')}\n\n{_RANKING}\n\nMade by {source(document)}."
+    return grid_markdown(table, "HyperCLIP of the") + (
+        f"\n\nAmong the {counts['test']} test questions, and among all {counts['all']}. {_RANKING}\n\n{made(document)}"
+    )
 
 
 def descriptors() -> str:
@@ -36,13 +39,13 @@ def descriptors() -> str:
     )
     return grid_markdown(table, "undescribed tasks") + (
         "\n\n*R^2*: share of the variance of the whitened question embeddings that is inferred.\n"
-        f"{_RANKING}\n\nMade by {source(document)}."
+        f"{_RANKING}\n\n{made(document)}"
     )
 
 
 def figure5_made() -> str:
     """Where Figure 5 is from."""
-    return f"± and bars: s.d. over training seeds. Made by {source(read_results('figure5.json'))}."
+    return f"Bars: s.d. over training seeds. {made(read_results('figure5.json'))}"
 
 
 def figure6_made() -> str:
@@ -52,7 +55,7 @@ def figure6_made() -> str:
     return (
         f"For {share['nearest_question', 'all']} of the test questions the nearest training question is of their own\n"
         f"family (known families alone: {share['nearest_question', 'known']}; chance: {share['chance', 'all']}).\n\n"
-        f"Made by {source(document)}."
+        f"{made(document)}"
     )
 
 
@@ -65,6 +68,5 @@ def probes() -> str:
     rows = [[r["family"], *(f"{100 * r[name]:.0f}" for name in columns)] for r in shown]
     return markdown(["family", *columns], rows) + (
         "\n\nAccuracy in % of linear probes trained on 58 and on 500 scenes a question, beside zero-shot CLIP, on 200\n"
-        f"unseen scenes: the mean over all {len(families)} families, the three hardest, the two easiest.\n\n"
-        "Made by `python train/backbone.py --report --json eval/results/backbone_probes.json`."
+        f"unseen scenes: the mean over all {len(families)} families, the three hardest, the two easiest."
     )
