@@ -162,6 +162,7 @@ def test_table1(tiny, tmp_path, capsys):
 def test_table1_names_missing_rows(tiny, tmp_path, capsys):
     for name in ("config.json", "mnet_maml.safetensors", "uncond_multitask.safetensors"):
         (tmp_path / name).write_bytes((release(tiny) / name).read_bytes())
+    shutil.copytree(release(tiny) / "backbone", tmp_path / "backbone")
     table1.main(["--preset", "tiny", "--work", str(tiny), "--weights", str(tmp_path), "--device", "cpu"])
     assert "missing: cond_multitask; python train/run_all.py" in capsys.readouterr().out
 
@@ -271,7 +272,8 @@ def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
 def test_a_changed_setting_makes_a_run_of_its_own(tiny, capsys):
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--set", "hyperldm.cond_noise=0.5"]
     run_all.main(arguments)
-    assert "[1/3] hvae_hyperldm" in capsys.readouterr().out  # both denoisers and the choices, nothing else
+    out = capsys.readouterr().out  # both denoisers and the choices, nothing else
+    assert all(f"/3] {name}" in out for name in ("hvae_hyperldm", "hnet_hyperldm", "choose"))
     changed = open_run(parser("").parse_args(arguments)).output
     assert changed.parent == release(tiny).parent and re.fullmatch("weights-[0-9a-f]{8}", changed.name)
     same = lambda name: (changed / name).read_bytes() == (release(tiny) / name).read_bytes()
