@@ -6,16 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
-from PIL import Image
 from torch import Tensor
 
-from .backbones import Backbone
-from .data.images import read_image
 from .networks.base import BaseNetwork
 from .release.checkpoint import load_adapter, save_adapter
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from PIL import Image
+
+    from .backbones import Backbone
 
 MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
 
@@ -55,6 +57,9 @@ class Adapter:
 
         Images are PIL images or paths; the table's index is the path, or the image's number.
         """
+        import pandas as pd
+        from PIL import Image
+
         if isinstance(images, (Image.Image, str, Path)):
             images = [images]
         names = [str(image) if isinstance(image, (str, Path)) else i for i, image in enumerate(images)]
@@ -116,4 +121,8 @@ def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
 
 def open_image(source: Image.Image | str | Path) -> Image.Image:
     """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
+    from PIL import Image
+
+    from .data.images import read_image
+
     return source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)

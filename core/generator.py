@@ -17,7 +17,6 @@ from .data.known_questions import KnownQuestion, KnownQuestions
 from .methods import DEFAULT_GENERATOR, METHODS, check_request, row_of
 from .models import ReleaseModels
 from .release.default import default_release
-from .release.hub import HubError, pull
 from .release.manifest import backbone_directory, read_config
 
 __all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
@@ -49,6 +48,8 @@ class AdapterGenerator(ReleaseModels):
         """
         directory, name = Path(default_release() if path_or_hub_id is None else path_or_hub_id), None
         if not directory.is_dir():
+            from .release.hub import HubError, pull  # with a client that takes a while to import
+
             try:
                 directory = pull(str(path_or_hub_id), revision)
             except ValueError as error:

@@ -19,12 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 
 from core.backbones import load_backbone
-from core.backbones.emoji_tower import TinyCLIPConfig
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
-from train.pipeline.settings import Preset
+from train.pipeline.settings import Preset, TinyCLIPConfig
 from train.pipeline.stage import Stage
-from train.pipeline.tiny_clip.towers import build_model, save, train_image_tower, train_text_tower
 
 FORMAT = 2  # raise when a change of this script changes what it makes
 
@@ -104,6 +102,9 @@ def run(
     text_only: bool = False,
 ) -> dict:
     """Train both towers and save them; returns what `training.json` holds."""
+    # with open_clip and Pillow, which the other stages do without
+    from train.pipeline.tiny_clip.towers import build_model, save, train_image_tower, train_text_tower
+
     torch.manual_seed(seed)
     model = build_model(config).to(device)
     started = time.time()

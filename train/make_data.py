@@ -14,10 +14,9 @@ import textwrap
 from collections import Counter
 from pathlib import Path
 from statistics import mean
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
-
-from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from core.data import download as vqa_download
 from core.data.base import Dataset
@@ -27,6 +26,9 @@ from core.data.meta_vqa import MetaVQA, MetaVQAConfig, find_coco, read_published
 from core.data.tasks import Task
 from core.data.vqa_v2 import from_vqa_v2
 from train.presets import PRESET_NAMES, get_preset
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SIDE, _COLUMNS, _MARGIN, _TEXT = 160, 4, 14, 40
 _PUBLISHED = {"train": 870, "test": 373, "pairs": 104_112}  # Meta-VQA as its authors published it
@@ -58,6 +60,8 @@ def summary(tasks: list[Task]) -> str:
 
 def contact_sheet(data: Dataset, count: int, seed: int) -> Image.Image:
     """`count` tasks, each one of another family: three pictures in a row, the question above, the answers below."""
+    from PIL import Image, ImageDraw, ImageFont, ImageOps
+
     rng = random.Random(f"{seed}/preview")
     tasks = {task.family: task for task in rng.sample(data.tasks, len(data.tasks))}
     chosen = list(tasks.values())[:count]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from core.backbones.emoji_tower import TinyCLIPConfig
 from core.data.emoji.dataset import EmojiConfig
 from core.data.meta_vqa import MetaVQAConfig
 from core.data.simulated import SimulatedConfig
@@ -26,6 +25,7 @@ from train.pipeline.settings import (
     MultitaskConfig,
     Preset,
     SamplingConfig,
+    TinyCLIPConfig,
 )
 
 _EMOJI = Preset(

@@ -15,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import argparse
 import contextlib
 
-from core.release.hub import contents, parse_repo, push
 from train.pipeline.model_card import release_card
 
 _EPILOG = """It needs a token that may write to the repository: set HF_TOKEN, or run `hf auth login`. HF_ENDPOINT names
@@ -27,12 +26,16 @@ Examples:
 
 
 def push_release(directory: Path, repo: str, revision: str | None = None) -> str:
-    """Push a release with its card as it is; returns the commit's address. Raises what `core.hub.push` does."""
+    """Push a release with its card as it is; returns the commit's address. Raises what `core.release.hub.push` does."""
+    from core.release.hub import contents, push
+
     card = release_card(directory, _named(repo, revision))
     return push(contents(directory, str(card)), repo, revision=revision)
 
 
 def main(argv: list[str] | None = None) -> None:
+    from core.release.hub import contents, parse_repo, push
+
     arguments = argparse.ArgumentParser(
         description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -21,7 +21,6 @@ from dataclasses import replace
 
 import torch
 
-from core.release.hub import check_token, parse_repo
 from train.pipeline.environment import peak, reset_peak
 from train.pipeline.flags import open_run, parser, release_directory
 from train.pipeline.graph import build, downstream, identities, plan, resolved, stages_of
@@ -56,6 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--push-to-hub", metavar="USER/REPO[@BRANCH]", help="upload the release at the end")
     args = arguments.parse_args(argv)
     if args.push_to_hub:
+        from core.release.hub import check_token, parse_repo
+
         try:
             parse_repo(args.push_to_hub)
             if not args.plan:
@@ -214,6 +215,8 @@ def _print_plan(
 
 
 def _push(release: Path, target: str) -> None:
+    from core.release.hub import parse_repo
+
     try:
         print(f"pushed to {push_release(release, *parse_repo(target))}")
     except ValueError as error:

@@ -11,12 +11,14 @@ import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 Pooling = Literal["eos", "mean"]  # how a question's token states become its task embedding e
 Precision = Literal["fp32", "fp16"]  # of the arithmetic that encodes images

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Protocol, runtime_checkable
-
-from PIL import Image
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ..backbones import Backbone
 from .tasks import Task
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 class Dataset(Protocol):
@@ -16,7 +17,8 @@ class Dataset(Protocol):
 
     `identity` holds a "name" and everything else that labels and pixels depend on; `tasks` point into `num_images`
     images, which are loaded one by one, an OSError telling that one cannot be read. A dataset that makes its pixels at
-    the backbone's own size may have `load_arrays(indices) -> (B, H, W, 3) uint8` beside `load_image`.
+    the backbone's own size may have `load_arrays(indices) -> (B, H, W, 3) uint8` beside `load_image`, and `pixels`, a
+    dictionary of what they alone depend on: features that were encoded elsewhere are taken whatever that was.
     """
 
     tasks: list[Task]

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -15,10 +15,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..backbones import Backbone, Pooling
+from ..backbones.stored import StoredBackbone
 from ..config import config_hash
 from ..files import write_json
 from .tasks import Task, TaskSet
 from .without_images import without_images
+
+if TYPE_CHECKING:
+    pass
 
 SHARD = 4096  # images
 _ARRAYS = 256  # images a batch, made at the backbone's size
@@ -26,7 +30,8 @@ _PICTURES = 64  # read from files: 64 of 336 pixels are 87 MB, and every worker 
 
 
 class ImageSource(Protocol):
-    """What `FeatureStore` needs of a dataset: `load_image(index)`, or `load_arrays(indices)` for all pixels at once."""
+    """What `FeatureStore` needs of a dataset: `load_image(index)`, or `load_arrays(indices)` for all pixels at once;
+    `pixels`, a dictionary, if these depend on something besides `identity`."""
 
     identity: dict[str, object]
     num_images: int
@@ -47,6 +52,7 @@ class FeatureStore:
     Shards are encoded when first needed and written atomically, so an interrupted run loses at most one, and an
     evaluation on test tasks encodes only theirs. Images that cannot be read are listed in `unreadable.json`; their
     rows are zeros. The index records what everything depends on: dataset (with its prompts), backbone and transform.
+    A `StoredBackbone` reads what is there: nothing is drawn or encoded.
     """
 
     def __init__(self, directory: Path | str, dataset: ImageSource, backbone: Backbone, workers: int = 0) -> None:
@@ -56,17 +62,18 @@ class FeatureStore:
             ValueError: the directory holds features of another dataset or backbone.
         """
         self.directory, self.dataset, self.backbone, self.workers = Path(directory), dataset, backbone, workers
+        index = self.directory / "index.json"
+        stored = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else None
+        carried = isinstance(backbone, StoredBackbone) and stored is not None
         identity = {
-            "dataset": dataset.identity,
+            "dataset": (stored["dataset"] if carried else getattr(dataset, "pixels", {})) | dataset.identity,
             "backbone": backbone.identity,
             "images": dataset.num_images,
             "dim": backbone.dim,
             "shard": SHARD,
         }
         identity = json.loads(json.dumps(identity))
-        index = self.directory / "index.json"
-        if index.is_file():
-            stored = json.loads(index.read_text())
+        if stored is not None:
             different = [key for key in identity if stored.get(key) != identity[key]]
             if different:
                 raise ValueError(
@@ -122,6 +129,8 @@ class FeatureStore:
 
     def _encode(self, shards: Sequence[int], progress: Callable[[int], Progress] | None) -> None:
         """Encode and write shards, in order, from one stream of batches."""
+        if isinstance(self.backbone, StoredBackbone):  # before anything is drawn
+            raise self.backbone.lacks(f"images, of {self._path(shards[0]).name}")
         stops = {shard: min((shard + 1) * SHARD, self.dataset.num_images) for shard in shards}
         size = _ARRAYS if hasattr(self.dataset, "load_arrays") else _PICTURES
         batches = [

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-
-from PIL import Image
+from typing import TYPE_CHECKING
 
 from ..config import config_hash, place
 from .base import DatasetConfig
@@ -27,8 +26,10 @@ from .built import (
     read_prompts,
     read_questions,
 )
-from .images import UNREADABLE
 from .tasks import Split, Task
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 COCO = "COCO's train2014 and val2014 images, http://images.cocodataset.org/zips/train2014.zip and .../val2014.zip"
 
@@ -110,6 +111,10 @@ class MetaVQA:
 
     def load_image(self, index: int) -> Image.Image:
         """Image `index`, RGB; an OSError, naming the file, if it cannot be read."""
+        from PIL import Image
+
+        from .images import UNREADABLE
+
         path = self.files.root / self.files.files[index]
         try:
             with Image.open(path) as image:

@@ -87,6 +87,10 @@ class HyperCLIP(Saved):
             raise ValueError(f"HyperCLIP: {K} components need more than {K} weights, got {len(w)}")
         mean = w.mean(0)
         _, singular, directions = torch.svd_lowrank(w - mean, q=K, niter=4)  # the spectrum falls fast enough
+        # The sign of a component is arbitrary, and a solver's choice: its largest weight is made positive, so that one
+        # thread and two train the same.
+        largest = directions.abs().argmax(0, keepdim=True)
+        directions = directions * directions.gather(0, largest).sign()
         std = singular / math.sqrt(len(w))
         self.w_mean.copy_(mean)
         self.projection.copy_(directions / std.clamp(min=float(std[0]) * 1e-4 + 1e-8))

@@ -11,10 +11,9 @@ import platform
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from core.methods import METHODS
 from core.release.manifest import CARD, RECORDS, read_config
@@ -22,6 +21,9 @@ from core.release.manifest import CARD, RECORDS, read_config
 from .environment import commit
 from .flags import command_of
 from .run import Run
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 _REPO = "USER/REPO"  # in a card that was not pushed
 _BEGIN, _END = "<!-- test results -->", "<!-- /test results -->"
@@ -144,6 +146,8 @@ def release_card(directory: Path, repo: str, results: Path | None = None) -> Mod
     Raises:
         ValueError: no release, no README.md, or results of another preset or other seeds.
     """
+    from huggingface_hub import ModelCard  # seconds to import, and no stage of training needs it
+
     config = read_config(directory)
     if not (directory / CARD).is_file():
         raise ValueError(f"{directory} has no {CARD}; `python train/run_all.py` writes one at its end")
@@ -169,6 +173,8 @@ def release_card(directory: Path, repo: str, results: Path | None = None) -> Mod
 def _metadata(
     dataset: str, preset: str, seed: int, backbone: str, evaluations: list[EvalResult] | None
 ) -> ModelCardData:
+    from huggingface_hub import ModelCardData
+
     return ModelCardData(
         license="apache-2.0",
         library_name="pytorch",
@@ -241,6 +247,8 @@ def _test_result(dataset: str, record: dict[str, Any]) -> EvalResult:
 
 
 def _result(dataset: str, about: str, split: str, value: float, name: str) -> EvalResult:
+    from huggingface_hub import EvalResult
+
     return EvalResult(
         task_type=_TASK,
         task_name="Questions without examples",

@@ -9,13 +9,14 @@ import os
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
 from core.backbones import Backbone, embedding_dim, load_backbone
+from core.backbones.stored import STORED, StoredBackbone
 from core.data.base import BringsBackbone, Dataset
 from core.data.features import FeatureStore, build_task_set
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
@@ -45,6 +46,15 @@ class Run:
     processes: Processes = field(default_factory=Processes)
     loops: dict[str, tuple[int, float]] = field(default_factory=dict)  # by stage: steps made here, and their seconds
     identities: dict[str, str] = field(default_factory=dict)  # by stage, set by run_all.py: see `graph.identities`
+    exact: bool = False  # float32 throughout, also where a GPU would take less precise numbers in training
+    limits: dict[str, float] = field(default_factory=dict)  # by stage: seconds for its steps, to measure them
+
+    def changed(self, **others: object) -> Run:
+        """This run with other fields, and the data that it has loaded: none that depends on them."""
+        result = replace(self, **others)
+        own = {field.name for field in fields(self)}
+        vars(result).update({name: value for name, value in vars(self).items() if name not in own})
+        return result
 
     @property
     def scratch(self) -> Path:
@@ -68,7 +78,7 @@ class Run:
 
     def autocast(self) -> torch.autocast:
         """Mixed precision for large networks: bfloat16 on a GPU, none on a CPU. Losses and statistics stay float32."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda")
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda" and not self.exact)
 
     # -- data ----------------------------------------------------------------------------------------------------
 
@@ -78,9 +88,11 @@ class Run:
 
     @functools.cached_property
     def backbone(self) -> Backbone:
-        """The frozen CLIP, or what stands for it where a dataset brings features."""
+        """The frozen CLIP, or what stands for it where a dataset brings features, or where they were carried here."""
         if isinstance(self.dataset, BringsBackbone):
             return self.dataset.backbone()
+        if self.preset.backbone == STORED:
+            return StoredBackbone(self.work / "features")
         return load_backbone(self.preset.backbone, self.device)
 
     @property

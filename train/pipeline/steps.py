@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from core.release.checkpoint import load_state, save_state
 from .run import Run
 
 _STATE_SECONDS = 20.0
+_WARM_UP = 3  # steps that find their kernels and take their memory
 
 
 class Stateful(Protocol):
@@ -48,6 +50,9 @@ def training_steps(
     The global random state is reset each step too, for dropout. So a killed and resumed stage ends exactly where it
     would have. Nothing is saved after the last step: callers report the last step's loss, so a resumed stage must take
     it. On a GPU, matrices of float32 are multiplied in TF32 while the steps last, and nowhere else.
+
+    `run.loops` says afterwards how many steps were made here and how long they took. Where `run.limits` ends them
+    early, those that warm up are not among them.
     """
     path = run.state_path(stage)
     # A state of other settings, inputs or formats is no state of this run.
@@ -59,26 +64,40 @@ def training_steps(
             for name, item in state.items():
                 item.load_state_dict(saved["state"][name])
             start = saved["step"]
-    began = time.monotonic()
+    entered = began = time.monotonic()
     save_at = began + _STATE_SECONDS
+    limit, warm, made = run.limits.get(stage, math.inf), 0, 0
     bar = {"initial": start, "total": total, "disable": not run.processes.is_main}
-    with _tensor_cores(run.device):
+    with _tensor_cores(run.device, not run.exact):
         for step in tqdm(range(start, total), stage, mininterval=2, leave=False, **bar):
             # Dropout: each process's own, and apart from what the step's random state draws.
             torch.manual_seed(run.rng(stage, step, "global", run.processes.rank).initial_seed())
             yield step, run.rng(stage, step)
+            made += 1
+            if limit < math.inf:
+                if made == _WARM_UP < total - start:
+                    warm, began = made, settled(run.device)
+                if made > _WARM_UP and time.monotonic() - entered >= limit:
+                    break
             if run.processes.is_main and step + 1 < total and time.monotonic() >= save_at:
                 saving = time.monotonic()
                 save_state(path, {"step": step + 1, "key": key, "state": {n: i.state_dict() for n, i in state.items()}})
                 now = time.monotonic()
                 save_at = now + max(_STATE_SECONDS, 20 * (now - saving))  # gigabytes are not written all the time
-    run.loops[stage] = (total - start, time.monotonic() - began)
+    run.loops[stage] = (made - warm, settled(run.device) - began)
+
+
+def settled(device: torch.device) -> float:
+    """The time, in seconds, at which all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.monotonic()
 
 
 @contextlib.contextmanager
-def _tensor_cores(device: torch.device) -> Iterator[None]:
+def _tensor_cores(device: torch.device, wanted: bool) -> Iterator[None]:
     before = torch.get_float32_matmul_precision()
-    if device.type == "cuda":
+    if device.type == "cuda" and wanted:
         torch.set_float32_matmul_precision("high")
     try:
         yield

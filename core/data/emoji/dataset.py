@@ -8,22 +8,24 @@ never saw.
 
 from __future__ import annotations
 
+import importlib.metadata
 import random
 import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
-import PIL
-from PIL import Image
 
 from ...config import to_dict
 from ..base import DatasetConfig
 from ..tasks import Task
 from .questions import FAMILIES, QUESTIONS, Question
-from .scene import IMAGE_SIZE, draw_array, draw_scene
 from .world import CATEGORIES, CATEGORY_NAMES, OBJECTS, Scene, World, WorldConfig
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 VERSION = "emoji-vqa v1"  # frozen: whatever changes a pixel, a question or a label needs a new name
 _MIN_EXAMPLES, _MEAN_EXAMPLES, _MAX_EXAMPLES, _MAX_ANSWERS = 24, 86, 260, 20
@@ -59,8 +61,13 @@ class EmojiVQA:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What the pixels and labels depend on."""
-        return {"name": VERSION, "config": to_dict(self.config), "pillow": PIL.__version__}
+        """What questions and labels depend on."""
+        return {"name": VERSION, "config": to_dict(self.config)}
+
+    @property
+    def pixels(self) -> dict[str, object]:
+        """What pixels depend on besides."""
+        return {"pillow": importlib.metadata.version("pillow")}
 
     @property
     def num_images(self) -> int:
@@ -73,10 +80,14 @@ class EmojiVQA:
 
     def load_image(self, index: int) -> Image.Image:
         """Image `index`, RGB, 80 x 80."""
+        from .scene import draw_scene  # with Pillow and the font, which training on stored features does without
+
         return draw_scene(self.scene(index))
 
     def load_arrays(self, indices: range | list[int]) -> np.ndarray:
         """Images as (len(indices), 80, 80, 3) uint8."""
+        from .scene import IMAGE_SIZE, draw_array
+
         if not len(indices):
             return np.zeros((0, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         return np.stack([draw_array(self.scene(index)) for index in indices])
@@ -160,6 +171,8 @@ def draw_scenes_for_question(
         raise ValueError(f"count {count}; allowed: 1 to 64")
     if not question.strip():
         raise ValueError("the question is empty")
+    from .scene import draw_scene
+
     world = world or World(WorldConfig())
     known = QUESTIONS.get(question.strip())
     words = set(re.findall(r"[a-z]+", question.lower()))

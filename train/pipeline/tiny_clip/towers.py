@@ -17,13 +17,13 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from core.backbones.emoji_tower import TinyCLIPConfig
 from core.config import config_hash
 from core.data.emoji.captions import loose_caption
 from core.data.emoji.scene import IMAGE_SIZE
 from core.files import temporary, write_json
 from core.release.checkpoint import load_state, save_state
 
+from ..settings import TinyCLIPConfig
 from .heads import SceneHeads
 from .scenes import SceneStream, training_scene
 
