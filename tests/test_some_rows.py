@@ -10,6 +10,7 @@ from core.generator import AdapterGenerator
 from core.methods import METHODS
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from train import run_all
+from train.pipeline.flags import open_run, parser
 
 ROWS = ("cond_multitask", "hvae_hyperldm")
 
@@ -109,3 +110,19 @@ def test_plain_clip_alone_is_a_release(tiny, tmp_path):
     assert [m for m in METHODS if release.has(m)] == ["clip"]
     assert release.generate("Where is the cat?", "clip").scale == pytest.approx(19.09, abs=0.01)
     assert release.choice("few_shot_ceiling")["row"] == "clip"
+
+
+def test_rows_of_changed_settings_take_what_they_need_and_are_done_when_run_again(tiny, capsys):
+    """Beside a whole run of the preset: its other rows stay out of this release, in the first call and the second."""
+    flags = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--rows", "cond_multitask_film"]
+    flags += ["--set", "film.cond_noise=0.25", "few_shot_lrs=[1.0]", "few_shot_steps=1"]
+    run_all.main(flags)
+    directory = open_run(parser("").parse_args([*flags[:6], *flags[8:]])).output
+    assert read(directory, "stages.json").keys() == {"cond_multitask_film", "choose"}
+    run_all.main(flags)
+    assert "0 stages run" in capsys.readouterr().out
+    one_more = [*flags[:7], "cond_multitask", *flags[8:]]
+    run_all.main(one_more)
+    assert "cond_multitask: the same as in the preset's own run" in capsys.readouterr().out
+    assert read(directory, "stages.json").keys() == {"cond_multitask_film", "cond_multitask", "choose"}
+    assert "few_shot_cond_multitask" in read(directory, "config.json")["choices"]
