@@ -40,7 +40,7 @@ def method_of(row: str) -> tuple[str, str]:
     """(method, generator) of a row, the inverse of `row_of`; rows without a generator get the default one."""
     from .networks.weight_generator import WEIGHT_GENERATORS
 
-    name, _, method = row.partition("_")
+    name, _, method = row.rpartition("_")
     return (method, name) if method in SEARCHES and name in WEIGHT_GENERATORS else (row, DEFAULT_GENERATOR)
 
 

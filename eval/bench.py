@@ -96,7 +96,7 @@ def bench_adapt(bench: Bench) -> tuple[float, float]:
     """50 steps of adaptation: seconds per task in batches, and in a plain loop."""
     config, network = bench.preset.adaptations["hvae"], bench.network
     rng = torch.Generator().manual_seed(0)
-    support, _ = split_support_query(bench.tasks, support_fraction=config.support_fraction, generator=rng)
+    support, _ = split_support_query(bench.tasks, support_fraction=config.support_fraction, rng=rng)
     start = network.init(rng).to(bench.device)
     order = support.example_mask.sum(1).argsort()
     groups = [support[rows].trimmed() for rows in order.split(config.tasks)]  # as train/adaptations.py does
@@ -123,7 +123,7 @@ def bench_maml(bench: Bench) -> tuple[float, float]:
         optimizer, rng = adam(model.parameters(), config.lr), torch.Generator().manual_seed(0)
         for rows in batches:
             tasks = subsample(bench.tasks[rows], config.examples, rng)
-            support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
+            support, query = split_support_query(tasks, support_fraction=config.support_fraction, rng=rng)
             steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=rng).to(bench.device)
             loss = maml_adapter_loss(network, model["w"], support, query, steps=steps, lr=config.inner_lr).mean()
             optimizer.zero_grad()

@@ -114,8 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
                     return
             raise _No(404, f"no such page: {self.command} {path}")
         except _No as no:
-            headers = {"X-Error-Message": no.message} | ({"X-Error-Code": no.code} if no.code else {})
-            self.close_connection = True  # the request's body may not have been read
+            # The request's body may not have been read, so the connection ends here, and the client must know.
+            headers = {"Connection": "close", "X-Error-Message": no.message}
+            headers |= {"X-Error-Code": no.code} if no.code else {}
             self._json({"error": no.message}, no.status, headers)
 
     # -- answers and requests ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ NETWORK = CLIPAdapter(AdapterConfig(hidden=4), dim=16, scale=10.0)
 
 def setup(dtype=torch.float32, T=4):
     batch = random_batch(T=T, N=18, D=16, dtype=dtype)
-    support, query = split_support_query(batch, generator=torch.Generator().manual_seed(0))
+    support, query = split_support_query(batch, rng=torch.Generator().manual_seed(0))
     w = NETWORK.init(torch.Generator().manual_seed(1)).to(dtype)
     loss = lambda tasks: lambda w: NETWORK.loss(w, tasks)
     return w, support, query, loss

@@ -74,8 +74,12 @@ def test_settings_that_only_go_together_are_checked_together():
         ("networks.lowrank.rank=0", "rank 0; allowed: 1 or more"),
         ("network=nope", "network 'nope'; allowed: clip_adapter, lowrank"),
         ("sampling.sampler=nope", "sampler 'nope'; allowed: ddpm, ddim"),
-        ("sampling.steps=0", "steps 0"),
-        ("sampling.gammas=[]", "gammas"),
+        ("sampling.steps=0", "sampling.steps 0; allowed: 1 or more"),
+        ("sampling.steps=351", "sampling.steps 351; allowed: up to hyperldm.num_timesteps, 350"),
+        ("sampling.samples=[1,65]", "allowed: one or more numbers from 1 to 64"),
+        ("sampling.samples=[]", "allowed: one or more numbers from 1 to 64"),
+        ("sampling.gammas=[0,11]", "allowed: one or more numbers from 0 to 10"),
+        ("sampling.gammas=[]", "allowed: one or more numbers from 0 to 10"),
     ],
 )
 def test_bad_overrides_are_named(assignment, word):

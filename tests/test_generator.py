@@ -95,7 +95,7 @@ def test_probabilities_are_read_out_at_the_calibrated_scale(generator, images):
     assert all(1.0 < scale < 100.0 for row, scale in scales.items() if row != "training")
     for method in ("clip", "cond_multitask", "hyperldm"):
         adapter = generator.generate(QUESTION, method)
-        assert adapter.scale == adapter.provenance["scale"] == scales[row_of(method)] == generator.scale(method)
+        assert adapter.scale == adapter.provenance["scale"] == scales[row_of(method)] == generator.scale(row_of(method))
         x, answers = generator.backbone.encode_images(images), generator.backbone.encode_texts(ANSWERS)
         if adapter.w is not None:
             x = generator.network.forward(adapter.w[None], x[None])[0]
@@ -105,7 +105,7 @@ def test_probabilities_are_read_out_at_the_calibrated_scale(generator, images):
 
 def test_a_release_without_scales_uses_that_of_training(generator):
     bare = AdapterGenerator(generator.directory, {k: v for k, v in generator.config.items() if k != "scales"})
-    assert bare.scale("hyperldm") == bare.scale("clip") == bare.network.scale
+    assert bare.scale("hvae_hyperldm") == bare.scale("clip") == bare.network.scale
     network = generator.network
     assert Adapter(torch.zeros(network.num_params), network, generator.backbone).scale == network.scale
 

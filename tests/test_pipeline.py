@@ -12,7 +12,8 @@ from core.release.checkpoint import load_model
 from eval import ablations, descriptors, table1, table4
 from train import adaptations, choose, hvae, hyperclip, hyperldm, maml, multitask, run_all, tune
 from train.pipeline import graph
-from train.pipeline.run import Run, open_run, parser
+from train.pipeline.flags import open_run, parser
+from train.pipeline.run import Run
 from train.presets import get_preset
 
 
@@ -59,7 +60,7 @@ def test_hyperclip_learns_from_the_share_it_was_promised(tiny, generator, noisy)
 
 
 def test_a_small_dataset_has_fewer_components(tiny):
-    header, tensors = load_model(release(tiny) / "hyperclip_hvae.safetensors", "hyperclip")
+    header, tensors = load_model(release(tiny) / "hvae_hyperclip.safetensors", "hyperclip")
     assert header["config"]["config"]["components"] == 60 < get_preset("tiny").hyperclip["hvae"].components
     assert tensors["projection"].shape[1] == 60  # half of the 2 x 60 weights that they are taken of
 
@@ -108,12 +109,24 @@ def test_every_stage_has_a_main_of_its_own(tiny, script, arguments, capsys):
         (["--descriptors", "0"], "more than 0"),
         (["--set", "hvae_training.stepz=3"], "allowed: steps"),
         (["--set", "diffusion.steps=many"], "expected int"),
+        (["--set", "adapter.dim=512"], "adapter.dim: no group 'adapter'; groups here: "),
+        (["--set", "networks.clip_adapter.dim=512"], "unknown key 'dim'; allowed: hidden, bias, init_std"),
+        (["--set", "hyperldm.latent=8"], "unknown key 'latent'; allowed: hidden"),
+        (["--set", "network=nope"], "network 'nope'; allowed: clip_adapter, lowrank"),
+        (["--set", "sampling.sampler=nope"], "sampler 'nope'; allowed: ddpm, ddim, dpmpp_2m"),
+        (["--set", "logit_scale=-1"], "scale -1.0"),
+        (["--rows", "nope"], "row 'nope'; allowed: "),
+        (["--rows", "clip", "--stages", "hvae"], "--rows or --stages, not both"),
+        (["--seeds", "0", "1", "--output", "x"], "for one seed"),
     ],
 )
-def test_bad_flags_are_named(arguments, word, capsys):
-    with pytest.raises(SystemExit):
-        run_all.main(["--preset", "tiny", *arguments])
-    assert word in capsys.readouterr().err
+def test_bad_flags_are_named_before_anything_runs(arguments, word, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run_all.main(["--preset", "tiny", "--work", str(tmp_path / "work"), "--device", "cpu", *arguments])
+    printed = capsys.readouterr()
+    assert stopped.value.code == 2 and not printed.out and not (tmp_path / "work").exists()
+    *usage, last = printed.err.splitlines()
+    assert word in last and "error: " in last and usage[0].startswith("usage: ") and "Traceback" not in printed.err
 
 
 def test_a_stage_without_its_input_says_so(tmp_path, capsys):
@@ -149,6 +162,7 @@ def test_table1(tiny, tmp_path, capsys):
 def test_table1_names_missing_rows(tiny, tmp_path, capsys):
     for name in ("config.json", "mnet_maml.safetensors", "uncond_multitask.safetensors"):
         (tmp_path / name).write_bytes((release(tiny) / name).read_bytes())
+    shutil.copytree(release(tiny) / "backbone", tmp_path / "backbone")
     table1.main(["--preset", "tiny", "--work", str(tiny), "--weights", str(tmp_path), "--device", "cpu"])
     assert "missing: cond_multitask; python train/run_all.py" in capsys.readouterr().out
 
@@ -214,7 +228,7 @@ def test_described_tasks_are_drawn_more_often(tiny, monkeypatch):
     flags = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", *setting]
     run_all.main([*flags, "--stages", "hvae_hyperldm"])
     rows = torch.cat(drawn)
-    described = torch.isin(rows, torch.tensor(open_run(parser("").parse_args(flags)).described))
+    described = torch.isin(rows, open_run(parser("").parse_args(flags)).described)
     assert len(rows) == 60 * 32 and abs(float(described.float().mean()) - 0.9) < 0.03
 
     drawn.clear()  # a weight of 1 draws as trainings from before there were weights
@@ -258,7 +272,8 @@ def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
 def test_a_changed_setting_makes_a_run_of_its_own(tiny, capsys):
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--set", "hyperldm.cond_noise=0.5"]
     run_all.main(arguments)
-    assert "[1/3] hvae_hyperldm" in capsys.readouterr().out  # both denoisers and the choices, nothing else
+    out = capsys.readouterr().out  # both denoisers and the choices, nothing else
+    assert all(f"/3] {name}" in out for name in ("hvae_hyperldm", "hnet_hyperldm", "choose"))
     changed = open_run(parser("").parse_args(arguments)).output
     assert changed.parent == release(tiny).parent and re.fullmatch("weights-[0-9a-f]{8}", changed.name)
     same = lambda name: (changed / name).read_bytes() == (release(tiny) / name).read_bytes()

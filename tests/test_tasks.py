@@ -9,7 +9,7 @@ def test_support_and_query_are_disjoint_and_cover():
     batch = random_batch(T=6, N=20)
     tag = torch.arange(20).expand(6, 20)  # labels as tags, to follow examples through trimming
     tagged = type(batch)(batch.images, tag, batch.example_mask, batch.answers, batch.answer_mask, batch.question)
-    support, query = split_support_query(tagged, generator=torch.Generator().manual_seed(1))
+    support, query = split_support_query(tagged, rng=torch.Generator().manual_seed(1))
     for i in range(6):
         a = set(support.labels[i][support.example_mask[i]].tolist())
         b = set(query.labels[i][query.example_mask[i]].tolist())
@@ -18,11 +18,9 @@ def test_support_and_query_are_disjoint_and_cover():
         assert abs(len(a) - 2 / 3 * len(a | b)) <= 0.5
 
 
-def test_split_is_a_function_of_the_generator():
+def test_split_is_a_function_of_the_random_state():
     batch = random_batch()
-    one, two, three = (
-        split_support_query(batch, generator=torch.Generator().manual_seed(s))[0].images for s in (1, 1, 2)
-    )
+    one, two, three = (split_support_query(batch, rng=torch.Generator().manual_seed(s))[0].images for s in (1, 1, 2))
     assert torch.equal(one, two)
     assert one.shape != three.shape or not torch.equal(one, three)
 
@@ -76,7 +74,7 @@ def test_a_table_of_rows_gives_the_same_batches_as_padding_everything():
     batch, table = data.batch(), data.table()
     rows = torch.tensor([1, 0])
     draw = lambda source: subsample(source[rows], 4, torch.Generator().manual_seed(1))
-    fractions = lambda source: split_support_query(source[rows], generator=torch.Generator().manual_seed(1))
+    fractions = lambda source: split_support_query(source[rows], rng=torch.Generator().manual_seed(1))
     for one, two in ((draw(batch), draw(table)), *zip(fractions(batch), fractions(table), strict=True)):
         C = two.answers.shape[1]
         assert C == 32 and not one.answer_mask[:, C:].any()  # 70 answers pad nobody else

@@ -132,7 +132,7 @@ def test_a_release_of_then_reads_as_one_of_now(releases):
     assert read_config(then).keys() - {"adapter"} == read_config(now).keys()
     old, new = (AdapterGenerator.from_pretrained(directory) for directory in releases)
     assert old.network == new.network == NETWORK and old.choice("hvae_hyperldm") == new.choice("hvae_hyperldm")
-    assert old.scale("hyperldm") == 100.0  # it has none but that of training
+    assert old.scale("hvae_hyperldm") == 100.0  # it has none but that of training
     e = torch.nn.functional.normalize(torch.randn(3, 8, generator=torch.Generator().manual_seed(1)), dim=-1)
     for method, generator in METHODS:
         assert old.has(method, generator) and new.has(method, generator)

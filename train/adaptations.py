@@ -75,7 +75,7 @@ def _adapt_all(run: Run, name: str, draw: int, path: Path) -> None:
     order = run.train_batch.example_mask.sum(1).argsort()
     for rows in order.split(config.tasks):
         tasks = run.train_batch[rows]
-        support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
+        support, query = split_support_query(tasks, support_fraction=config.support_fraction, rng=rng)
         adapted = adapt_model(network, model, support, steps=config.steps, lr=config.lr)
         with torch.no_grad():
             for key, x in (("before", model.initial(tasks.question)), ("after", adapted)):

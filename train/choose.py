@@ -45,7 +45,10 @@ def stages(preset: Preset) -> list[Stage]:
             ),
             outputs=lambda run: [run.output / "config.json"],
             steps=len(preset.adaptations) * sum(denoiser_steps(option) for option in options),
-            cost=(*preset.network_settings, preset.hvae, preset.hnet, preset.hyperldm, preset.hyperclip),
+            cost=(
+                *(*preset.network_settings, preset.hvae, preset.hnet, *preset.generators.values()),
+                *(preset.hyperldm, preset.hyperclip),
+            ),
             format=4,
         )
     ]

@@ -98,7 +98,7 @@ def run(run: Run, row: str) -> dict[str, float]:
     for _, rng in training_steps(run, row, config.steps, state):
         chosen = rows[torch.randint(len(rows), (config.tasks,), generator=rng)]
         tasks = subsample(batch[chosen], config.examples, rng)
-        support, query = split_support_query(tasks, support_fraction=config.support_fraction, generator=rng)
+        support, query = split_support_query(tasks, support_fraction=config.support_fraction, rng=rng)
         inner_steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=rng)
         noise = torch.randn(config.tasks, model.condition_dim, generator=rng)
         mine = torch.arange(config.tasks)[run.processes.share(config.tasks)]

@@ -23,7 +23,7 @@ import torch
 
 from train.pipeline.environment import peak, reset_peak
 from train.pipeline.flags import open_run, parser, release_directory
-from train.pipeline.graph import build, downstream, identities, plan, resolved, stages_of
+from train.pipeline.graph import CHOICES, build, downstream, identities, needed, plan, resolved, stages_of
 from train.pipeline.model_card import write_card
 from train.pipeline.plan import Estimate, duration, estimates
 from train.pipeline.records import Records
@@ -100,18 +100,18 @@ def _one_run(
         if later and main_process:
             print(f"to be trained anew after this, by a run without --stages or --rows: {', '.join(later)}")
     identity = identities(run, stages)
+    if main_process and run.variant and not args.plan:
+        names = set(wanted) | needed(stages, set(wanted) - {CHOICES})
+        for name in records.inherit(release_directory(run.preset.name, run.seed, "", run.work), identity, names):
+            print(f"{name}: the same as in the preset's own run, taken from there")
+    run.processes.wait()  # all see the same stages done
 
     def done(name: str) -> bool:
         return name not in again and records.is_done(name, identity[name])
 
     stages = resolved(stages, lambda name: name in wanted or done(name))
     records, identity = Records(run, stages), identities(run, stages)
-
     run.identities.update(identity)
-    if main_process and run.variant and not args.plan:
-        for name in records.inherit(release_directory(run.preset.name, run.seed, "", run.work), identity):
-            print(f"{name}: the same as in the preset's own run, taken from there")
-    run.processes.wait()
     todo = plan(stages, done, wanted)
     for name in todo:
         lacking = [n for n in stages[name].needs if n not in todo and not done(n)]

@@ -88,7 +88,7 @@ class SimulatedVQA:
     def _features(self) -> Tensor:
         """All images (num_images, D), unit, float16."""
         backbone, dim = self.backbone(), self.config.dim
-        rng = _generator(self.config.seed, "images")
+        rng = _rng(self.config.seed, "images")
         x = torch.randn(self.num_images, dim, generator=rng).mul_(_NOISE / dim**0.5)
         x += _COMMON * F.normalize(torch.randn(dim, generator=rng), dim=0)
         for task in self.tasks:
@@ -124,7 +124,7 @@ class SimulatedBackbone:
 
     def meanings(self, answers: Sequence[str]) -> Tensor:
         """(len(answers), facts), unit."""
-        rows = [torch.randn(_FACTS, generator=_generator(self.seed, "answer", answer)) for answer in answers]
+        rows = [torch.randn(_FACTS, generator=_rng(self.seed, "answer", answer)) for answer in answers]
         return F.normalize(torch.stack(rows), dim=-1)
 
     def encode_images(self, images: Tensor) -> Tensor:
@@ -132,12 +132,12 @@ class SimulatedBackbone:
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Unit embeddings (B, D) of answers."""
-        common = F.normalize(torch.randn(self.dim, generator=_generator(self.seed, "text")), dim=0)
+        common = F.normalize(torch.randn(self.dim, generator=_rng(self.seed, "text")), dim=0)
         return F.normalize(common + self.meanings(texts) @ self.text_map.mT, dim=-1)
 
     def encode_questions(self, questions: Sequence[str], pooling: Pooling = "eos") -> Tensor:
         """Unit embeddings (B, D): half what all questions share, the rest their kind and their own."""
-        draw = lambda *key: F.normalize(torch.randn(self.dim, generator=_generator(self.seed, *key)), dim=0)
+        draw = lambda *key: F.normalize(torch.randn(self.dim, generator=_rng(self.seed, *key)), dim=0)
         common = draw("question")
         rows = [common + 0.7 * draw("question", _kind(q)) + 0.5 * draw("question", q) for q in questions]
         return F.normalize(torch.stack(rows), dim=-1)
@@ -147,14 +147,14 @@ def _kind(question: str) -> str:
     return " ".join(question.lower().split()[:3])
 
 
-def _generator(*key: object) -> torch.Generator:
+def _rng(*key: object) -> torch.Generator:
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _map(seed: int, dim: int, *key: object) -> Tensor:
     """A random map (D, facts) that keeps lengths, on average."""
-    return torch.randn(dim, _FACTS, generator=_generator(seed, "map", *key)) / dim**0.5
+    return torch.randn(dim, _FACTS, generator=_rng(seed, "map", *key)) / dim**0.5
 
 
 def _drawn(config: SimulatedConfig) -> list[Task]:

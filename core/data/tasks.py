@@ -227,7 +227,7 @@ class TaskSet:
 
 
 def split_support_query(
-    batch: TaskBatch | TaskTable, *, support_fraction: float = 2 / 3, generator: torch.Generator
+    batch: TaskBatch | TaskTable, *, support_fraction: float = 2 / 3, rng: torch.Generator
 ) -> tuple[TaskBatch, TaskBatch]:
     """Draw disjoint random support and query sets from every task's examples (Appendix A.6).
 
@@ -236,8 +236,8 @@ def split_support_query(
     if not 0.0 < support_fraction < 1.0:
         raise ValueError(f"support_fraction {support_fraction!r} must lie strictly between 0 and 1")
     mask = batch.example_mask
-    # Draw on the generator's device, so that a seed means the same on CPU and GPU.
-    noise = torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)
+    # Drawn on the random state's device, so that a seed means the same on CPU and GPU.
+    noise = torch.rand(mask.shape, generator=rng, device=rng.device).to(mask.device)
     rank = noise.masked_fill(~mask, 2.0).argsort(dim=1).argsort(dim=1)  # (T, N), padding ranks last
     count = mask.sum(1, keepdim=True)  # (T, 1)
     n_support = (count * support_fraction).round().long().clamp(min=1)
@@ -246,10 +246,10 @@ def split_support_query(
     return batch.with_mask(in_support).trimmed(), batch.with_mask(~in_support).trimmed()
 
 
-def subsample(batch: TaskBatch | TaskTable, examples: int, generator: torch.Generator) -> TaskBatch:
+def subsample(batch: TaskBatch | TaskTable, examples: int, rng: torch.Generator) -> TaskBatch:
     """At most `examples` random examples of every task, so that one large task does not pad all the others."""
     mask = batch.example_mask
-    noise = torch.rand(mask.shape, generator=generator, device=generator.device).to(mask.device)
+    noise = torch.rand(mask.shape, generator=rng, device=rng.device).to(mask.device)
     rank = noise.masked_fill(~mask, 2.0).argsort(dim=1).argsort(dim=1)  # (T, N), padding ranks last
     return batch.with_mask(rank < examples).trimmed()
 

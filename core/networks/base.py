@@ -23,7 +23,7 @@ class BaseNetwork(ABC):
 
     Args:
         config: an instance of `Config`.
-        dim: D, the size of the backbone's embeddings.
+        dim: D, the size of the backbone's embeddings. Whether a network takes FiLM is asked of one with dim 1.
         scale: the factor on cosines that losses are computed with.
     """
 

@@ -142,7 +142,7 @@ class HyperLDM(Saved):
         return self.outlet(x)
 
 
-def drop_condition(e: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+def drop_condition(e: Tensor, probability: float, rng: torch.Generator) -> Tensor:
     """Conditioning dropout (Section 5.2): rows of e (B, D) set to zero with the given probability."""
-    keep = torch.rand(len(e), 1, generator=generator, device=generator.device).to(e.device) >= probability
+    keep = torch.rand(len(e), 1, generator=rng, device=rng.device).to(e.device) >= probability
     return e * keep

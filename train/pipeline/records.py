@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,15 +65,15 @@ class Records:
                 everything[name] = record
             write_json(path, everything)
 
-    def inherit(self, other: Path, identity: dict[str, str]) -> list[str]:
-        """Copy what another release directory holds already: finished stages of the same identity. Returns their
-        names."""
+    def inherit(self, other: Path, identity: dict[str, str], names: Container[str]) -> list[str]:
+        """Copy what another release directory holds already of the stages called `names`: finished ones of the same
+        identity. Returns their names."""
         records = (
             json.loads((other / "stages.json").read_text(encoding="utf-8")) if (other / "stages.json").is_file() else {}
         )
         taken = []
         for name, stage in self.stages.items():
-            if not (stage.release and stage.seeded) or self.is_done(name, identity[name]):
+            if name not in names or not (stage.release and stage.seeded) or self.is_done(name, identity[name]):
                 continue
             files = [files_of(other / path.name) for path in stage.outputs(self.run)]
             if records.get(name, {}).get("identity") == identity[name] and all(files):

@@ -10,6 +10,7 @@ from core.backbones import Pooling
 from core.data.base import DatasetConfig
 from core.data.emoji.dataset import EmojiConfig
 from core.diffusion.samplers import SAMPLERS
+from core.methods import MAX_GAMMA, MAX_SAMPLES
 from core.networks.base import BASE_NETWORKS, TRAINING_SCALE, BaseNetwork, default_configs
 from core.networks.film import FilmConfig
 from core.networks.hvae import HVAEConfig
@@ -158,10 +159,12 @@ class SamplingConfig:
     def __post_init__(self) -> None:  # before hours of training, not after them
         if self.sampler not in SAMPLERS:
             raise ValueError(f"sampler {self.sampler!r}; allowed: {', '.join(SAMPLERS)}")
-        if self.steps < 1 or not self.samples or min(self.samples) < 1 or not self.gammas or min(self.gammas) < 0:
-            raise ValueError(
-                f"steps {self.steps}, samples {self.samples}, gammas {self.gammas}; allowed: positive, gammas also 0"
-            )
+        if self.steps < 1:
+            raise ValueError(f"sampling.steps {self.steps}; allowed: 1 or more")
+        if not self.samples or not all(1 <= count <= MAX_SAMPLES for count in self.samples):
+            raise ValueError(f"sampling.samples {self.samples}; allowed: one or more numbers from 1 to {MAX_SAMPLES}")
+        if not self.gammas or not all(0 <= gamma <= MAX_GAMMA for gamma in self.gammas):
+            raise ValueError(f"sampling.gammas {self.gammas}; allowed: one or more numbers from 0 to {MAX_GAMMA:g}")
 
 
 @dataclass(frozen=True)
@@ -181,6 +184,7 @@ class Preset:
     cond_hnet: dict[str, CondHyperNetConfig] = field(default_factory=dict)  # by row: cond_multitask, cond_hnet_maml
     film: FilmConfig = FilmConfig()
     hvae: HVAEConfig = HVAEConfig(hidden=(256,))
+    generators: dict[str, Any] = field(default_factory=dict)  # settings of other weight generators, by name
     hyperclip: dict[str, HyperCLIPConfig] = field(default_factory=dict)  # by generator
     hyperldm: HyperLDMConfig = HyperLDMConfig(hidden=(512, 512, 512))
     multitask: dict[str, MultitaskConfig] = field(default_factory=dict)  # by row
@@ -197,6 +201,11 @@ class Preset:
     def __post_init__(self) -> None:
         if self.network not in BASE_NETWORKS:
             raise ValueError(f"network {self.network!r}; allowed: {', '.join(BASE_NETWORKS.names())}")
+        if self.sampling.steps > self.hyperldm.num_timesteps:
+            raise ValueError(
+                f"sampling.steps {self.sampling.steps}; allowed: up to hyperldm.num_timesteps, "
+                f"{self.hyperldm.num_timesteps}"
+            )
 
     @property
     def network_config(self) -> Any:
@@ -209,8 +218,8 @@ class Preset:
         return self.network, self.network_config, self.logit_scale
 
     def latent(self, generator: str) -> int:
-        """Z of a weight generator, whose settings are the field of its name."""
-        return getattr(self, generator).latent
+        """Z of a weight generator."""
+        return (self.generators.get(generator) or getattr(self, generator)).latent
 
     def base_network(self, dim: int) -> BaseNetwork:
         """The base network on a backbone's embeddings of size `dim`; everything else's size follows from it."""
