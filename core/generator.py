@@ -136,10 +136,6 @@ class AdapterGenerator(ReleaseModels):
             [KnownQuestion(k["question"], tuple(k["answers"]), k.get("family", "")) for k in self.known_questions]
         )
 
-    def nearest_questions(self, question: str, count: int = 5) -> list[KnownQuestion]:
-        """The known questions most similar to a question in wording, nearest first."""
-        return self._wording.nearest(question, count)
-
     def suggest_answers(self, question: str) -> list[str]:
         """Candidate answers, from the known questions of nearest wording."""
         return self._wording.suggest_answers(question)

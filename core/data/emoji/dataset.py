@@ -189,9 +189,3 @@ def draw_scenes_for_question(
             scene, answer = world.compose(rng, rng.choice(named) if named else None), None
         result.append((draw_scene(scene), answer))
     return result
-
-
-def example_questions(per_family: int = 1, seed: int = 0) -> dict[str, list[str]]:
-    """A few questions of every family, for menus."""
-    rng = random.Random(f"{seed}/examples")
-    return {name: [q.text for q in rng.sample(f.questions, per_family)] for name, f in FAMILIES.items()}
