@@ -9,7 +9,7 @@ import torch
 
 from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
-from core.networks.adapter import adapter_logits
+from core.networks.adapter import AdapterConfig, CLIPAdapter
 from eval import calibration, report, table1
 from eval.harness.calibration import (
     Answers,
@@ -96,7 +96,7 @@ def test_error_against_another_implementation(bins):
 
 def test_answers_are_those_of_a_softmax_task_by_task():
     batch = random_batch(T=6)
-    cosines = adapter_logits(None, batch, None, scale=1.0)
+    cosines = CLIPAdapter(AdapterConfig(hidden=2), batch.images.shape[-1]).logits(None, batch, scale=1.0)
     mask = torch.tensor([True, False, True, True, False, True])
     parts = [(batch[:4], cosines[:4]), (batch[4:], cosines[4:])]  # as a script gives them, some tasks at a time
     found = answers_of(parts, 5.0, mask)
@@ -135,7 +135,7 @@ def test_cosines_times_a_scale_are_logits(tiny):
     ((tasks, cosines),) = cosines_of(row, generator, batch, batch)
     w = generator.weights(batch.question, "hyperldm", gamma=1.0)
     assert row.gamma == 1.0 and tasks.labels.equal(batch.labels)
-    torch.testing.assert_close(7.0 * cosines, adapter_logits(w, batch, generator.adapter, scale=7.0))
+    torch.testing.assert_close(7.0 * cosines, generator.network.logits(w, batch, scale=7.0))
     assert cosines[batch.answer_mask[:, None].expand_as(cosines)].abs().max() <= 1.001
 
 

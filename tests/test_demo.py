@@ -8,7 +8,6 @@ import pytest
 import torch
 from PIL import Image
 
-from core.config import to_dict
 from core.demo import ask, guidance, pages, refine
 from core.demo.api import endpoints
 from core.demo.files import Downloads, open_adapter, read_pictures
@@ -21,8 +20,7 @@ from core.demo.views import about, charts, results
 from core.demo.views import tabs as views
 from core.demo.world import describe, draw
 from core.generator import METHODS, AdapterGenerator
-from core.networks.adapter import LOGIT_SCALE, adapter_forward
-from core.release.checkpoint import load_model, save_model
+from core.release.checkpoint import load_model, save_adapter
 from tests.conftest import ROOT
 
 QUESTION = "What colour is the badge behind the dog?"
@@ -199,8 +197,8 @@ def test_sweep_walks_from_the_same_noise_and_ends_where_the_generator_does(studi
     one = next(guided for guided in seen if guided.gamma == 1.5)
     z = generator.latents(generator.embed_questions([QUESTION]), gamma=1.5, seed=7)
     torch.testing.assert_close(one.end, plane(z)[0], rtol=1e-4, atol=1e-4)
-    adapted = adapter_forward(generator.decoder("hvae")(z), x[None], generator.adapter)[0]
-    best = (LOGIT_SCALE * adapted @ generator.backbone.encode_texts(ANSWERS).mT).argmax(-1).tolist()
+    adapted = generator.network.forward(generator.weight_generator("hvae").decode(z), x[None])[0]
+    best = (adapted @ generator.backbone.encode_texts(ANSWERS).mT).argmax(-1).tolist()
     assert one.accuracy == pytest.approx(sum(ANSWERS[k] == t for k, t in zip(best, truths, strict=True)) / 6)
     html = views.guidance_curves(seen, 1.25) + views.guidance_plane(plane, seen)
     assert html.count("<svg") == 2 and html.count('class="line way') == len(guidance.PATHS) and "nan" not in html
@@ -213,7 +211,7 @@ def test_confidence_over_gamma_is_read_out_at_the_release_s_scale(studio, monkey
     monkeypatch.setattr(generator, "config", generator.config | {"scales": scales})
     guided = next(guidance.sweep(generator, studio.plane, QUESTION, ANSWERS, x, [None] * 4, seed=7))
     w = generator.generate(QUESTION, gamma=guided.gamma, seed=7).w
-    cosine = adapter_forward(w[None], x[None], generator.adapter)[0] @ generator.backbone.encode_texts(ANSWERS).mT
+    cosine = generator.network.forward(w[None], x[None])[0] @ generator.backbone.encode_texts(ANSWERS).mT
     assert guided.confidence == pytest.approx(float((7.0 * cosine).softmax(-1).amax(-1).mean()), abs=1e-4)
     assert studio.calibrated
     examples = refine.Labelled(x, torch.zeros(4, dtype=torch.long))
@@ -225,7 +223,7 @@ def test_one_sample_ends_its_path_at_its_latent(studio):
     generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
     choices = generator.config["choices"]
     choices["hvae_hyperldm"] = choices["hvae_hyperldm"] | {"samples": 1}
-    x = torch.nn.functional.normalize(torch.randn(2, generator.adapter.dim), dim=-1)
+    x = torch.nn.functional.normalize(torch.randn(2, generator.network.dim), dim=-1)
     first = next(guidance.sweep(generator, studio.plane, QUESTION, ANSWERS, x, [None, None]))
     torch.testing.assert_close(first.path[-1], first.end, rtol=1e-3, atol=1e-3)
     assert first.accuracy is None
@@ -375,8 +373,8 @@ def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     save_file({"w": torch.zeros(3)}, tmp_path / "crafted.safetensors", metadata={"header": '{"kind": "adapter"}'})
-    own = studio.generator.adapter
-    save_model(tmp_path / "list.safetensors", {"w": torch.zeros(own.num_params)}, kind="adapter", config=to_dict(own))
+    own = studio.generator.network
+    save_adapter(tmp_path / "list.safetensors", torch.zeros(own.num_params), own)
     header, tensors = load_model(tmp_path / "list.safetensors")
     header = json.dumps(header | {"metadata": []})
     save_file(tensors, tmp_path / "list.safetensors", metadata={"header": header})

@@ -9,9 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from core.config import from_dict
-from core.networks.adapter import AdapterConfig, adapter_forward
-from core.networks.hyperldm import EMA
+from core.networks.adapter import AdapterConfig, CLIPAdapter
+from core.networks.ema import EMA
 from core.release.checkpoint import load_state, save_state
 from tests.fake_cuda import CudaTensor, fake_cuda
 from train.pipeline.optim import adam
@@ -94,14 +93,14 @@ def test_other_gpus_are_not_there():
 
 def test_broken_code_is_caught():
     """Code of this project as it must not be: a generator's noise on the model's device, a table left behind."""
-    config = from_dict(AdapterConfig, {"dim": 4, "hidden": 2})
+    network = CLIPAdapter(AdapterConfig(hidden=2), dim=4)
 
     def noisy(w, images):
-        return adapter_forward(w + torch.randn(w.shape, generator=torch.Generator(), device=w.device), images, config)
+        return network.forward(w + torch.randn(w.shape, generator=torch.Generator(), device=w.device), images)
 
-    w, images = on_gpu(2, config.num_params), on_gpu(2, 3, 4)
-    assert adapter_forward(w, images, config).is_cuda
-    for broken in (lambda: noisy(w, images), lambda: adapter_forward(w, images.cpu(), config)):
+    w, images = on_gpu(2, network.num_params), on_gpu(2, 3, 4)
+    assert network.forward(w, images).is_cuda
+    for broken in (lambda: noisy(w, images), lambda: network.forward(w, images.cpu())):
         with pytest.raises(RuntimeError):
             broken()
 
