@@ -14,7 +14,7 @@ from core.networks.ema import EMA
 from core.release.checkpoint import load_state, save_state
 from tests.fake_cuda import CudaTensor, fake_cuda
 from train.pipeline.optim import adam
-from train.pipeline.run import usable_device
+from train.pipeline.environment import usable_device
 
 
 @pytest.fixture(autouse=True)
