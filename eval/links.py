@@ -39,7 +39,7 @@ SETS = (
 def lacks(generator: AdapterGenerator) -> list[str]:
     """What a release lacks of the chain's links, in words."""
     there = {
-        "MNet-MAML, or how it was adapted for the HVAE": can_adapt(generator, "hvae"),
+        "MNet-MAML as adapted for the HVAE": can_adapt(generator, "hvae"),
         "HVAE + HyperLDM": generator.has("hyperldm", "hvae"),
         "the choice of a few-shot ceiling": can_few_shot(generator),
     }

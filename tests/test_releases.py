@@ -239,7 +239,7 @@ def test_every_script_takes_a_release_of_some_rows(tiny, some_rows, tmp_path, ca
 @pytest.mark.parametrize(
     "script, more, lacking",
     [
-        (links, [], "MNet-MAML, or how it was adapted for the HVAE, HVAE + HyperLDM"),
+        (links, [], "MNet-MAML as adapted for the HVAE, HVAE + HyperLDM"),
         (sanity, [], "HVAE + HyperLDM, the table of the HVAE's training latents"),
         (sanity, ["--generator", "hnet"], "HNet + HyperLDM, the table of the HNet's training latents"),
     ],
