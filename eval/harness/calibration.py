@@ -47,7 +47,7 @@ def scales_of(generator: AdapterGenerator) -> dict[str, float]:
 
 def training_scale(generator: AdapterGenerator) -> float:
     """The scale on cosines that a release's models were trained with."""
-    return generator.network.scale
+    return float(scales_of(generator).get("training", generator.network.scale))
 
 
 def scale_of(row: Row, generator: AdapterGenerator) -> float:
