@@ -71,7 +71,7 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
     origin = origin_of(args.preset, args.data, args.steps_share, args.set)
-    base, preset = preset_with_data(args.preset, args.data), preset_of(origin)
+    base, preset = preset_of(origin | {"steps_share": 1.0, "set": []}), preset_of(origin)
     changed = "" if preset == base else f"-{config_hash(preset)[:8]}"
     preset = replace(preset, descriptors=args.descriptors)
     suffix = variant(changed, args.descriptors)
