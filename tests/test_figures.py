@@ -151,6 +151,7 @@ def test_task_inference_looks_for_the_task_itself(tiny, tmp_path, capsys, monkey
 
 def test_task_inference_names_missing_rows(tiny, tmp_path, capsys):
     shutil.copy(release(tiny) / "config.json", tmp_path)
+    shutil.copytree(release(tiny) / "backbone", tmp_path / "backbone")
     task_inference.main(flags(tiny, "--weights", tmp_path))
     assert "missing: HVAE, fine-tuned weights; python train/run_all.py" in capsys.readouterr().out
 
