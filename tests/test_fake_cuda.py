@@ -13,8 +13,8 @@ from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.networks.ema import EMA
 from core.release.checkpoint import load_state, save_state
 from tests.fake_cuda import CudaTensor, fake_cuda
-from train.pipeline.optim import adam
 from train.pipeline.environment import usable_device
+from train.pipeline.optim import adam
 
 
 @pytest.fixture(autouse=True)
