@@ -215,7 +215,7 @@ def test_table1_on_images_that_training_does_not_show(tmp_path, monkeypatch, cap
     table1.main(flags)
     assert {r["tasks"] for r in json.loads((tmp_path / "t.json").read_text())["results"]} == {"known", "all"}
     with pytest.raises(SystemExit):  # scenes of Emoji-VQA belong to one task each
-        table1.main(["--preset", "emoji", "--image-disjoint", "--work", str(tmp_path / "work")])
+        table1.main(["--preset", "emoji", "--image-disjoint", "--work", str(tmp_path / "other")])
     assert "--image-disjoint: 0 of " in capsys.readouterr().err
 
 

@@ -13,7 +13,6 @@ from core.networks.adapter import AdapterConfig
 from eval import app_load, figure5, figure6, links, sanity, table1, table4, task_inference
 from eval.harness import releases
 from eval.harness.origins import Training, run_of, training_of
-from tests.conftest import ROOT
 from tests.test_pipeline import release
 
 OWN = {"preset": "tiny", "data": None, "steps_share": 1.0, "set": []}
@@ -64,19 +63,17 @@ def test_weights_alone_say_all_the_rest(tiny, copy, tmp_path):
 
 
 def test_settings_are_those_of_training(copy):
-    changed = ["adapter.hidden=8", "question_pooling=eos", "hyperldm.hidden=[32]"]
+    changed = ["networks.clip_adapter.hidden=8", "question_pooling=eos", "hyperldm.hidden=[32]"]
     write_config(copy, run=OWN | {"set": changed, "steps_share": 0.5}, descriptors=0.5, seed=3, question_pooling="eos")
     run, (generator,) = opened("--weights", copy, "--work", copy.parent)
-    assert run.preset.adapter == AdapterConfig(dim=256, hidden=8) and run.preset.hyperldm.hidden == (32,)
+    assert run.preset.network_config == AdapterConfig(hidden=8) and run.preset.hyperldm.hidden == (32,)
     assert run.preset.question_pooling == generator.pooling == "eos" and run.preset.diffusion.steps == 15
     assert (run.seed, run.preset.descriptors, run.preset.name) == (3, 0.5, "tiny")
-    expected = f"{TRAIN} --steps-share 0.5 --set adapter.hidden=8 question_pooling=eos 'hyperldm.hidden=[32]'"
+    expected = f"{TRAIN} --steps-share 0.5 --set {changed[0]} question_pooling=eos 'hyperldm.hidden=[32]'"
     assert releases.command_for(run, generator) == f"{expected} --seed 3 --descriptors 0.5"
 
 
 def test_a_release_brings_its_backbone(copy):
-    shutil.copytree(ROOT / "weights" / "emoji" / "backbone", copy / "backbone")
-    write_config(copy, backbone="backbone")
     run, (generator,) = opened("--weights", copy, "--work", copy.parent)
     assert run.preset.backbone == f"local-dir:{copy / 'backbone'}"
     assert run.backbone.identity == generator.backbone.identity
@@ -111,12 +108,16 @@ def test_what_releases_said_before_they_said_how(name, base):
             [],
             "{} was trained on other questions than this",
         ),
-        ({"backbone": "backbone"}, [], "{} is incomplete: its backbone is missing"),
     ],
 )
 def test_flags_and_releases_that_disagree(copy, capsys, changes, flags, message):
     write_config(copy, **changes)
     assert message.format(copy) in refused(capsys, "--weights", copy, *flags)
+
+
+def test_a_release_without_its_backbone(copy, capsys):
+    shutil.rmtree(copy / "backbone")
+    assert f"{copy} is incomplete: its backbone is missing" in refused(capsys, "--weights", copy)
 
 
 @pytest.mark.parametrize(
@@ -125,13 +126,13 @@ def test_flags_and_releases_that_disagree(copy, capsys, changes, flags, message)
         ({"run": OWN | {"set": ["film.cond_noise=2"]}}, "was trained otherwise than {} (--preset tiny --set film"),
         ({"run": OWN | {"preset": "emoji"}, "preset": "emoji"}, "was trained otherwise than {} (--preset emoji; --p"),
         ({"question_pooling": "eos"}, "pools questions by 'eos', others by another; one at a time"),
-        ({"backbone": "backbone"}, "has another backbone than {}; one at a time"),
+        ({}, "has another backbone than {}; one at a time"),
     ],
 )
 def test_releases_of_unlike_training_are_not_compared(tiny, copy, tmp_path, capsys, changes, message):
     other = shutil.copytree(copy, tmp_path / "other")
-    (other / "backbone").mkdir()
-    (other / "backbone" / "open_clip_model.safetensors").write_bytes(b"another")
+    if not changes:
+        (other / "backbone" / "open_clip_model.safetensors").write_bytes(b"another")
     write_config(other, **changes)
     line = refused(capsys, "--weights", copy, other, "--work", tiny)
     assert str(other) in line and message.format(copy) in line

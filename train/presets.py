@@ -135,6 +135,7 @@ _PRESETS: dict[str, Preset] = {
         hyperclip_training={g: HyperCLIPTraining(steps=20) for g in _EMOJI.hyperclip_training},
         diffusion=replace(_EMOJI.diffusion, steps=30, batch=32, behaviour_tasks=8),
         sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5)),
+        few_shot_steps=25,
         few_shot_lrs=(0.25, 1.0, 4.0),
     ),
 }

@@ -71,7 +71,7 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
     origin = origin_of(args.preset, args.data, args.steps_share, args.set)
-    base, preset = preset_of(origin | {"steps_share": 1.0, "set": []}), preset_of(origin)
+    base, preset = preset_of(origin_of(args.preset, args.data, 1.0, [])), preset_of(origin)
     changed = "" if preset == base else f"-{config_hash(preset)[:8]}"
     preset = replace(preset, descriptors=args.descriptors)
     suffix = variant(changed, args.descriptors)
@@ -101,12 +101,17 @@ def command_of(run: Run, seed: int | None, descriptors: float) -> str:
     """The command that trains with a run's settings, with this seed and share of descriptors; any seed for None."""
     origin = run.origin
     words = ["python", "train/run_all.py", "--preset", origin["preset"]]
-    words += ["--data", origin["data"]] if origin["data"] else []
+    words += ["--data", _from_here(origin["data"])] if origin["data"] else []
     words += ["--steps-share", str(origin["steps_share"])] if origin["steps_share"] != 1.0 else []
     words += ["--set", *origin["set"]] if origin["set"] else []
     words += [] if seed is None else ["--seed", str(seed)]
     words += ["--descriptors", f"{descriptors:g}"] if descriptors < 1.0 else []
     return shlex.join(words)
+
+
+def _from_here(path: str) -> str:
+    """A path below the current folder as it is called there."""
+    return str(Path(path).relative_to(Path.cwd())) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def preset_with_data(name: str, directory: Path | None) -> Preset:
