@@ -25,6 +25,7 @@ DEVICE, _META, _CPU = torch.device("cuda", 0), torch.device("meta"), torch.devic
 _aten = torch.ops.aten
 _INDEXING = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_}
 _INDEXING |= {_aten._unsafe_index, _aten._unsafe_index_put}
+_EMPTY = {_aten.empty, _aten.empty_like, _aten.empty_strided, _aten.new_empty, _aten.new_empty_strided}
 _MAKERS = {torch.tensor, torch.as_tensor, torch.asarray, Tensor.new_tensor}  # of data, which `meta` would not keep
 
 
@@ -107,7 +108,12 @@ def _run(func, args: tuple, kwargs: dict[str, Any]) -> Any:
         written = next((own for own in fake if own.plain is value), None)  # in place
         return written if written is not None else CudaTensor(value) if onto else value
 
-    return place(func(*inner, **options))
+    result = func(*inner, **options)
+    if (
+        func.overloadpacket in _EMPTY and result.dtype is not torch.bool
+    ):  # what is read before it is written should be seen
+        result.fill_(torch.nan if result.is_floating_point() else torch.iinfo(result.dtype).max)
+    return place(result)
 
 
 def _check(func, args: tuple, generator: torch.Generator | None, fake: list[CudaTensor], here: list[Tensor]) -> None:
@@ -158,11 +164,20 @@ class _Calls(TorchFunctionMode):
             options = {name: value for name, value in kwargs.items() if name not in ("device", "requires_grad")}
             made = func(*args, **options).to(_as_meta(kwargs["device"]))
             return made.requires_grad_(kwargs.get("requires_grad", False))
+        if func in (Tensor.__getitem__, Tensor.__setitem__) and isinstance(args[0], CudaTensor):
+            args = (args[0], _indices(args[1]), *args[2:])
         if "device" in kwargs:
             kwargs = kwargs | {"device": _as_meta(kwargs["device"])}
         if func is Tensor.to:
             args = (args[0], *map(_as_meta, args[1:]))
         return func(*args, **kwargs)
+
+
+def _indices(index: Any) -> Any:
+    """An index without lists, of which PyTorch would make a tensor on `meta`."""
+    if isinstance(index, tuple):
+        return tuple(map(_indices, index))
+    return torch.tensor(index, dtype=None if index else torch.long) if isinstance(index, list) else index
 
 
 def _as_meta(device: Any) -> Any:

@@ -12,7 +12,7 @@ from pathlib import Path
 from core.generator import AdapterGenerator
 from eval.harness.origins import descriptors, run_of
 from train.pipeline.environment import default_device, usable_device
-from train.pipeline.flags import command_of, preset_with_data, release_directory, variant
+from train.pipeline.flags import command_of, flags_of, preset_with_data, release_directory, variant
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset
 from train.presets import PRESET_NAMES
@@ -148,7 +148,7 @@ def _check_alike(runs: Sequence[Run], generators: Sequence[AdapterGenerator]) ->
                 f"{generator.directory} pools questions by {generator.pooling!r}, others by another; one at a time"
             )
         if settings(run.preset) != settings(first.preset):
-            ours, theirs = command_for(run), command_for(first)
+            ours, theirs = (shlex.join(flags_of(r)) for r in (run, first))
             told = f" ({ours}; {theirs})" if ours != theirs else ""
             raise ValueError(f"{generator.directory} was trained otherwise than {where}{told}; one at a time")
         if _backbone_digest(run.preset.backbone) != _backbone_digest(first.preset.backbone):

@@ -97,13 +97,18 @@ def preset_of(origin: dict[str, Any]) -> Preset:
     return override(shortened(base, origin["steps_share"]), origin["set"])
 
 
-def command_of(run: Run, seed: int | None, descriptors: float) -> str:
-    """The command that trains with a run's settings, with this seed and share of descriptors; any seed for None."""
+def flags_of(run: Run) -> list[str]:
+    """The flags that chose a run's preset, dataset and settings."""
     origin = run.origin
-    words = ["python", "train/run_all.py", "--preset", origin["preset"]]
+    words = ["--preset", origin["preset"]]
     words += ["--data", _from_here(origin["data"])] if origin["data"] else []
     words += ["--steps-share", str(origin["steps_share"])] if origin["steps_share"] != 1.0 else []
-    words += ["--set", *origin["set"]] if origin["set"] else []
+    return words + (["--set", *origin["set"]] if origin["set"] else [])
+
+
+def command_of(run: Run, seed: int | None, descriptors: float) -> str:
+    """The command that trains with a run's settings, with this seed and share of descriptors; any seed for None."""
+    words = ["python", "train/run_all.py", *flags_of(run)]
     words += [] if seed is None else ["--seed", str(seed)]
     words += ["--descriptors", f"{descriptors:g}"] if descriptors < 1.0 else []
     return shlex.join(words)
