@@ -150,7 +150,7 @@ def test_tables_and_figures_are_those_of_the_cpu(work, script, more, tmp_path):
 
 
 def test_inferred_descriptors_are_those_of_the_cpu(work, tmp_path):
-    file, wanted = tmp_path / "r.json", ["hvae", "latents_hvae", "hvae_hyperldm", "cond_multitask"]
+    file, wanted = tmp_path / "r.json", ["hvae", "latents_hvae", "cond_multitask", "choose"]
     with fake_cuda():
         run_all.main(flags(work, "cuda", "--descriptors", 0.5, "--stages", *wanted))
     same_results(lambda device: descriptors.main(flags(work, device, "--descriptors", 0.5, "--json", file)), file, 0.05)
