@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from core.release.checkpoint import save_adapter
 from tests.hub_stub import OWNER_TOKEN, HubStub
 
 torch.set_num_threads(1)  # many small products: more threads only wait for each other
+os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: what they compute is compared
 ROOT = Path(__file__).resolve().parent.parent
 REPO, CARD = "user/adapters", "---\nlicense: apache-2.0\n---\n\n# A card\n"  # of the `release` below
 
