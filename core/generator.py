@@ -11,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .backbones import Backbone, Pooling, load_backbone
+from .backbones import Backbone, load_backbone
+from .backbones.questions import QuestionEncoder, open_question_encoder
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .methods import DEFAULT_GENERATOR, METHODS, check_request, row_of
 from .models import ReleaseModels
 from .release.default import default_release
-from .release.manifest import backbone_directory, read_config
+from .release.manifest import backbone_directory, encoder_directory, read_config
 
 __all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
@@ -65,6 +66,12 @@ class AdapterGenerator(ReleaseModels):
         return load_backbone(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
 
     @cached_property
+    def question_encoder(self) -> QuestionEncoder:
+        """What makes task embeddings e."""
+        directory = encoder_directory(self.directory)
+        return open_question_encoder(self.config["question_encoder"], lambda: self.backbone, directory, self.device)
+
+    @cached_property
     def known_questions(self) -> list[dict[str, Any]]:
         """Training questions: dictionaries with question, answers, family."""
         return self.config.get("questions", [])
@@ -74,13 +81,8 @@ class AdapterGenerator(ReleaseModels):
         return self.embed_questions([known["question"] for known in self.known_questions])
 
     def embed_questions(self, questions: Sequence[str]) -> Tensor:
-        """Task embeddings e (B, D), pooled as this release's models were trained."""
-        return self.backbone.encode_questions(questions, self.pooling)
-
-    @property
-    def pooling(self) -> Pooling:
-        """How questions become task embeddings, see `ClipBackbone.encode_questions`."""
-        return self.config.get("question_pooling", "eos")
+        """Task embeddings e (B, E), made as this release's models were trained."""
+        return self.question_encoder.encode(questions)
 
     def generate(
         self,

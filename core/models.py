@@ -79,7 +79,7 @@ class ReleaseModels:
         gradient_scale: float = 0.0,
         callback: Callable | None = None,
     ) -> Tensor | None:
-        """Weights w (T, P) for question embeddings e (T, D); None for plain CLIP. The core of `generate`.
+        """Weights w (T, P) for question embeddings e (T, E); None for plain CLIP. The core of `generate`.
 
         `gamma`, `steps` and `samples` default to what validation tasks chose. Several samples of HyperLDM are averaged
         as latents, before the decoder: one adapter comes out, and the average is nearer to what a question says for
@@ -117,7 +117,7 @@ class ReleaseModels:
         gradient_scale: float = 0.0,
         callback: Callable | None = None,
     ) -> Tensor:
-        """Latents (T, Z) that "hyperldm" or "hyperclip" find for question embeddings e (T, D); see `weights`.
+        """Latents (T, Z) that "hyperldm" or "hyperclip" find for question embeddings e (T, E); see `weights`.
 
         What is found for a question is a function of it and of the seed, whichever questions stand beside it.
 
@@ -157,7 +157,7 @@ class ReleaseModels:
 
     def _hyperclip_log_prob(self, generator: str, e: Tensor, model: HyperLDM) -> Callable[[Tensor], Tensor]:
         """HyperCLIP's scaled cosine (B,) of the weights that standardised latents (B, Z) decode to and their questions
-        e (B, D): the classifier of Eq. 11."""
+        e (B, E): the classifier of Eq. 11."""
         decode, clip = self.weight_generator(generator).decode, self.module(row_of("hyperclip", generator))
         target, scale = clip.embed_questions(e), clip.logit_scale.exp()
         return lambda z0: scale * (clip(decode(model.unstandardise(z0))) * target).sum(-1)
@@ -196,5 +196,5 @@ class ReleaseModels:
 
     @torch.no_grad()
     def task_probabilities(self, w: Tensor, e: Tensor, generator: str = DEFAULT_GENERATOR) -> Tensor:
-        """Task inference: probability (B, Q) of every question e (Q, D), given weights w (B, P)."""
+        """Task inference: probability (B, Q) of every question e (Q, E), given weights w (B, P)."""
         return infer_task(self.module(f"{generator}_hyperclip"), w, e)

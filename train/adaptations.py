@@ -58,7 +58,7 @@ def stages(preset: Preset) -> list[Stage]:
 def _size(preset: Preset, row: str, network: BaseNetwork) -> int:
     """K, how many values an adaptation of a row is."""
     with torch.device("meta"):
-        return maml.build(preset, row, network).initial(torch.empty(1, network.dim)).shape[1]
+        return maml.build(preset, row, network).initial(torch.empty(1, preset.question_dim(network.dim))).shape[1]
 
 
 def _adapt_all(run: Run, name: str, draw: int, path: Path) -> None:

@@ -41,7 +41,7 @@ def stages(preset: Preset) -> list[Stage]:
             # What the rows depend on is here too: a release may hold one of them, or none.
             config=(
                 *(preset.guidance, preset.sampling, preset.few_shot_lrs, preset.few_shot_steps),
-                *(*preset.network_settings, preset.question_pooling, preset.descriptors),
+                *(*preset.network_settings, preset.questions, preset.descriptors),
             ),
             outputs=lambda run: [run.output / "config.json"],
             steps=len(preset.adaptations) * sum(denoiser_steps(option) for option in options),
@@ -81,7 +81,7 @@ def draft_release(run: Run, choices: dict[str, dict[str, Any]]) -> AdapterGenera
     draft = {
         "seed": run.seed,
         "network": run.network.spec(),
-        "question_pooling": run.preset.question_pooling,
+        "question_encoder": run.preset.questions,
         "choices": choices,
     }
     return AdapterGenerator(run.output, draft, run.device)
@@ -160,7 +160,7 @@ def run(run: Run) -> dict[str, float]:
             "seed": run.seed,
             "descriptors": preset.descriptors,
             "dataset": run.dataset.identity["name"],
-            "question_pooling": preset.question_pooling,
+            "question_encoder": run.questions.identity,
             "network": run.network.spec(),
             "choices": choices.made,
             "scales": scales(run, release),

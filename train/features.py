@@ -57,7 +57,7 @@ def run(run: Run, workers: int | None = None) -> dict[str, float]:
                 store,
                 tasks,
                 prompted=prompted,
-                pooling=run.preset.question_pooling,
+                questions=run.questions,
                 progress=encoding_bar,
                 report=(lambda line: None) if prompted else print,  # once is enough
             )

@@ -36,13 +36,13 @@ def stages(preset: Preset) -> list[Stage]:
     result = []
     for name in preset.adaptations:
         settings = (preset.hyperclip[name], preset.hyperclip_training[name])
-        make = lambda network, config=settings[0]: HyperCLIP(config, num_params=network.num_params, dim=network.dim)
+        make = lambda network, config=settings[0]: build(preset, config, network)
         result.append(
             Stage(
                 f"{name}_hyperclip",
                 functools.partial(run, name=name),
                 needs=(WEIGHT_GENERATORS[name].checkpoint, f"adaptations_{name}"),
-                config=(*settings, preset.descriptors, preset.question_pooling),
+                config=(*settings, preset.descriptors, preset.questions),
                 outputs=release_file(f"{name}_hyperclip"),
                 steps=settings[1].steps,
                 cost=once(*preset.network_settings, *settings),
@@ -51,6 +51,11 @@ def stages(preset: Preset) -> list[Stage]:
             )
         )
     return result
+
+
+def build(preset: Preset, config: HyperCLIPConfig, network: BaseNetwork) -> HyperCLIP:
+    """The model for weights of a base network."""
+    return HyperCLIP(config, num_params=network.num_params, dim=preset.question_dim(network.dim))
 
 
 class TrainingWeights:
@@ -132,7 +137,7 @@ def _model(run: Run, name: str, weights: TrainingWeights) -> HyperCLIP:
         # A small dataset cannot tell so many apart.
         config = replace(config, components=min(config.components, len(sample) // 2, sample.shape[1]))
     torch.manual_seed(run.rng(stage, "init").initial_seed())
-    model = HyperCLIP(config, num_params=run.network.num_params, dim=run.network.dim).to(run.device)
+    model = build(run.preset, config, run.network).to(run.device)
     if sample is None:
         model.set_statistics(*weights.moments(), questions)
     else:

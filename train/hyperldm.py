@@ -20,6 +20,7 @@ from core.data.tasks import subsample
 from core.diffusion.guidance import classifier_free
 from core.diffusion.samplers import SAMPLERS, standard_normal
 from core.diffusion.schedule import diffusion_loss
+from core.networks.base import BaseNetwork
 from core.networks.ema import EMA
 from core.networks.hyperldm import HyperLDM, drop_condition
 from core.networks.weight_generator import WEIGHT_GENERATORS
@@ -45,20 +46,24 @@ def stages(preset: Preset) -> list[Stage]:
             config=(
                 *settings,
                 preset.descriptors,
-                preset.question_pooling,
+                preset.questions,
                 *([descriptors.FORMAT] if infers else []),
             ),
             outputs=release_file(f"{name}_hyperldm"),
             steps=preset.diffusion.steps,
             cost=once(*preset.network_settings, *settings),
-            values=parameters_of(
-                lambda network, name=name: HyperLDM(preset.hyperldm, latent=preset.latent(name), dim=network.dim)
-            ),
+            values=parameters_of(functools.partial(build, preset, name)),
             format=TRAINED,
             shared=True,
         )
         for name in preset.adaptations
     ]
+
+
+def build(preset: Preset, name: str, network: BaseNetwork) -> HyperLDM:
+    """The model for one generator's latents."""
+    dim = preset.question_dim(network.dim)
+    return HyperLDM(preset.hyperldm, latent=preset.latent(name), dim=dim)
 
 
 def questions(run: Run, z: Tensor) -> tuple[Tensor, Tensor]:
@@ -68,7 +73,7 @@ def questions(run: Run, z: Tensor) -> tuple[Tensor, Tensor]:
     described = torch.zeros(len(e), dtype=torch.bool, device=run.device)
     described[run.described] = True
     if run.preset.diffusion.infer_descriptors and not described.all():
-        encode = lambda texts: run.store.questions(texts, run.preset.question_pooling)
+        encode = lambda texts: run.store.questions(texts, run.questions)
         e = descriptors.describe(run.train, run.train_batch.trimmed(), described, z, encode)
     return e, described
 
@@ -87,7 +92,7 @@ def run(run: Run, name: str) -> dict[str, float]:
     draws, T, Z = latents.shape
     e_train, described = questions(run, latents.mean(0))
     torch.manual_seed(run.rng(stage, "init").initial_seed())
-    model = HyperLDM(run.preset.hyperldm, latent=Z, dim=network.dim).to(run.device)
+    model = build(run.preset, name, network).to(run.device)
     model.set_statistics(latents.flatten(0, 1), e_train[described])
     schedule = model.schedule
     draw_weight = torch.ones(T)  # on the CPU, with the random state

@@ -38,7 +38,8 @@ def build(preset: Preset, row: str, network: BaseNetwork, rng: torch.Generator |
     if row == "hnet_maml":
         return HNet(preset.hnet, network=network, rng=rng)
     if row == "cond_hnet_maml":
-        return CondHyperNet(preset.cond_hnet[row], network=network, rng=rng)
+        dim = preset.question_dim(network.dim)
+        return CondHyperNet(preset.cond_hnet[row], network=network, question_dim=dim, rng=rng)
     return SharedWeights(network=network, rng=rng)
 
 
@@ -54,7 +55,7 @@ def stages(preset: Preset) -> list[Stage]:
     result = []
     for row, config in preset.maml.items():
         settings = (*preset.network_settings, config, *own_settings(preset, row))
-        questions = (preset.descriptors, preset.question_pooling) if row == "cond_hnet_maml" else ()
+        questions = (preset.descriptors, preset.questions) if row == "cond_hnet_maml" else ()
         result.append(
             Stage(
                 row,

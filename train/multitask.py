@@ -34,8 +34,10 @@ def build(preset: Preset, row: str, network: BaseNetwork, rng: torch.Generator |
     if row == "uncond_multitask":
         return SharedWeights(network=network, rng=rng)
     if row == "cond_multitask_film":
-        return FilmModel(preset.film, network=network, rng=rng)
-    return CondHyperNet(preset.cond_hnet[row], network=network, rng=rng)
+        return FilmModel(preset.film, network=network, question_dim=preset.question_dim(network.dim), rng=rng)
+    return CondHyperNet(
+        preset.cond_hnet[row], network=network, question_dim=preset.question_dim(network.dim), rng=rng
+    )
 
 
 def stages(preset: Preset) -> list[Stage]:
@@ -46,7 +48,7 @@ def stages(preset: Preset) -> list[Stage]:
             continue
         own = {"cond_multitask": preset.cond_hnet.get(row), "cond_multitask_film": preset.film}.get(row)
         settings = (*preset.network_settings, config, own)
-        questions = (preset.descriptors, preset.question_pooling) if own else ()
+        questions = (preset.descriptors, preset.questions) if own else ()
         result.append(
             Stage(
                 row,

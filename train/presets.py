@@ -32,7 +32,7 @@ _EMOJI = Preset(
     name="emoji",
     backbone="local-dir:weights/emoji/backbone",
     tiny_clip=TinyCLIPConfig(),
-    question_pooling="mean",  # the end token tells the family of 32% of validation questions, the mean of 51%
+    question_pooling="mean",  # where the tower embeds questions: the end token tells the family of 32%, the mean of 51%
     # P = 16,672 at D = 256: every checkpoint stays under 10 MiB
     networks=default_configs() | {"clip_adapter": AdapterConfig(hidden=32), "lowrank": LowRankConfig(rank=32)},
     multitask={
@@ -118,7 +118,7 @@ _PRESETS: dict[str, Preset] = {
     # the paper: hours on one GPU; a denoiser for CPUs: --set hyperldm.hidden=[1024,1024,1024]
     "metavqa": _METAVQA,
     # its sizes and schedules on simulated features, for timing and memory; the dataset is its own backbone
-    "metavqa_sim": replace(_METAVQA, name="metavqa_sim", backbone="simulated", dataset=SimulatedConfig()),
+    "metavqa_sim": replace(_METAVQA, name="metavqa_sim", backbone="simulated", dataset=SimulatedConfig(), question_encoder="clip"),
     # every stage of `emoji` in about a minute; the numbers it reaches mean nothing
     "tiny": replace(
         _EMOJI,

@@ -34,12 +34,12 @@ Encode = Callable[[Sequence[str]], Tensor]
 
 
 def describe(train: TaskSet, batch: TaskBatch, described: Tensor, z: Tensor, encode: Encode) -> Tensor:
-    """Task embeddings (T, D): the batch's own where a task is described (T,) bool, inferred ones elsewhere.
+    """Task embeddings (T, E): the batch's own where a task is described (T,) bool, inferred ones elsewhere.
 
     Args:
         train: T tasks, and `batch` all of them.
         z: (T, Z), their latents.
-        encode: gives the task embeddings (B, D) of a list of questions.
+        encode: gives the task embeddings (B, E) of a list of questions.
 
     Raises:
         ValueError: too few described tasks.
@@ -90,7 +90,7 @@ def carriers(questions: Sequence[str], names: Sequence[str]) -> list[Carrier]:
 def task_features(batch: TaskBatch, images: Tensor, guess: Tensor, z: Tensor) -> Features:
     """What a task is like apart from its question, in groups of (T, F) features.
 
-    Its mean image (T, D), and the guessed question (T, D), tell what the question is about; the mean answer tells what
+    Its mean image (T, D), and the guessed question (T, E), tell what the question is about; the mean answer tells what
     is asked; latent z (T, Z) and answer together tell it more exactly. All are standardised by coordinate, at unit mean
     square over tasks.
     """
@@ -100,13 +100,13 @@ def task_features(batch: TaskBatch, images: Tensor, guess: Tensor, z: Tensor) ->
 
 
 def infer_descriptors(e: Tensor, described: Tensor, features: Features, guess: Tensor) -> Tensor:
-    """Task embeddings (T, D): e's own rows where a task is described, inferred ones elsewhere.
+    """Task embeddings (T, E): e's own rows where a task is described, inferred ones elsewhere.
 
     A Gaussian process from `task_features` to whitened embeddings (`_Process`), fitted to the described tasks. A pure
     function: rows of `e` that are not described are not looked at.
 
     Args:
-        e: (T, D). described: (T,) bool. guess: (T, D), embeddings that resemble those sought.
+        e: (T, E). described: (T,) bool. guess: (T, E), embeddings that resemble those sought.
 
     Raises:
         ValueError: too few described tasks.
@@ -138,7 +138,7 @@ class _Process:
     kernel is Gaussian with a width for every feature in it. Share, widths, variances and noise, the same for all
     coordinates, are those of most marginal likelihood (Rasmussen & Williams 2006, Eq. 2.25 and 5.8).
 
-    Shapes: target and guess (m, D), of the known tasks; `within`, their squared distances.
+    Shapes: target and guess (m, E), of the known tasks; `within`, their squared distances.
     """
 
     def __init__(self, target: Tensor, guess: Tensor, within: Squares) -> None:
@@ -164,7 +164,7 @@ class _Process:
         return torch.linalg.cholesky(self._kernel(self.within) + noise)
 
     def _rest(self) -> Tensor:
-        """What the mean leaves of the target, (m, D)."""
+        """What the mean leaves of the target, (m, E)."""
         return self.target - self.mean - self.share * self.guess
 
     def fit(self) -> None:
@@ -181,6 +181,6 @@ class _Process:
 
     @torch.no_grad()
     def predict(self, guess: Tensor, across: Squares) -> Tensor:
-        """The posterior mean (n, D) of tasks with this guess (n, D) and these squared distances to the known ones."""
+        """The posterior mean (n, E) of tasks with this guess (n, E) and these squared distances to the known ones."""
         weights = torch.cholesky_solve(self._rest(), self._factor())
         return self.mean + self.share * guess + self._kernel(across) @ weights

@@ -14,7 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ..backbones import Backbone, Pooling
+from ..backbones import Backbone
+from ..backbones.questions import QuestionEncoder
 from ..backbones.stored import StoredBackbone
 from ..config import config_hash
 from ..files import write_json
@@ -109,11 +110,11 @@ class FeatureStore:
         """Unit embeddings (rows, D), float32, of answers as they are to be read, bare or in their prompts."""
         return self._texts(answers, lambda: self.backbone.encode_texts(answers), "answers")
 
-    def questions(self, questions: Sequence[str], pooling: Pooling) -> Tensor:
-        """Task embeddings (rows, D), float32, of questions."""
-        return self._texts(questions, lambda: self.backbone.encode_questions(questions, pooling), pooling)
+    def questions(self, questions: Sequence[str], encoder: QuestionEncoder) -> Tensor:
+        """Task embeddings e (rows, E), float32, of questions."""
+        return self._texts(questions, lambda: encoder.encode(questions), encoder.identity)
 
-    def _texts(self, texts: Sequence[str], encode: Callable[[], Tensor], way: str) -> Tensor:
+    def _texts(self, texts: Sequence[str], encode: Callable[[], Tensor], way: Any) -> Tensor:
         path = self.directory / f"texts-{config_hash(list(texts), way)}.safetensors"
         if not path.is_file():
             self._save(path, encode())
@@ -202,7 +203,7 @@ def build_task_set(
     tasks: Sequence[Task],
     *,
     prompted: bool = False,
-    pooling: Pooling = "eos",
+    questions: QuestionEncoder,
     progress: Callable[[int], Progress] | None = None,
     report: Callable[[str], Any] = print,
 ) -> TaskSet:
@@ -212,7 +213,7 @@ def build_task_set(
 
     Args:
         prompted: embed answers in their question's cloze prompt instead of bare.
-        pooling: of questions, see `ClipBackbone.encode_questions`.
+        questions: makes the task embeddings.
         report: takes a line for whatever was left out.
 
     Raises:
@@ -236,6 +237,6 @@ def build_task_set(
         tasks=tuple(tasks),
         image_features=images,
         answer_features=store.answers(list(row)),
-        question_features=store.questions([task.question for task in tasks], pooling),
+        question_features=store.questions([task.question for task in tasks], questions),
         answer_rows=tuple(tuple(row[text] for text in answers) for answers in texts),
     )

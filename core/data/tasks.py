@@ -61,7 +61,7 @@ class TaskBatch:
     """`T` ragged tasks, padded to `N` examples and `C` answers.
 
     Shapes: images (T, N, D), labels (T, N), example_mask (T, N) bool, answers (T, C, D), answer_mask (T, C) bool,
-    question (T, D). Images, answers and questions are unit vectors (padding is zeros); padded labels are 0.
+    question (T, E). Images, answers and questions are unit vectors (padding is zeros); padded labels are 0.
     """
 
     images: Tensor
@@ -107,7 +107,7 @@ class TaskTable:
     by task; `trimmed`, and so `split_support_query` and `subsample`, gather only what they keep.
 
     Shapes: image_features (images, D) and answer_features (rows, D), float16 or float32; image_rows, labels and
-    example_mask (T, N); answer_rows and answer_mask (T, C); question (T, D).
+    example_mask (T, N); answer_rows and answer_mask (T, C); question (T, E).
     """
 
     image_features: Tensor
@@ -155,8 +155,8 @@ class TaskTable:
 class TaskSet:
     """Tasks with their frozen features.
 
-    Shapes: image_features (images, D) float16 or float32 unit vectors; answer_features and question_features are
-    (rows, D); `answer_rows[i][c]` is the row of task i's answer c, so that equal answers share a row.
+    Shapes: image_features (images, D) float16 or float32 unit vectors; answer_features are (rows, D),
+    question_features (rows, E); `answer_rows[i][c]` is the row of task i's answer c, so that equal answers share a row.
     """
 
     tasks: tuple[Task, ...]
@@ -222,7 +222,7 @@ class TaskSet:
             example_mask=example_mask,
             answer_rows=answer_rows,
             answer_mask=answer_mask,
-            question=self.question_features[rows].float(),  # (T, D)
+            question=self.question_features[rows].float(),  # (T, E)
         )
 
 

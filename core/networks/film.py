@@ -30,25 +30,34 @@ class FilmModel(WeightModel):
 
     Config = FilmConfig
 
-    def __init__(self, config: FilmConfig, *, network: BaseNetwork, rng: torch.Generator | None = None) -> None:
+    def __init__(
+        self,
+        config: FilmConfig,
+        *,
+        network: BaseNetwork,
+        question_dim: int | None = None,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        """`question_dim`: E, the size of e (default: D, that of the backbone's own embeddings)."""
         super().__init__()
+        dim = network.dim if question_dim is None else question_dim
         if not network.film_units:
             raise ValueError(
                 f"FiLM: network {network.name!r} with {network.config} has no hidden units that it can shift"
             )
         self.config, self.network = config, network
         self.w = nn.Parameter(network.init(rng))
-        self.film = nn.Linear(network.dim, 2 * network.film_units)
-        self.condition = Whitening(network.dim, config.whitening, config.cond_noise)
+        self.film = nn.Linear(dim, 2 * network.film_units)
+        self.condition = Whitening(dim, config.whitening, config.cond_noise)
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
 
     def sizes(self) -> dict[str, Any]:
-        return {"network": self.network}
+        return {"network": self.network, "question_dim": self.condition_dim}
 
     @property
     def condition_dim(self) -> int:
-        return self.network.dim
+        return len(self.condition.mean)
 
     def fit(self, e: Tensor) -> None:
         self.condition.fit(e)

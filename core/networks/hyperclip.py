@@ -43,7 +43,7 @@ class HyperCLIPConfig:
 
 @MODULES.register("hyperclip")
 class HyperCLIP(Saved):
-    """CLIP_H: adapted weights (B, P) to unit embeddings e^(H) (B, D) in the space of question embeddings.
+    """CLIP_H: adapted weights (B, P) to unit embeddings e^(H) (B, E) in the space of question embeddings.
 
     Weights are standardised by buffers, or projected on their principal components (`config.components`). Questions are
     compared after whitening: as they come, two questions of one kind have nearly the same direction.
@@ -70,14 +70,14 @@ class HyperCLIP(Saved):
         return {"num_params": self.num_params, "dim": self.dim}
 
     def set_statistics(self, mean: Tensor, std: Tensor, e: Tensor) -> None:
-        """Mean and s.d. (P,) of weights, for a model without components, and training questions e (tasks, D)."""
+        """Mean and s.d. (P,) of weights, for a model without components, and training questions e (tasks, E)."""
         self.w_mean.copy_(mean)
         self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
         self.condition.fit(e)
 
     @torch.no_grad()
     def set_components(self, w: Tensor, e: Tensor) -> None:
-        """Principal components of weights w (n, P) like those to come, and training questions e (tasks, D).
+        """Principal components of weights w (n, P) like those to come, and training questions e (tasks, E).
 
         Raises:
             ValueError: fewer weights than components.
@@ -106,13 +106,13 @@ class HyperCLIP(Saved):
         return F.normalize(self.out(activation(self.hidden(x))), dim=-1)
 
     def embed_questions(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Question embeddings (B, D), whitened (in training with standard normal noise (B, D)) and unit, ready to be
+        """Question embeddings (B, E), whitened (in training with standard normal noise (B, E)) and unit, ready to be
         compared with `forward`'s output."""
         return F.normalize(self.condition(e, noise), dim=-1)
 
 
 def hyperclip_loss(h: Tensor, e: Tensor, logit_scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy of Algorithm 1 for matching rows of unit vectors h and e (B, D)."""
+    """Symmetric cross-entropy of Algorithm 1 for matching rows of unit vectors h and e (B, E)."""
     logits = logit_scale.exp().clamp(max=100) * h @ e.mT
     target = torch.arange(len(h), device=h.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
@@ -125,7 +125,7 @@ def ranks(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def infer_task(model: HyperCLIP, w: Tensor, questions: Tensor) -> Tensor:
-    """Figure 3.B-C: probability (B, Q) of each candidate question e (Q, D), given fine-tuned weights w (B, P)."""
+    """Figure 3.B-C: probability (B, Q) of each candidate question e (Q, E), given fine-tuned weights w (B, P)."""
     cosine = model(w) @ model.embed_questions(questions).mT
     return (model.logit_scale.exp().clamp(max=100) * cosine).softmax(-1)
 
@@ -142,7 +142,7 @@ def guide_latent(
     optimizer: Literal["sgd", "adam"] = "adam",
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """HyperCLIP guidance (Eq. 4, Algorithm 11): move z0 (T, Z) towards weights that HyperCLIP matches with e (T, D).
+    """HyperCLIP guidance (Eq. 4, Algorithm 11): move z0 (T, Z) towards weights that HyperCLIP matches with e (T, E).
 
     Minimises `-cos(CLIP_H(h(z)), e) + lam * ||z - z0||` for every task on its own (the paper prints the cosine
     without its minus). `optimizer="adam"` is the authors' code's default, "sgd" the paper's words.

@@ -70,7 +70,7 @@ class HyperLDM(Saved):
     embeddings, are buffers saved with the module.
 
     Args:
-        latent: Z. dim: D, the size of the question's embedding e.
+        latent: Z. dim: E, the size of the question's embedding e.
     """
 
     Config = HyperLDMConfig
@@ -97,7 +97,7 @@ class HyperLDM(Saved):
         return {"latent": self.latent, "dim": self.dim}
 
     def set_statistics(self, z: Tensor, e: Tensor) -> None:
-        """Statistics of the training latents z (samples, Z) and questions e (tasks, D)."""
+        """Statistics of the training latents z (samples, Z) and questions e (tasks, E)."""
         self.z_mean.copy_(z.mean(0))
         self.z_std.copy_(z.std(0).clamp(min=1e-6))
         self.condition.fit(e)
@@ -109,7 +109,7 @@ class HyperLDM(Saved):
         return z * self.z_std + self.z_mean
 
     def forward(self, z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
-        """Noise in standardised z_t (B, Z) at t (B,), given unit embeddings e (B, D); zeros are no condition."""
+        """Noise in standardised z_t (B, Z) at t (B,), given unit embeddings e (B, E); zeros are no condition."""
         out = self.predict(z_t, t, e)
         if self.config.prediction == "eps":
             return out
@@ -132,7 +132,7 @@ class HyperLDM(Saved):
         return (z_t - noise * out) / signal if self.config.prediction == "eps" else signal * z_t - noise * out
 
     def predict(self, z_t: Tensor, t: Tensor, e: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The network's own output, eps or v (B, Z); in training with standard normal noise (B, D) on the condition."""
+        """The network's own output, eps or v (B, Z); in training with standard normal noise (B, E) on the condition."""
         dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
         condition = self.condition(e, noise).masked_fill(dropped, 0.0)
         context = torch.cat([time_embedding(t, self.config.time_dim), condition], dim=-1)
@@ -143,6 +143,6 @@ class HyperLDM(Saved):
 
 
 def drop_condition(e: Tensor, probability: float, rng: torch.Generator) -> Tensor:
-    """Conditioning dropout (Section 5.2): rows of e (B, D) set to zero with the given probability."""
+    """Conditioning dropout (Section 5.2): rows of e (B, E) set to zero with the given probability."""
     keep = torch.rand(len(e), 1, generator=rng, device=rng.device).to(e.device) >= probability
     return e * keep

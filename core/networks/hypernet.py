@@ -113,15 +113,27 @@ class CondHyperNet(_HyperNet):
 
     Config = CondHyperNetConfig
 
-    def __init__(self, config: CondHyperNetConfig, *, network: BaseNetwork, rng: torch.Generator | None = None) -> None:
-        super().__init__(network.dim, config.hidden, network)
+    def __init__(
+        self,
+        config: CondHyperNetConfig,
+        *,
+        network: BaseNetwork,
+        question_dim: int | None = None,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        """`question_dim`: E, the size of e (default: D, that of the backbone's own embeddings)."""
+        dim = network.dim if question_dim is None else question_dim
+        super().__init__(dim, config.hidden, network)
         self.config = config
-        self.condition = Whitening(network.dim, config.whitening, config.cond_noise)
+        self.condition = Whitening(dim, config.whitening, config.cond_noise)
         self._initialise(rng)
+
+    def sizes(self) -> dict[str, Any]:
+        return {"network": self.network, "question_dim": self.condition_dim}
 
     @property
     def condition_dim(self) -> int:
-        return self.network.dim
+        return len(self.condition.mean)
 
     def fit(self, e: Tensor) -> None:
         self.condition.fit(e)

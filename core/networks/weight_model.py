@@ -28,21 +28,21 @@ MODULES: Registry[type[Saved]] = Registry("kind of module", __package__)
 
 
 class WeightModel(Saved, ABC):
-    """Question embeddings e (T, D) to weights w (T, P), through what the inner loop adapts (T, K)."""
+    """Question embeddings e (T, E) to weights w (T, P), through what the inner loop adapts (T, K)."""
 
     network: BaseNetwork
 
     @property
     def condition_dim(self) -> int:
-        """How many standard normal values of noise a question takes in training: D, or 0."""
+        """How many standard normal values of noise a question takes in training: E, or 0."""
         return 0
 
     def fit(self, e: Tensor) -> None:
-        """Take the statistics of training questions e (tasks, D)."""
+        """Take the statistics of training questions e (tasks, E)."""
 
     @abstractmethod
     def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Where adaptation starts for questions e (T, D), (T, K): weights, a latent, or a whitened embedding.
+        """Where adaptation starts for questions e (T, E), (T, K): weights, a latent, or a whitened embedding.
 
         Args:
             noise: (T, `condition_dim`), in training.

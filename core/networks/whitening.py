@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Whitening(nn.Module):
-    """e (..., D) to centred coordinates of even spread, at unit RMS over the questions it was fitted to.
+    """e (..., E) to centred coordinates of even spread, at unit RMS over the questions it was fitted to.
 
     Questions crowd together in CLIP's space: a handful of directions hold most of their variance, and what tells one
     question from the next lies in the small ones, which a network on raw embeddings hardly sees. Whitening gives all
@@ -35,7 +35,7 @@ class Whitening(nn.Module):
 
     @torch.no_grad()
     def fit(self, e: Tensor) -> None:
-        """Take the statistics of training questions e (tasks, D)."""
+        """Take the statistics of training questions e (tasks, E)."""
         if len(e) < 2:
             raise ValueError(f"Whitening: needs at least 2 questions, got {len(e)}")
         mean = e.double().mean(0)
@@ -48,11 +48,11 @@ class Whitening(nn.Module):
         self.matrix.copy_(matrix / (centred @ matrix).square().mean().sqrt())
 
     def forward(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Whitened e (..., D), plus `self.noise` times standard normal `noise` (..., D) where it is given."""
+        """Whitened e (..., E), plus `self.noise` times standard normal `noise` (..., E) where it is given."""
         with torch.autocast(e.device.type, enabled=False):  # it makes much of small differences
             x = (e - self.mean) @ self.matrix
         return x if noise is None else x + self.noise * noise
 
     def inverse(self, x: Tensor) -> Tensor:
-        """The embeddings (..., D) whose whitened form is x, without noise."""
+        """The embeddings (..., E) whose whitened form is x, without noise."""
         return torch.linalg.solve(self.matrix.double(), x.double(), left=False).to(x.dtype) + self.mean

@@ -9,11 +9,13 @@ from typing import Any
 
 from ..files import write_json
 from . import version1
+from .default import default_sentence_encoder
 
 FORMAT_VERSION = 2  # of config.json
 LIBRARY = "question-to-adapter (HyperCLIP, HyperLDM)"
 CONFIG, CARD, RECORDS = "config.json", "README.md", "stages.json"
-_BACKBONE_SUFFIXES = (".json", ".txt", ".safetensors")  # open_clip's config, tokenizer files, weights; no pickles
+SENTENCE = "sentence"  # the folder of the sentence encoder in a release
+_ENCODER_SUFFIXES = (".json", ".txt", ".safetensors")  # open_clip's config, tokenizer files, weights; no pickles
 
 
 def read_config(directory: Path, name: str | None = None) -> dict[str, Any]:
@@ -78,13 +80,23 @@ def write_release(directory: Path, config: dict[str, Any], backbone: str) -> Non
 
 
 def weight_files(directory: Path, config: dict[str, Any]) -> dict[str, Path]:
-    """All that a loader reads besides config.json, by path in the release: models, and the backbone if it is a local
-    directory, wherever that is now."""
+    """All that a loader reads besides config.json, by path in the release: models, the backbone if it is a local
+    directory, and the sentence encoder if questions go through it, wherever these are now."""
     files = {path.name: path for path in directory.glob("*.safetensors")}
     backbone = backbone_directory(directory, config)
     if backbone is not None:
-        files |= {f"backbone/{path.name}": path for path in backbone.iterdir() if path.suffix in _BACKBONE_SUFFIXES}
+        files |= {f"backbone/{path.name}": path for path in backbone.iterdir() if path.suffix in _ENCODER_SUFFIXES}
+    if (config.get("question_encoder") or {}).get("encoder") == "sentence":
+        encoder = encoder_directory(directory)
+        files |= {f"{SENTENCE}/{path.name}": path for path in encoder.iterdir() if path.suffix in _ENCODER_SUFFIXES}
     return dict(sorted(files.items()))
+
+
+def encoder_directory(directory: Path) -> Path:
+    """Where the sentence encoder lies that a release's questions go through: in the release, as on the Hub, or beside
+    the shipped one, where it serves them all."""
+    own = directory / SENTENCE
+    return own if own.is_dir() else default_sentence_encoder()
 
 
 def backbone_directory(directory: Path, config: dict[str, Any]) -> Path | None:

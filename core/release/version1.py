@@ -43,7 +43,8 @@ def upgraded_header(header: dict[str, Any]) -> dict[str, Any]:
 
 def upgraded_config(config: dict[str, Any]) -> dict[str, Any]:
     """A release's config.json of format 1 as format 2 has it; a ValueError for settings that are none."""
-    return config | {"format_version": 2, "network": _network(config["adapter"])}
+    questions = {"encoder": "clip", "pooling": config.get("question_pooling", "eos")}
+    return config | {"format_version": 2, "network": _network(config["adapter"]), "question_encoder": questions}
 
 
 RENAMED = {"hvae_hyperclip": "hyperclip_hvae", "hnet_hyperclip": "hyperclip_hnet"}  # files: the name now, the name then

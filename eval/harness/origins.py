@@ -14,6 +14,7 @@ from core.generator import AdapterGenerator
 from core.release.manifest import backbone_directory
 from train.pipeline.flags import open_run
 from train.pipeline.run import Run
+from train.pipeline.settings import as_settings
 from train.presets import PRESET_NAMES, get_preset
 
 
@@ -54,7 +55,7 @@ def run_of(generator: AdapterGenerator, args: argparse.Namespace) -> Run:
             work=args.work or _work_of(where) or Path("runs") / config["preset"],
         )
     )
-    preset = replace(run.preset, name=config["preset"], question_pooling=generator.pooling)
+    preset = replace(run.preset, name=config["preset"], **as_settings(config["question_encoder"]))
     return replace(run, preset=replace(preset, backbone=_backbone_of(generator)))
 
 

@@ -143,9 +143,10 @@ def _check_alike(runs: Sequence[Run], generators: Sequence[AdapterGenerator]) ->
 
     first, where = runs[0], generators[0].directory
     for run, generator in zip(runs[1:], generators[1:], strict=True):
-        if generator.pooling != generators[0].pooling:
+        if generator.config["question_encoder"] != generators[0].config["question_encoder"]:
             raise ValueError(
-                f"{generator.directory} pools questions by {generator.pooling!r}, others by another; one at a time"
+                f"{generator.directory} embeds questions by {generator.config['question_encoder']}, others otherwise; "
+                "one at a time"
             )
         if settings(run.preset) != settings(first.preset):
             ours, theirs = (shlex.join(flags_of(r)) for r in (run, first))

@@ -16,11 +16,13 @@ import torch
 from tqdm import tqdm
 
 from core.backbones import Backbone, embedding_dim, load_backbone
-from core.backbones.stored import STORED, StoredBackbone
+from core.backbones.questions import QuestionEncoder, open_question_encoder
+from core.backbones.stored import STORED, StoredBackbone, StoredQuestions
 from core.data.base import BringsBackbone, Dataset
 from core.data.features import FeatureStore, build_task_set
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.networks.base import BaseNetwork, accuracies
+from core.release.manifest import encoder_directory
 
 from .processes import Processes
 from .settings import Preset
@@ -95,6 +97,14 @@ class Run:
             return StoredBackbone(self.work / "features")
         return load_backbone(self.preset.backbone, self.device)
 
+    @functools.cached_property
+    def questions(self) -> QuestionEncoder:
+        """What makes task embeddings e."""
+        spec = self.preset.questions
+        if self.preset.backbone == STORED and spec["encoder"] != "clip":
+            return StoredQuestions(self.work / "features", spec)
+        return open_question_encoder(spec, lambda: self.backbone, encoder_directory(self.output), self.device)
+
     @property
     def dim(self) -> int | None:
         """D without loading the backbone: from features that are there, the dataset, or the backbone's description."""
@@ -132,7 +142,7 @@ class Run:
             self.store,
             tasks,
             prompted=prompted,
-            pooling=self.preset.question_pooling,
+            questions=self.questions,
             progress=encoding_bar,
         )
 

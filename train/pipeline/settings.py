@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Literal
 
 from core.backbones import Pooling
+from core.backbones.questions import Kind, check_layers, question_dim
 from core.data.base import DatasetConfig
 from core.data.emoji.dataset import EmojiConfig
 from core.diffusion.samplers import SAMPLERS
@@ -178,7 +179,11 @@ class Preset:
     networks: dict[str, Any] = field(default_factory=default_configs)  # settings of each base network
     logit_scale: float = TRAINING_SCALE  # on cosines, in every loss
     tiny_clip: TinyCLIPConfig | None = None  # the backbone is trained by this run's first stage, if any
-    question_pooling: Pooling = "eos"  # what e is, for every row that reads a question (the paper: "eos")
+    # What e is, for every row that reads a question: of "sentence", these layers; of "clip", which is the paper's way,
+    # the end token or the mean.
+    question_encoder: Kind = "sentence"
+    question_layers: tuple[int, ...] = (2, 6)
+    question_pooling: Pooling = "eos"
     descriptors: float = 1.0  # share of training tasks whose question is known (50% Q., 100% Q.)
     hnet: HNetConfig = HNetConfig()
     cond_hnet: dict[str, CondHyperNetConfig] = field(default_factory=dict)  # by row: cond_multitask, cond_hnet_maml
@@ -199,6 +204,7 @@ class Preset:
     few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 
     def __post_init__(self) -> None:
+        check_layers(self.question_layers)
         if self.network not in BASE_NETWORKS:
             raise ValueError(f"network {self.network!r}; allowed: {', '.join(BASE_NETWORKS.names())}")
         if self.sampling.steps > self.hyperldm.num_timesteps:
@@ -217,6 +223,17 @@ class Preset:
         """What everything that makes weights depends on."""
         return self.network, self.network_config, self.logit_scale
 
+    @property
+    def questions(self) -> dict[str, Any]:
+        """The spec of the question encoder (`core.backbones.questions`)."""
+        if self.question_encoder == "clip":
+            return {"encoder": "clip", "pooling": self.question_pooling}
+        return {"encoder": "sentence", "layers": list(self.question_layers)}
+
+    def question_dim(self, dim: int) -> int:
+        """E, the size of e beside a backbone's embeddings of size `dim`."""
+        return question_dim(self.questions, dim)
+
     def latent(self, generator: str) -> int:
         """Z of a weight generator."""
         return (self.generators.get(generator) or getattr(self, generator)).latent
@@ -224,6 +241,16 @@ class Preset:
     def base_network(self, dim: int) -> BaseNetwork:
         """The base network on a backbone's embeddings of size `dim`; everything else's size follows from it."""
         return BASE_NETWORKS[self.network](self.network_config, dim, self.logit_scale)
+
+
+def as_settings(spec: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a preset that give the spec of a question encoder, as a release keeps it."""
+    values = {"question_encoder": spec["encoder"]}
+    if "layers" in spec:
+        values["question_layers"] = tuple(spec["layers"])
+    if "pooling" in spec:
+        values["question_pooling"] = spec["pooling"]
+    return values
 
 
 def once(*settings: Any) -> tuple[Any, ...]:
