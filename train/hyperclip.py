@@ -17,7 +17,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 from torch import Tensor
 
-from core.networks.hyperclip import HyperCLIP, hyperclip_loss, ranks
+from core.networks.base import BaseNetwork
+from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig, hyperclip_loss, ranks
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_module
 from train.pipeline.adapted import AdaptedWeights, load_draws, load_generator, training_latents

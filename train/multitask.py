@@ -35,9 +35,7 @@ def build(preset: Preset, row: str, network: BaseNetwork, rng: torch.Generator |
         return SharedWeights(network=network, rng=rng)
     if row == "cond_multitask_film":
         return FilmModel(preset.film, network=network, question_dim=preset.question_dim(network.dim), rng=rng)
-    return CondHyperNet(
-        preset.cond_hnet[row], network=network, question_dim=preset.question_dim(network.dim), rng=rng
-    )
+    return CondHyperNet(preset.cond_hnet[row], network=network, question_dim=preset.question_dim(network.dim), rng=rng)
 
 
 def stages(preset: Preset) -> list[Stage]:

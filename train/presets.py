@@ -118,7 +118,9 @@ _PRESETS: dict[str, Preset] = {
     # the paper: hours on one GPU; a denoiser for CPUs: --set hyperldm.hidden=[1024,1024,1024]
     "metavqa": _METAVQA,
     # its sizes and schedules on simulated features, for timing and memory; the dataset is its own backbone
-    "metavqa_sim": replace(_METAVQA, name="metavqa_sim", backbone="simulated", dataset=SimulatedConfig(), question_encoder="clip"),
+    "metavqa_sim": replace(
+        _METAVQA, name="metavqa_sim", backbone="simulated", dataset=SimulatedConfig(), question_encoder="clip"
+    ),
     # every stage of `emoji` in about a minute; the numbers it reaches mean nothing
     "tiny": replace(
         _EMOJI,

@@ -1,4 +1,4 @@
-"""Task embeddings e of questions: by a pre-trained sentence encoder, or by the text tower of the backbone (Section 2.2).
+"""Task embeddings e of questions: by a pre-trained sentence encoder, or by the backbone's text tower (Section 2.2).
 
 A spec says which, JSON-able, as a release keeps it: `{"encoder": "sentence", "layers": [2, 6]}`, with "model" and
 "sha256" of the encoder in a release, or `{"encoder": "clip", "pooling": "eos"}`, the paper's way.
