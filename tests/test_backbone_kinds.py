@@ -85,7 +85,7 @@ def test_a_stage_encodes_a_dataset_with_it(directory, tmp_path, capsys):
         csv.writer(file).writerows([("image", "question", "answer", "prompt"), *rows])
     data, work = str(tmp_path / "mine"), tmp_path / "work"
     make_data.main(["--images", str(photos), "--table", str(tmp_path / "t.csv"), "--output", data])
-    setting = ["--set", f"backbone=local-dir:{directory}", "question_pooling=mean"]
+    setting = ["--set", f"backbone=local-dir:{directory}", "question_encoder=clip", "question_pooling=mean"]
     features.main(["--preset", "tiny", "--data", data, "--work", str(work), "--device", "cpu", *setting])
     assert "'images': 12.0, 'unreadable': 0.0, 'tasks': 5.0" in capsys.readouterr().out
     index = json.loads((work / "features" / "index.json").read_text(encoding="utf-8"))

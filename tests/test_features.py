@@ -11,6 +11,7 @@ from PIL import Image
 
 import core.data.features
 from core.backbones import load_backbone
+from core.backbones.questions import TowerQuestions
 from core.data.features import FeatureStore, build_task_set
 from core.data.tasks import Task
 from tests.conftest import ROOT
@@ -47,6 +48,9 @@ class Encoder:
 
     def encode_questions(self, questions, pooling):
         return self.encode_texts(questions) + (pooling == "mean")
+
+
+ASKED = TowerQuestions(Encoder(), "eos")
 
 
 @pytest.fixture(autouse=True)
@@ -92,9 +96,9 @@ def test_another_identity_is_refused(tmp_path, change):
 def test_equal_answers_share_a_row_and_prompts_are_used(tmp_path):
     images = Images()
     store = FeatureStore(tmp_path, images, Encoder())
-    plain = build_task_set(store, images.tasks)
+    plain = build_task_set(store, images.tasks, questions=ASKED)
     assert plain.answer_rows == ((0, 1), (1, 2))
-    prompted = build_task_set(store, images.tasks, prompted=True)
+    prompted = build_task_set(store, images.tasks, prompted=True, questions=ASKED)
     assert prompted.answer_features[0, 0] == len("it is a") and prompted.answer_rows[1] == (2, 3)
 
 
@@ -144,12 +148,12 @@ def test_pictures_are_transformed_and_those_that_cannot_be_read_are_listed(tmp_p
     listed = json.loads((tmp_path / "features" / "unreadable.json").read_text())
     assert set(listed) == {"1", "4"} and "1.png" in listed["1"]
     # task 1 loses its only example of "b", so it goes; task 2 stays whole
-    data = build_task_set(store, pictures.tasks)
+    data = build_task_set(store, pictures.tasks, questions=ASKED)
     assert [task.question for task in data.tasks] == ["q2?"] and len(data.question_features) == 1
     out = capsys.readouterr().out
     assert "1 unreadable images" in out and "left out: 'q1?'" in out
     with pytest.raises(ValueError, match="no task with readable images"):
-        build_task_set(store, pictures.tasks[:1])
+        build_task_set(store, pictures.tasks[:1], questions=ASKED)
 
 
 def test_a_directory_that_is_gone_is_an_error_and_leaves_no_shard(tmp_path, monkeypatch):
@@ -218,7 +222,12 @@ def test_texts_are_encoded_once_and_apart_by_prompt_and_pooling(tmp_path):
             return super().encode_texts(texts)
 
     images = Images()
-    build = lambda **how: build_task_set(FeatureStore(tmp_path, images, Counting()), images.tasks, **how)
+
+    def build(pooling="eos", **how):
+        backbone = Counting()
+        store = FeatureStore(tmp_path, images, backbone)
+        return build_task_set(store, images.tasks, questions=TowerQuestions(backbone, pooling), **how)
+
     first = build()
     assert Counting.calls == 2  # answers and questions
     again = build()

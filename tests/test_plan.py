@@ -66,7 +66,13 @@ def test_choices_of_some_rows_depend_on_these_and_on_what_all_rows_depend_on(row
         assert set(stages["choose"].needs) == {"features", *rows}
         return graph.identities(Run(preset, 0, Path("x"), Path("x"), torch.device("cpu")), stages)["choose"]
 
-    changes = ["dataset.seed=1", "question_pooling=mean", "networks.clip_adapter.hidden=8", "logit_scale=50"]
+    changes = [
+        "dataset.seed=1",
+        "question_layers=[6]",
+        "question_encoder=clip",
+        "networks.clip_adapter.hidden=8",
+        "logit_scale=50",
+    ]
     changes += ["few_shot_steps=3", "few_shot_lrs=[1.0]", "sampling.steps=3", "guidance.hvae.lam=1.0"]
     found = {identity(), identity(descriptors=0.5), *(identity(change) for change in changes)}
     assert len(found) == 2 + len(changes)

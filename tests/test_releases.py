@@ -17,6 +17,7 @@ from tests.test_pipeline import release
 
 OWN = {"preset": "tiny", "data": None, "steps_share": 1.0, "set": []}
 TRAIN = "python train/run_all.py --preset tiny"
+TOWER = {"encoder": "clip", "pooling": "eos"}
 
 
 def write_config(directory, **changes):
@@ -63,13 +64,14 @@ def test_weights_alone_say_all_the_rest(tiny, copy, tmp_path):
 
 
 def test_settings_are_those_of_training(copy):
-    changed = ["networks.clip_adapter.hidden=8", "question_pooling=eos", "hyperldm.hidden=[32]"]
-    write_config(copy, run=OWN | {"set": changed, "steps_share": 0.5}, descriptors=0.5, seed=3, question_pooling="eos")
+    changed = ["networks.clip_adapter.hidden=8", "question_encoder=clip", "hyperldm.hidden=[32]"]
+    own = {"descriptors": 0.5, "seed": 3, "question_encoder": TOWER}
+    write_config(copy, run=OWN | {"set": changed, "steps_share": 0.5}, **own)
     run, (generator,) = opened("--weights", copy, "--work", copy.parent)
     assert run.preset.network_config == AdapterConfig(hidden=8) and run.preset.hyperldm.hidden == (32,)
-    assert run.preset.question_pooling == generator.pooling == "eos" and run.preset.diffusion.steps == 15
+    assert run.preset.questions == generator.question_encoder.identity == TOWER and run.preset.diffusion.steps == 15
     assert (run.seed, run.preset.descriptors, run.preset.name) == (3, 0.5, "tiny")
-    expected = f"{TRAIN} --steps-share 0.5 --set {changed[0]} question_pooling=eos 'hyperldm.hidden=[32]'"
+    expected = f"{TRAIN} --steps-share 0.5 --set {changed[0]} question_encoder=clip 'hyperldm.hidden=[32]'"
     assert releases.command_for(run, generator) == f"{expected} --seed 3 --descriptors 0.5"
 
 
@@ -125,7 +127,7 @@ def test_a_release_without_its_backbone(copy, capsys):
     [
         ({"run": OWN | {"set": ["film.cond_noise=2"]}}, "was trained otherwise than {} (--preset tiny --set film"),
         ({"run": OWN | {"preset": "emoji"}, "preset": "emoji"}, "was trained otherwise than {} (--preset emoji; --p"),
-        ({"question_pooling": "eos"}, "pools questions by 'eos', others by another; one at a time"),
+        ({"question_encoder": TOWER}, "others otherwise; one at a time"),
         ({}, "has another backbone than {}; one at a time"),
     ],
 )

@@ -36,9 +36,9 @@ def test_shipped_weights_reach_the_published_accuracies():
         images=lambda indices, progress: images,
         unreadable={},
         answers=backbone.encode_texts,
-        questions=backbone.encode_questions,
+        questions=lambda texts, encoder: encoder.encode(texts),
     )
-    query = build_task_set(store, tasks, pooling=generator.pooling).batch(part="query")
+    query = build_task_set(store, tasks, questions=generator.question_encoder).batch(part="query")
     for label in LABELS:
         row = next(row for row in ROWS if row.label == label)
         found, expected = accuracy(row, generator, query, query), published[label].iloc[chosen]

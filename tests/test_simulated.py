@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from core.adaptation.subspace import adapt_adapters
+from core.backbones.questions import TowerQuestions
 from core.data.features import build_task_set
 from core.data.simulated import SimulatedConfig, SimulatedVQA
 from core.networks.adapter import AdapterConfig, CLIPAdapter
@@ -52,9 +53,9 @@ def test_zero_shot_and_few_shot_accuracy_are_the_papers(full):
         backbone, unreadable = encoder, {}
         images = staticmethod(lambda indices, progress=None: full._features)
         answers = staticmethod(encoder.encode_texts)
-        questions = staticmethod(encoder.encode_questions)
+        questions = staticmethod(lambda texts, encoder: encoder.encode(texts))
 
-    chosen = build_task_set(Source, tasks)
+    chosen = build_task_set(Source, tasks, questions=TowerQuestions(encoder, "eos"))
     support, query = chosen.batch(part="support"), chosen.batch(part="query")
     accuracy = lambda w: float(accuracies(network, w, query).mean())
     assert accuracy(None) == pytest.approx(0.45, abs=0.06)
