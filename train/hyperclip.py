@@ -43,7 +43,7 @@ def stages(preset: Preset) -> list[Stage]:
                 f"{name}_hyperclip",
                 functools.partial(run, name=name),
                 needs=(WEIGHT_GENERATORS[name].checkpoint, f"adaptations_{name}"),
-                config=(*settings, preset.descriptors, preset.questions),
+                config=(*settings, *preset.question_settings),
                 outputs=release_file(f"{name}_hyperclip"),
                 steps=settings[1].steps,
                 cost=once(*preset.network_settings, *settings),
@@ -115,7 +115,7 @@ def run(run: Run, name: str) -> dict[str, float]:
         w = weights(torch.randint(weights.latents.shape[0], (len(chosen),), generator=rng), chosen, rng)
         noise = torch.randn(len(chosen), model.dim, generator=rng).to(run.device)
         with run.autocast():
-            embedded, asked = model(w), model.embed_questions(question[chosen], noise)
+            embedded, asked = model(w), model.embed_questions(run.asked.draw(chosen, rng), noise)
         loss = hyperclip_loss(embedded.float(), asked.float(), model.logit_scale)
         optimizer.zero_grad()
         loss.backward()
@@ -132,7 +132,7 @@ def run(run: Run, name: str) -> dict[str, float]:
 def _model(run: Run, name: str, weights: TrainingWeights) -> HyperCLIP:
     """A fresh model with the statistics of the training weights and questions."""
     config, stage = run.preset.hyperclip[name], f"{name}_hyperclip"
-    questions, sample = run.train_batch.question[run.described], None
+    questions, sample = run.asked.all(run.described), None
     if config.components:
         sample = weights.sample(run.rng(stage, "components"))
         # A small dataset cannot tell so many apart.

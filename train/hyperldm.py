@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
@@ -26,6 +27,7 @@ from core.networks.hyperldm import HyperLDM, drop_condition
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_module
 from train.pipeline.adapted import load_generator, training_latents
+from train.pipeline.asked import Asked
 from train.pipeline.flags import open_run, parser
 from train.pipeline.optim import adam, cosine_decay
 from train.pipeline.run import Run
@@ -45,8 +47,7 @@ def stages(preset: Preset) -> list[Stage]:
             needs=(WEIGHT_GENERATORS[name].checkpoint, f"adaptations_{name}"),
             config=(
                 *settings,
-                preset.descriptors,
-                preset.questions,
+                *preset.question_settings,
                 *([descriptors.FORMAT] if infers else []),
             ),
             outputs=release_file(f"{name}_hyperldm"),
@@ -66,16 +67,18 @@ def build(preset: Preset, name: str, network: BaseNetwork) -> HyperLDM:
     return HyperLDM(preset.hyperldm, latent=preset.latent(name), dim=dim)
 
 
-def questions(run: Run, z: Tensor) -> tuple[Tensor, Tensor]:
-    """Task embeddings (T, D) of the training questions, and which tasks are described (T,) bool; the others' embeddings
-    are inferred from mean latents z (T, Z) and the tasks' data if the preset says so, else not to be used."""
-    e = run.train_batch.question
+def questions(run: Run, z: Tensor) -> Asked:
+    """The training questions. Where a task is not described, its embedding is inferred from mean latents z (T, Z) and
+    the tasks' data if the preset says so. Else it is zeros: the task teaches the unconditional model, as in the paper.
+    """
+    e = run.asked.e
     described = torch.zeros(len(e), dtype=torch.bool, device=run.device)
     described[run.described] = True
+    others = torch.zeros_like(e[:, 0])
     if run.preset.diffusion.infer_descriptors and not described.all():
         encode = lambda texts: run.store.questions(texts, run.questions)
-        e = descriptors.describe(run.train, run.train_batch.trimmed(), described, z, encode)
-    return e, described
+        others = descriptors.describe(run.train, run.train_batch.trimmed(), described, z, encode)
+    return replace(run.asked, e=e.where(described[:, None, None], others[:, None]))
 
 
 def draw_tasks(weight: Tensor, count: int, rng: torch.Generator) -> Tensor:
@@ -90,17 +93,13 @@ def run(run: Run, name: str) -> dict[str, float]:
     training, stage, network = run.preset.diffusion, f"{name}_hyperldm", run.network
     latents = training_latents(run, name)  # (draws, T, Z)
     draws, T, Z = latents.shape
-    e_train, described = questions(run, latents.mean(0))
+    asked = questions(run, latents.mean(0))
     torch.manual_seed(run.rng(stage, "init").initial_seed())
     model = build(run.preset, name, network).to(run.device)
-    model.set_statistics(latents.flatten(0, 1), e_train[described])
+    model.set_statistics(latents.flatten(0, 1), asked.all(run.described))
     schedule = model.schedule
     draw_weight = torch.ones(T)  # on the CPU, with the random state
     draw_weight[run.described] = training.described_weight
-    # Tasks without a descriptor, where none is inferred, still teach the unconditional model, as in the paper: their
-    # condition is dropped for good.
-    if not training.infer_descriptors:
-        e_train = e_train * described[:, None]
     generator = load_generator(run, name)
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     rate = cosine_decay(optimizer, training.steps)
@@ -116,7 +115,7 @@ def run(run: Run, name: str) -> dict[str, float]:
     for _, rng in training_steps(run, stage, training.steps, state):
         rows = draw_tasks(draw_weight, training.batch, rng)
         z0 = model.standardise(latents[torch.randint(draws, (training.batch,), generator=rng), rows])
-        e = drop_condition(e_train[rows], training.drop_condition, rng)
+        e = drop_condition(asked.draw(rows, rng), training.drop_condition, rng)
         t = torch.randint(schedule.num_steps, (training.batch,), generator=rng).to(run.device)
         eps = torch.randn(training.batch, Z, generator=rng).to(run.device)
         noise = torch.randn(training.batch, model.dim, generator=rng).to(run.device)

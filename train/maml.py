@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
@@ -55,7 +56,7 @@ def stages(preset: Preset) -> list[Stage]:
     result = []
     for row, config in preset.maml.items():
         settings = (*preset.network_settings, config, *own_settings(preset, row))
-        questions = (preset.descriptors, preset.questions) if row == "cond_hnet_maml" else ()
+        questions = preset.question_settings if row == "cond_hnet_maml" else ()
         result.append(
             Stage(
                 row,
@@ -91,14 +92,14 @@ def run(run: Run, row: str) -> dict[str, float]:
     torch.manual_seed(rng.initial_seed())
     model = build(run.preset, row, run.network, rng).to(run.device)
     rows = run.described if model.condition_dim else torch.arange(len(batch))
-    model.fit(batch.question[rows])
+    model.fit(run.asked.all(rows))
 
     optimizer = adam(model.parameters(), config.lr)
     schedule = cosine_decay(optimizer, config.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for _, rng in training_steps(run, row, config.steps, state):
         chosen = rows[torch.randint(len(rows), (config.tasks,), generator=rng)]
-        tasks = subsample(batch[chosen], config.examples, rng)
+        tasks = subsample(replace(batch[chosen], question=run.asked.draw(chosen, rng)), config.examples, rng)
         support, query = split_support_query(tasks, support_fraction=config.support_fraction, rng=rng)
         inner_steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=rng)
         noise = torch.randn(config.tasks, model.condition_dim, generator=rng)

@@ -46,7 +46,7 @@ def stages(preset: Preset) -> list[Stage]:
             continue
         own = {"cond_multitask": preset.cond_hnet.get(row), "cond_multitask_film": preset.film}.get(row)
         settings = (*preset.network_settings, config, own)
-        questions = (preset.descriptors, preset.questions) if own else ()
+        questions = preset.question_settings if own else ()
         result.append(
             Stage(
                 row,
@@ -71,7 +71,7 @@ def run(run: Run, row: str) -> dict[str, float]:
     torch.manual_seed(rng.initial_seed())
     model = build(run.preset, row, run.network, rng).to(run.device)
     rows = run.described if model.condition_dim else torch.arange(len(batch))
-    model.fit(batch.question[rows])
+    model.fit(run.asked.all(rows))
 
     optimizer = adam(model.parameters(), config.lr, config.weight_decay)
     schedule = cosine_decay(optimizer, config.steps)
@@ -81,7 +81,8 @@ def run(run: Run, row: str) -> dict[str, float]:
         mine = run.processes.share(config.tasks)
         tasks = subsample(batch[chosen], config.examples, rng)[mine]
         noise = torch.randn(config.tasks, model.condition_dim, generator=rng)[mine].to(run.device)
-        loss = run.network.loss(model.weights(tasks.question, noise), tasks).mean()
+        e = run.asked.draw(chosen, rng)[mine]
+        loss = run.network.loss(model.weights(e, noise), tasks).mean()
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)

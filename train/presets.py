@@ -119,7 +119,12 @@ _PRESETS: dict[str, Preset] = {
     "metavqa": _METAVQA,
     # its sizes and schedules on simulated features, for timing and memory; the dataset is its own backbone
     "metavqa_sim": replace(
-        _METAVQA, name="metavqa_sim", backbone="simulated", dataset=SimulatedConfig(), question_encoder="clip"
+        _METAVQA,
+        name="metavqa_sim",
+        backbone="simulated",
+        dataset=SimulatedConfig(),
+        question_encoder="clip",
+        other_words=0.0,
     ),
     # every stage of `emoji` in about a minute; the numbers it reaches mean nothing
     "tiny": replace(

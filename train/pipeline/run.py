@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
+from core.data.phrasings import Phrasings
 from tqdm import tqdm
 
 from core.backbones import Backbone, embedding_dim, load_backbone
@@ -24,6 +25,7 @@ from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.networks.base import BaseNetwork, accuracies
 from core.release.manifest import encoder_directory
 
+from .asked import RULES, Asked, other_words
 from .processes import Processes
 from .settings import Preset
 
@@ -158,6 +160,16 @@ class Run:
     def train_batch(self) -> TaskTable:
         """All training tasks, on the device; index it by task."""
         return self.train.table().to(self.device)
+
+    @functools.cached_property
+    def asked(self) -> Asked:
+        """The training questions on the device, as they are and, if the preset says so, in other words."""
+        e, share = self.train_batch.question[:, None], self.preset.other_words
+        if share:
+            forms = other_words([task.question for task in self.train.tasks], Phrasings.read(RULES))
+            flat = self.store.questions([form for own in forms for form in own], self.questions)
+            e = torch.cat([e, flat.view(len(e), -1, e.shape[-1]).to(e)], dim=1)
+        return Asked(e, share)
 
     @functools.cached_property
     def val_support(self) -> TaskBatch:

@@ -184,6 +184,8 @@ class Preset:
     question_encoder: Kind = "sentence"
     question_layers: tuple[int, ...] = (2, 6)
     question_pooling: Pooling = "eos"
+    # Beyond the paper: how often training puts a question in other words (train/phrasings.toml), for every row alike.
+    other_words: float = 0.5
     descriptors: float = 1.0  # share of training tasks whose question is known (50% Q., 100% Q.)
     hnet: HNetConfig = HNetConfig()
     cond_hnet: dict[str, CondHyperNetConfig] = field(default_factory=dict)  # by row: cond_multitask, cond_hnet_maml
@@ -205,6 +207,8 @@ class Preset:
 
     def __post_init__(self) -> None:
         check_layers(self.question_layers)
+        if not 0.0 <= self.other_words <= 1.0:
+            raise ValueError(f"other_words {self.other_words}; allowed: 0 to 1")
         if self.network not in BASE_NETWORKS:
             raise ValueError(f"network {self.network!r}; allowed: {', '.join(BASE_NETWORKS.names())}")
         if self.sampling.steps > self.hyperldm.num_timesteps:
@@ -229,6 +233,11 @@ class Preset:
         if self.question_encoder == "clip":
             return {"encoder": "clip", "pooling": self.question_pooling}
         return {"encoder": "sentence", "layers": list(self.question_layers)}
+
+    @property
+    def question_settings(self) -> tuple[Any, ...]:
+        """What everything that learns from questions depends on."""
+        return self.descriptors, self.questions, self.other_words
 
     def question_dim(self, dim: int) -> int:
         """E, the size of e beside a backbone's embeddings of size `dim`."""
