@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from .backbones import Backbone, load_backbone
 from .backbones.questions import QuestionEncoder, open_question_encoder
@@ -17,8 +18,9 @@ from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .methods import DEFAULT_GENERATOR, METHODS, check_request, row_of
 from .models import ReleaseModels
+from .release.checkpoint import files_of, load_model
 from .release.default import default_release
-from .release.manifest import backbone_directory, encoder_directory, read_config
+from .release.manifest import KNOWN, backbone_directory, encoder_directory, read_config
 
 __all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
@@ -77,7 +79,16 @@ class AdapterGenerator(ReleaseModels):
         return self.config.get("questions", [])
 
     @cached_property
-    def _known_embeddings(self) -> Tensor:
+    def known_embeddings(self) -> Tensor:
+        """Task embeddings (Q, E) of the known questions: as stored, or made now in a release that has none."""
+        path = self.directory / KNOWN
+        if files_of(path):
+            e = load_model(path, "questions")[1]["e"]
+            if len(e) != len(self.known_questions):
+                raise ValueError(
+                    f"{path} has {len(e)} questions, the release's config.json {len(self.known_questions)}"
+                )
+            return F.normalize(e, dim=-1)  # half precision on disk
         return self.embed_questions([known["question"] for known in self.known_questions])
 
     def embed_questions(self, questions: Sequence[str]) -> Tensor:
@@ -133,14 +144,17 @@ class AdapterGenerator(ReleaseModels):
         return Adapter(None if w is None else w[0].cpu(), self.network, self.backbone, provenance)
 
     @cached_property
-    def _wording(self) -> KnownQuestions:
-        return KnownQuestions(
-            [KnownQuestion(k["question"], tuple(k["answers"]), k.get("family", "")) for k in self.known_questions]
-        )
+    def _known(self) -> KnownQuestions:
+        known = [KnownQuestion(k["question"], tuple(k["answers"]), k.get("family", "")) for k in self.known_questions]
+        return KnownQuestions(known, self.known_embeddings)
 
     def suggest_answers(self, question: str) -> list[str]:
-        """Candidate answers, from the known questions of nearest wording."""
-        return self._wording.suggest_answers(question)
+        """Candidate answers, from the known questions of nearest meaning."""
+        return self._known.suggest_answers(question, self.embed_questions([question])[0])
+
+    def nearest_questions(self, question: str, count: int = 5) -> list[KnownQuestion]:
+        """The known questions that ask for the most similar answers, nearest first."""
+        return self._known.nearest(self.embed_questions([question])[0], count)
 
     def infer_question(
         self, adapter: Adapter, count: int = 5, generator: str = DEFAULT_GENERATOR
@@ -153,7 +167,7 @@ class AdapterGenerator(ReleaseModels):
         if adapter.w is None:
             raise ValueError("plain CLIP has no adapter weights, and so no question that they answer")
         probability = self.task_probabilities(
-            adapter.w[None].to(self.device), self._known_embeddings.to(self.device), generator
+            adapter.w[None].to(self.device), self.known_embeddings.to(self.device), generator
         )[0]
         best = probability.topk(min(count, len(probability)))
         return [

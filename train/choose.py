@@ -15,11 +15,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 from typing import Any
 
+from core.data.phrasings import Phrasings
+
 from core.adaptation.calibration import fit_scale
+from core.data.known_questions import FALSE_ALARMS, nearness
 from core.generator import AdapterGenerator
 from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
 from core.networks.weight_generator import WEIGHT_GENERATORS
-from core.release.manifest import write_release
+from core.release.checkpoint import save_model
+from core.release.manifest import KNOWN, write_release
+from train.pipeline.asked import RULES, other_words
 from train.pipeline.flags import open_run, parser
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, SamplingConfig
@@ -49,7 +54,7 @@ def stages(preset: Preset) -> list[Stage]:
                 *(*preset.network_settings, preset.hvae, preset.hnet, *preset.generators.values()),
                 *(preset.hyperldm, preset.hyperclip),
             ),
-            format=4,
+            format=5,
         )
     ]
 
@@ -152,6 +157,13 @@ def run(run: Run) -> dict[str, float]:
         choices.made[f"adaptations_{name}"] = {"lr": adaptation.lr, "steps": adaptation.steps}
     # The ceiling is the best few-shot baseline, whichever that is.
     choices.made[CEILING] = {"row": max(FEW_SHOT_ROWS, key=lambda row: choices.metrics.get(f"few_shot_{row}", 0.0))}
+    known = [task for task in run.dataset.tasks if task.split != "test"]
+    save_model(
+        run.output / KNOWN,
+        {"e": run.store.questions([task.question for task in known], run.questions)},
+        kind="questions",
+        config={},
+    )
     write_release(
         run.output,
         {
@@ -164,15 +176,22 @@ def run(run: Run) -> dict[str, float]:
             "network": run.network.spec(),
             "choices": choices.made,
             "scales": scales(run, release),
-            "questions": [
-                {"question": t.question, "answers": list(t.answers), "family": t.family}
-                for t in run.dataset.tasks
-                if t.split != "test"
-            ],
+            "thresholds": {"question": question_threshold(run)},
+            "questions": [{"question": t.question, "answers": list(t.answers), "family": t.family} for t in known],
         },
         preset.backbone,
     )
     return choices.metrics
+
+
+def question_threshold(run: Run) -> float:
+    """The nearness to training questions that 98% of the validation questions reach, as they are and in the forms that
+    training uses: below it, a question is called strange."""
+    asked = [task.question for task in run.val.tasks]
+    forms = [form for own in other_words(asked, Phrasings.read(RULES)) for form in own]
+    e = run.store.questions([*asked, *forms], run.questions)
+    near = nearness(run.questions.meaning(e), run.questions.meaning(run.train.question_features))
+    return round(float(near.quantile(FALSE_ALARMS)), 4)
 
 
 def scales(run: Run, release: AdapterGenerator) -> dict[str, float]:

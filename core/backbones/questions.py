@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from . import Backbone, Pooling
 
@@ -36,6 +37,10 @@ class QuestionEncoder(Protocol):
         """Task embeddings (B, E)."""
         ...
 
+    def meaning(self, e: Tensor) -> Tensor:
+        """The part (B, M) of e (B, E), unit vectors, whose cosines say how alike questions are as a whole."""
+        ...
+
 
 class TowerQuestions:
     """The backbone's own text tower. E = D."""
@@ -47,6 +52,9 @@ class TowerQuestions:
 
     def encode(self, questions: Sequence[str]) -> Tensor:
         return self.backbone.encode_questions(questions, self.pooling)
+
+    def meaning(self, e: Tensor) -> Tensor:
+        return e
 
 
 class SentenceQuestions:
@@ -67,6 +75,11 @@ class SentenceQuestions:
 
     def encode(self, questions: Sequence[str]) -> Tensor:
         return self.encoder.encode(questions, self.layers)
+
+    def meaning(self, e: Tensor) -> Tensor:
+        """The highest layer's part: that is what the encoder was trained to compare."""
+        start = WIDTH * max(range(len(self.layers)), key=lambda i: self.layers[i])
+        return F.normalize(e[..., start : start + WIDTH], dim=-1)
 
 
 def check_layers(layers: Sequence[int]) -> None:

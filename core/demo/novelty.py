@@ -6,66 +6,47 @@ is called strange; the tests measure that share, and how much of what is strange
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..backbones import Backbone
+from ..data.known_questions import FALSE_ALARMS, NEIGHBOURS, nearness
 from ..generator import AdapterGenerator
-from ..networks.whitening import Whitening
 
-FALSE_ALARMS = 0.02  # share of what is familiar, left out and judged, that lies beyond the threshold
-_NEIGHBOURS = 5
 _QUANTILES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 
 
 class QuestionNovelty:
-    """Questions unlike all that the models know: those with a word that no known question or answer holds, and those
-    whose whitened embedding, which is what the models read, is far from the nearest known ones.
+    """Questions that are far in meaning from all that the models know (`core.data.known_questions.nearness`).
 
-    The words are asked first because a text tower places those that it never learned somewhere too. On Emoji-VQA, of
-    the 373 test questions 2% are called strange (of those of new families 8%), of 300 questions of Meta-VQA 96%.
+    The threshold is the release's, chosen on validation questions as they are and in other words; in a release without
+    one it is a quantile over known questions, each left out in turn.
     """
 
     def __init__(self, generator: AdapterGenerator) -> None:
-        known = generator.known_questions
-        if len(known) <= _NEIGHBOURS:
-            raise ValueError(f"{len(known)} known questions are too few to tell what is unusual")
+        e = generator.known_embeddings
+        if len(e) <= NEIGHBOURS:
+            raise ValueError(f"{len(e)} known questions are too few to tell what is unusual")
         self._generator = generator
-        self._words = frozenset().union(*(_words(" ".join((q["question"], *q["answers"]))) for q in known))
-        e = generator.embed_questions([question["question"] for question in known])
-        self._whiten = Whitening(e.shape[1])
-        self._whiten.fit(e)
-        self._known = F.normalize(self._whiten(e), dim=-1)  # (Q, D)
-        others = (self._known @ self._known.mT).fill_diagonal_(-1)
-        self.min_cosine = float(_nearness(others).quantile(FALSE_ALARMS))
+        self._known = generator.question_encoder.meaning(e)  # (Q, M)
+        chosen = generator.config.get("thresholds", {}).get("question")
+        if chosen is None:
+            chosen = float(nearness(self._known, self._known, own=True).quantile(FALSE_ALARMS))
+        self.threshold = chosen
+
+    def are_strange(self, questions: Sequence[str]) -> list[bool]:
+        """For each question, whether it is far from all that the models know."""
+        meaning = self._generator.question_encoder.meaning(self._generator.embed_questions(questions))
+        return (nearness(meaning, self._known) < self.threshold).tolist()
 
     def reason(self, question: str) -> str:
         """Why the question is strange, as an end of the sentence "... because"; empty if it is not."""
-        new = [word for word in dict.fromkeys(re.findall(_WORD, question.lower())) if word not in self._words]
-        if new:
-            words = ", ".join(f"“{word}”" for word in new[:4])
-            return f"no question that the models know has the word{'s' if len(new) > 1 else ''} {words}"
-        e = F.normalize(self._whiten(self._generator.embed_questions([question])), dim=-1)
-        if float(_nearness(e @ self._known.mT)) < self.min_cosine:
-            return "it is far from every question that the models know"
-        return ""
-
-
-_WORD = r"[\w']+"
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(_WORD, text.lower()))
-
-
-def _nearness(cosine: Tensor) -> Tensor:
-    """Mean cosine (B,) to the nearest known questions, of cosines (B, Q)."""
-    return cosine.topk(_NEIGHBOURS, dim=1).values.mean(1)
+        return (
+            "it is far in meaning from every question that the models know" if self.are_strange([question])[0] else ""
+        )
 
 
 class PictureNovelty:

@@ -14,6 +14,7 @@ from .default import default_sentence_encoder
 FORMAT_VERSION = 2  # of config.json
 LIBRARY = "question-to-adapter (HyperCLIP, HyperLDM)"
 CONFIG, CARD, RECORDS = "config.json", "README.md", "stages.json"
+KNOWN = "known_questions.safetensors"  # their task embeddings, in the order of config.json
 SENTENCE = "sentence"  # the folder of the sentence encoder in a release
 _ENCODER_SUFFIXES = (".json", ".txt", ".safetensors")  # open_clip's config, tokenizer files, weights; no pickles
 

@@ -51,15 +51,13 @@ stereotypes. Do not use such adapters to decide anything about people.
 {size} and {megapixels} megapixels each, and {answers} candidate answers. The same question, settings and seed give
 the same answer. Uploads and generated files are deleted within two hours; questions are not kept."""
 
-_NOVELTY_DRAWN = """A question is unfamiliar if it has a word that no known question or answer has, or if its
-embedding is farther from the nearest known questions than 98% of those are from each other: 2% of the benchmark's
-test questions are, and 96% of the questions people ask about photographs. A picture is unfamiliar if its
+_NOVELTY_DRAWN = """A question is unfamiliar if its meaning, as the sentence encoder has it, is farther from the
+nearest known questions than that of 98% of the validation questions, in many wordings. A picture is unfamiliar if its
 distribution of differences between neighbouring pixels is farther from that of drawn scenes than 98% of left-out
 scenes are."""
 
-_NOVELTY_OTHER = """A question is unfamiliar if it has a word that no known question or answer has, or if its
-embedding is farther from the nearest known questions than 98% of those are from each other. Pictures are not
-judged: this release holds nothing to compare them with."""
+_NOVELTY_OTHER = """A question is unfamiliar if its meaning, as the sentence encoder has it, is farther from the
+nearest known questions than that of 98% of the validation questions, in many wordings. Pictures are not judged: this release holds nothing to compare them with."""
 
 _CALIBRATION = """
 
