@@ -57,7 +57,8 @@ distribution of differences between neighbouring pixels is farther from that of 
 scenes are."""
 
 _NOVELTY_OTHER = """A question is unfamiliar if its meaning, as the sentence encoder has it, is farther from the
-nearest known questions than that of 98% of the validation questions, in many wordings. Pictures are not judged: this release holds nothing to compare them with."""
+nearest known questions than that of 98% of the validation questions, in many wordings. Pictures are not judged: this
+release holds nothing to compare them with."""
 
 _CALIBRATION = """
 
