@@ -1,6 +1,6 @@
 """What pyproject.toml cannot say: the folders of the installed package, and which requirements it has.
 
-`core/` becomes `question_to_adapter`, with the shipped release inside; nothing else of the checkout is installed.
+`core/` becomes `question_to_adapter`, with the shipped weights inside; nothing else of the checkout is installed.
 """
 
 from pathlib import Path
@@ -8,12 +8,12 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "question_to_adapter"
-RELEASE = "weights.emoji"
+WEIGHTS = ("weights.emoji", "weights.emoji.backbone", "weights.sentence")
 
 lines = Path(__file__).with_name("requirements.txt").read_text(encoding="utf-8").splitlines()
 setup(
     package_dir={NAME: "core", f"{NAME}.weights": "weights"},
-    packages=[NAME, *(f"{NAME}.{room}" for room in (*find_packages("core"), RELEASE, f"{RELEASE}.backbone"))],
-    package_data={"": [f"**/*.{kind}" for kind in ("css", "html", "json", "md", "safetensors", "svg")]},
+    packages=[NAME, *(f"{NAME}.{room}" for room in (*find_packages("core"), *WEIGHTS))],
+    package_data={"": [f"**/*.{kind}" for kind in ("css", "html", "json", "md", "safetensors", "svg", "txt")]},
     install_requires=[line for line in lines if not line.startswith("#") and "checkout only" not in line],
 )

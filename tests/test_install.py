@@ -68,22 +68,23 @@ def test_one_name_lands_in_site_packages(installed):
     assert there == {"question_to_adapter", f"question_to_adapter-{core.__version__}.dist-info"}
 
 
-def test_all_of_core_and_of_the_shipped_release_is_there(installed):
-    release = {f"weights/emoji/{path}" for path in files(ROOT / "weights" / "emoji")}
-    assert files(installed.site / "question_to_adapter") == files(ROOT / "core") | release
+def test_all_of_core_and_of_the_shipped_weights_is_there(installed):
+    weights = {f"weights/{path}" for path in files(ROOT / "weights")}
+    assert files(installed.site / "question_to_adapter") == files(ROOT / "core") | weights
 
 
 def test_importing_is_cheap(installed, tmp_path):
     code = """if True:
         import sys
         import question_to_adapter
-        from question_to_adapter.release.default import default_release
+        from question_to_adapter.release.default import default_release, default_sentence_encoder
         assert "torch" not in sys.modules
-        print(default_release())
+        print(default_release(), default_sentence_encoder(), sep="\\n")
         """
     done = run(tmp_path, installed.python, "-c", code)
     assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()) == installed.site / "question_to_adapter" / "weights" / "emoji"
+    weights = installed.site / "question_to_adapter" / "weights"
+    assert [Path(line) for line in done.stdout.splitlines()] == [weights / "emoji", weights / "sentence"]
 
 
 def test_the_package_gives_the_facade():

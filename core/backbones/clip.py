@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -22,6 +21,7 @@ from . import (
     Precision,
     emoji_tower,  # noqa: F401  (registers the tiny CLIP's trunk with timm)
 )
+from .frozen import digest_of, no_tf32
 from .text_towers import project, token_mask, token_states
 
 _WEIGHTS = (".safetensors", ".bin", ".pth")  # what open_clip looks for in a directory
@@ -66,11 +66,8 @@ class ClipBackbone:
     def identity(self) -> dict[str, str]:
         """What features depend on: the model's name, a digest of its weights, its transform, and the precision of image
         encoding unless it is float32."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-        result = {"model": self.name, "sha256": digest.hexdigest(), "transform": " ".join(str(self.transform).split())}
+        digest, transform = digest_of(self.model.state_dict()), " ".join(str(self.transform).split())
+        result = {"model": self.name, "sha256": digest, "transform": transform}
         return result if self.precision == "fp32" else {**result, "precision": self.precision}
 
     def preprocess(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
@@ -96,7 +93,7 @@ class ClipBackbone:
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
         """Unit embeddings (B, D), float32, on the CPU. Accepts what `preprocess` does."""
-        with _no_tf32(), self._autocast():
+        with no_tf32(), self._autocast():
             features = self.model.encode_image(self.preprocess(images).to(self.device))
         return F.normalize(features.float(), dim=-1).cpu()
 
@@ -106,7 +103,7 @@ class ClipBackbone:
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 1024) -> Tensor:
         """Unit embeddings (B, D), float32, on the CPU; texts longer than the context are cut, as open_clip does."""
-        with _no_tf32():
+        with no_tf32():
             features = [self.model.encode_text(tokens.to(self.device)) for tokens in self._tokens(texts, batch_size)]
         return F.normalize(torch.cat(features).float(), dim=-1).cpu()
 
@@ -127,7 +124,7 @@ class ClipBackbone:
         if pooling == "eos":
             return self.encode_texts(questions, batch_size)
         means = []
-        with _no_tf32():
+        with no_tf32():
             for tokens in self._tokens(questions, batch_size):
                 states = token_states(self.model, tokens.to(self.device))  # (B, L, width)
                 mask = token_mask(self.tokenizer, tokens).to(states)[..., None]  # (B, L, 1)
@@ -154,20 +151,6 @@ class ClipBackbone:
                 "each, of equal size, which models of pool_type 'none' or with output_tokens do not"
             )
         return shapes["a text"][1]
-
-
-@contextmanager
-def _no_tf32() -> Iterator[None]:
-    """No TF32 inside, which a GPU else uses for convolutions, and for products where training has allowed it: features
-    of a GPU and of a CPU are then the same up to rounding."""
-    before = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before[0])
-        torch.backends.cudnn.allow_tf32 = before[1]
 
 
 def load(directory: Path, device: torch.device) -> ClipBackbone:

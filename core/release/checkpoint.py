@@ -115,8 +115,9 @@ def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any
     return header, tensors
 
 
-def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Strictly copy tensors into a module; a missing, unexpected or misshapen one is a ValueError naming it."""
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, assign: bool = False) -> None:
+    """Strictly copy tensors into a module, or make them its own (`assign`); a missing, unexpected or misshapen one is a
+    ValueError naming it."""
     own = module.state_dict()
     for problem, names in (
         ("missing", own.keys() - tensors.keys()),
@@ -125,7 +126,7 @@ def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -> N
     ):
         if names:
             raise ValueError(f"{where}: {problem} tensor {sorted(names)[0]!r}")
-    module.load_state_dict(tensors)
+    module.load_state_dict(tensors, assign=assign)
 
 
 def save_module(path: Path | str, module: Saved, metadata: Mapping[str, Any] | None = None) -> list[Path]:

@@ -1,17 +1,25 @@
-"""Where the shipped release lies, whatever the current directory is."""
+"""Where the shipped release and the shipped sentence encoder lie, whatever the current directory is."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 FOLDER = Path("weights", "emoji")  # in a checkout and in the installed package
+SENTENCE_FOLDER = Path("weights", "sentence")
 
 
 def default_release() -> Path:
-    """The shipped release: inside the package where it is installed, beside it in a checkout.
+    """The shipped release. The directory may be missing, as in a Space that serves another release."""
+    return _shipped(FOLDER)
 
-    The directory may be missing, as in a Space that serves another release.
-    """
+
+def default_sentence_encoder() -> Path:
+    """The shipped sentence encoder, which may be missing where a release brings its own."""
+    return _shipped(SENTENCE_FOLDER)
+
+
+def _shipped(folder: Path) -> Path:
+    """Inside the package where it is installed, beside it in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    installed = package / FOLDER
-    return installed if installed.is_dir() else package.parent / FOLDER
+    installed = package / folder
+    return installed if installed.is_dir() else package.parent / folder
