@@ -150,7 +150,12 @@ class AdapterGenerator(ReleaseModels):
 
     def suggest_answers(self, question: str) -> list[str]:
         """Candidate answers, from the known questions of nearest meaning."""
-        return self._known.suggest_answers(question, self.embed_questions([question])[0])
+        return self.suggest_answers_to([question])[0]
+
+    def suggest_answers_to(self, questions: Sequence[str]) -> list[list[str]]:
+        """`suggest_answers` of many questions, embedded at once."""
+        e = self.embed_questions(questions)
+        return [self._known.suggest_answers(question, row) for question, row in zip(questions, e, strict=True)]
 
     def nearest_questions(self, question: str, count: int = 5) -> list[KnownQuestion]:
         """The known questions that ask for the most similar answers, nearest first."""

@@ -1,0 +1,131 @@
+"""What the page makes of a question before any picture: the answers it suggests, and whether it calls it strange.
+
+For the test questions, as they are and in every kind of other words (train/phrasings.toml, eval/phrasings.toml): how
+often the suggested answers are of the right kind, what share of the right answers is among them, and how often the page
+warns though it knows such questions. For the questions of eval/other_world.txt: how often it does not warn. Thresholds
+are the release's, chosen on validation questions.
+
+Needs a release directory (the shipped weights by default) and no pictures. Prints the table; writes it with --json.
+About a minute on one CPU.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if __package__ in (None, ""):  # so that `python eval/suggestions.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import pandas as pd
+from tqdm import tqdm
+
+from core.data.phrasings import Phrasings
+from core.data.tasks import Task
+from core.demo.novelty import QuestionNovelty
+from core.generator import AdapterGenerator
+from eval.harness import releases
+from eval.harness.results import write_results
+from train.pipeline.asked import RULES
+from train.pipeline.environment import ROOT
+
+KEPT = ROOT / "eval" / "phrasings.toml"
+OTHER_WORLD = ROOT / "eval" / "other_world.txt"
+AS_THEY_ARE = "as it is"
+
+
+def forms(questions: Sequence[str], seed: int = 0) -> dict[tuple[str, str], list[str | None]]:
+    """By (group, kind) of phrasing: every question in one form of it; None where the kind does not change it."""
+    result: dict[tuple[str, str], list[str | None]] = {(AS_THEY_ARE, AS_THEY_ARE): list(questions)}
+    for group, path in (("training", RULES), ("kept", KEPT)):
+        rules = Phrasings.read(path)
+        for kind in rules.kinds:
+            rng = random.Random(f"{seed}/{group}/{kind}")
+            result[group, kind] = [rules.put(question, kind, rng) for question in questions]
+    return result
+
+
+def answers_of_kinds(tasks: Sequence[Task]) -> dict[str, set[str]]:
+    """By family: all answers that its questions have. A task without a family is one of its own."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for task in tasks:
+        found[task.family or task.question] |= set(task.answers)
+    return found
+
+
+def is_right_kind(suggested: Sequence[str], task: Task, kinds: dict[str, set[str]]) -> bool:
+    """Whether most of the suggested answers are ones that questions of the task's family have, and most of the task's
+    own answers, by how often its pictures carry them, are among the suggested."""
+    of_kind = sum(answer in kinds[task.family or task.question] for answer in suggested)
+    return bool(suggested) and 2 * of_kind > len(suggested) and 2 * share_found(suggested, task) > 1
+
+
+def share_found(suggested: Sequence[str], task: Task) -> float:
+    """The share of the task's pictures whose right answer is among the suggested ones."""
+    counts = Counter(task.answers[label] for label in task.query[1] or task.support[1])
+    return sum(counts[answer] for answer in suggested) / sum(counts.values())
+
+
+def evaluate(release: AdapterGenerator, tasks: Sequence[Task]) -> list[dict[str, Any]]:
+    """Records: `right_kind`, `answers_found` and `false_warnings` by kind of phrasing, `missed_warnings` of another
+    world."""
+    novelty, records = QuestionNovelty(release), []
+    test, kinds = [task for task in tasks if task.split == "test"], answers_of_kinds(tasks)
+    put = forms([task.question for task in test])
+    for (group, kind), questions in tqdm(put.items(), desc="kinds of phrasing", leave=False):
+        asked = [(task, question) for task, question in zip(test, questions, strict=True) if question is not None]
+        if not asked:
+            continue
+        suggested = release.suggest_answers_to([question for _, question in asked])
+        pairs = [(answers, task) for answers, (task, _) in zip(suggested, asked, strict=True)]
+        for row, values in (
+            ("right_kind", [is_right_kind(answers, task, kinds) for answers, task in pairs]),
+            ("answers_found", [share_found(answers, task) for answers, task in pairs]),
+            ("false_warnings", novelty.are_strange([question for _, question in asked])),
+        ):
+            records.append(_record(row, group, kind, values))
+    far = [line for line in OTHER_WORLD.read_text(encoding="utf-8").splitlines() if line]
+    missed = [not strange for strange in novelty.are_strange(far)]
+    records.append(_record("missed_warnings", "another world", "another world", missed))
+    return records
+
+
+def _record(row: str, group: str, kind: str, values: Sequence[float]) -> dict[str, Any]:
+    mean = round(sum(values) / len(values), 4)
+    return {"row": row, "group": group, "kind": kind, "mean": mean, "n_questions": len(values)}
+
+
+def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """A line a kind of phrasing, shares in %; the last line of each group is the mean over its kinds."""
+    frame = pd.DataFrame(records)
+    frame["mean"] *= 100
+    wide = frame.pivot_table(index=["group", "kind"], columns="row", values="mean", sort=False)
+    wide.insert(0, "questions", frame.groupby(["group", "kind"], sort=False)["n_questions"].first())
+    return wide.round(1)
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = releases.parser(__doc__, limit=False)
+    args = arguments.parse_args(argv)
+    run, (release, *others) = releases.open_release(arguments, args)
+    if others:
+        arguments.error("one release at a time: suggestions depend on its questions, which all seeds share")
+    if len(release.known_questions) <= 5:
+        arguments.error(f"{release.directory} knows too few questions")
+    records = evaluate(release, run.dataset.tasks)
+    print(table(records).to_string(na_rep=""))
+    print(
+        "\nIn %. right_kind: most suggested answers are of the question's kind, and most of its right answers are "
+        "among them;\nanswers_found: share of the right answers; false_warnings, missed_warnings: of the page."
+    )
+    if args.json:
+        write_results(args.json, run.preset.name, records, "eval/suggestions.py")
+
+
+if __name__ == "__main__":
+    main()
