@@ -180,9 +180,10 @@ def bench_hvae(bench: Bench) -> tuple[float, float]:
 def bench_hyperclip(bench: Bench) -> tuple[float, float]:
     """A step of HyperCLIP. The plain loop embeds weights one by one and contrasts each with all questions."""
     batch, network = bench.preset.hyperclip_training["hvae"].batch, bench.network
-    model = HyperCLIP(bench.preset.hyperclip["hvae"], num_params=network.num_params, dim=network.dim).to(bench.device)
+    dim = bench.preset.question_dim(network.dim)
+    model = HyperCLIP(bench.preset.hyperclip["hvae"], num_params=network.num_params, dim=dim).to(bench.device)
     w = torch.randn(batch, network.num_params, device=bench.device)
-    e = F.normalize(torch.randn(batch, network.dim, device=bench.device), dim=-1)
+    e = F.normalize(torch.randn(batch, dim, device=bench.device), dim=-1)
 
     def loss(some: slice) -> Tensor:
         h = model(w[some])
@@ -197,7 +198,8 @@ def bench_hyperclip(bench: Bench) -> tuple[float, float]:
 def bench_hyperldm(bench: Bench) -> tuple[float, float]:
     """A training step of HyperLDM."""
     config, batch = bench.preset.hyperldm, bench.preset.diffusion.batch
-    model = HyperLDM(config, latent=bench.preset.hvae.latent, dim=bench.network.dim).to(bench.device)
+    dim = bench.preset.question_dim(bench.network.dim)
+    model = HyperLDM(config, latent=bench.preset.hvae.latent, dim=dim).to(bench.device)
     draw = lambda *shape: torch.randn(*shape, device=bench.device)
     z0, eps, e = draw(batch, model.latent), draw(batch, model.latent), draw(batch, model.dim)
     t = torch.randint(config.num_timesteps, (batch,), device=bench.device)
