@@ -34,7 +34,7 @@ class SentenceConfig:
     """What the encoder is made from, and its sizes."""
 
     model: str  # on the Hub
-    sha256: str  # of its weights there
+    source_sha256: str  # of its weights there
     licence: str
     vocabulary: int  # tokens
     positions: int
