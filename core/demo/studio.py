@@ -45,6 +45,12 @@ class Studio:
         return bool(self.generator.config.get("scales"))
 
     @property
+    def question_encoder(self) -> str:
+        """What embeds questions, in words."""
+        named = self.generator.config["question_encoder"]
+        return f"the sentence encoder {named['model']}" if "model" in named else "CLIP's text tower"
+
+    @property
     def choice(self) -> dict:
         """HyperLDM's settings that validation tasks chose."""
         return self.generator.config.get("choices", {}).get(row_of("hyperldm"), {})

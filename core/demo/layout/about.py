@@ -12,7 +12,14 @@ from ..views import about
 def about_tab(studio: Studio, *, queue: int, file_size: str, address: str) -> None:
     """Lay the tab out. `queue` requests may wait; an upload may have `file_size`; programs ask at `address`."""
     gr.HTML(about.picture())
-    text = about.text(studio.world, queue=queue, pictures=MAX_PICTURES, size=file_size, calibrated=studio.calibrated)
+    text = about.text(
+        studio.world,
+        encoder=studio.question_encoder,
+        queue=queue,
+        pictures=MAX_PICTURES,
+        size=file_size,
+        calibrated=studio.calibrated,
+    )
     gr.Markdown(text, elem_classes="qa-about")
     gr.Markdown("**For programs.** Every endpoint is listed under “Use via API” at the foot of the page.")
     snippet = about.snippet(address, studio.first_question)

@@ -28,7 +28,7 @@ for record in client.predict(question, answers, [handle_file("picture.png")], ap
     print(record["answer"], record["probability"])
 print(client.predict(question, api_name="/generate"))  # the adapter, a safetensors file"""
 
-_TEXT = """A question is embedded by CLIP's text tower (*e*). A diffusion model that lives in the latent space of
+_TEXT = """A question is embedded by {encoder} (*e*). A diffusion model that lives in the latent space of
 adapters (**HyperLDM**) denoises a latent *z* for it, pushed towards the question by classifier-free guidance of
 strength gamma; **HyperCLIP guidance** instead takes gradient steps on a learned similarity between weights and
 questions. A decoder turns *z* into the weights *w* of a CLIP-Adapter, which moves CLIP's image embedding until the
@@ -70,11 +70,13 @@ def picture() -> Markup:
     return render("method_picture.html")
 
 
-def text(world: World, *, queue: int, pictures: int, size: str, calibrated: bool = False) -> str:
-    """What there is to know, in Markdown; `calibrated`: the release holds scales that validation questions chose."""
+def text(world: World, *, encoder: str, queue: int, pictures: int, size: str, calibrated: bool = False) -> str:
+    """What there is to know, in Markdown. `encoder`: what embeds questions, in words; `calibrated`: the release holds
+    scales that validation questions chose."""
     return _TEXT.format(
         summary=world.summary,
         credit=world.credit,
+        encoder=encoder,
         bias=world.bias,
         novelty=_NOVELTY_DRAWN if world.drawn else _NOVELTY_OTHER,
         calibration=_CALIBRATION if calibrated else "",
