@@ -58,13 +58,12 @@ class Tower(nn.Module):
     def __init__(self, config: SentenceConfig) -> None:
         """A tower without storage, which a state dict is to give it: initial values would take longer than loading."""
         super().__init__()
-        size = {"device": "meta"}
-        eps = 1e-12
-        self.words = nn.Embedding.from_pretrained(torch.empty(config.vocabulary, config.width, **size))
-        self.positions = nn.Embedding.from_pretrained(torch.empty(config.positions, config.width, **size))
-        self.norm = nn.LayerNorm(config.width, eps, **size)
+        meta, eps = torch.device("meta"), 1e-12
+        self.words = nn.Embedding.from_pretrained(torch.empty(config.vocabulary, config.width, device=meta))
+        self.positions = nn.Embedding.from_pretrained(torch.empty(config.positions, config.width, device=meta))
+        self.norm = nn.LayerNorm(config.width, eps, device=meta)
         layer = nn.TransformerEncoderLayer(
-            config.width, config.heads, config.hidden, 0.1, "gelu", eps, batch_first=True, **size
+            config.width, config.heads, config.hidden, 0.1, "gelu", eps, batch_first=True, device=meta
         )
         self.encoder = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
 
