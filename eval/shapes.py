@@ -1,7 +1,7 @@
 """One small word: draw simple shapes, and ask yes/no questions about them that a "no" or a "not" turns around.
 
-A picture shows one to three shapes on a plain background: five shapes, five colours, three sizes (no two alike), a
-place in one of four corners. Every meaning is asked in two forms, a positive and a negated one ("Is there a circle?",
+A picture shows one to three shapes on a plain background: five shapes, five colours, small or big, each in one of four
+corners. Every meaning is asked in two forms, a positive and a negated one ("Is there a circle?",
 "Is there no circle?"), and in one wording alone. The forms are tasks of their own, whose pictures no other task has.
 Half of the answers are yes, also among pictures of equally many shapes, and background and light know nothing of it.
 A test question's other form is a training question in half of the cases; in the other half training knows neither, but
@@ -9,7 +9,7 @@ all of their words.
 
 Writes DIR/pictures (PNG, 80 x 80), DIR/shapes.csv with the column `split` (one's own questions, for
 train/make_data.py) and DIR/scenes.json, what each picture shows. The same seed gives the same files. Needs Pillow
-alone; --probe needs the tiny CLIP. Time: ten seconds, with --probe half a minute.
+alone; --probe needs the tiny CLIP. Time: 20 seconds; --probe another minute and a half.
 """
 
 from __future__ import annotations
@@ -22,47 +22,61 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import argparse
 import csv
 import hashlib
+import io
 import json
 from dataclasses import asdict
 
-from eval.harness.shapes import Question, draw_scene, questions, scenes
+from eval.harness.shapes import Question, Scene, draw_scene, questions, scenes
 from train.presets import get_preset
 
 PICTURES = 60  # a question
 
 _EPILOG = """Example:
-  python eval/shapes.py --output shapes
-  python train/make_data.py --images shapes/pictures --table shapes/shapes.csv --output data/shapes --preview
+  python eval/shapes.py --output data/shapes-drawn
+  python train/make_data.py --images data/shapes-drawn/pictures --table data/shapes-drawn/shapes.csv \\
+      --output data/shapes --preview
   python train/run_all.py --data data/shapes
   python eval/table1.py --data data/shapes"""
 
 
-def write(directory: Path, seed: int, pictures: int = PICTURES) -> str:
-    """Write pictures, table and scenes, `pictures` of them a question.
-
-    Returns:
-        A SHA-256 of table and scenes: of all that was drawn at random.
+def pictures_of(seed: int, pictures: int = PICTURES) -> list[tuple[str, Question, Scene]]:
+    """The file of every picture, whose it is and what it shows, `pictures` of them a question.
 
     Raises:
         ValueError: so many pictures cannot be balanced.
     """
     if pictures <= 0 or pictures % 12:
         raise ValueError(f"pictures {pictures} a question; allowed: multiples of 12")
+    return [
+        (f"{i:03d}-{k:03d}.png", question, scene)
+        for i, question in enumerate(questions(seed))
+        for k, scene in enumerate(scenes(question, pictures, seed))
+    ]
+
+
+def texts_of(drawn: list[tuple[str, Question, Scene]]) -> dict[str, str]:
+    """The contents of shapes.csv and of scenes.json."""
+    table = io.StringIO()
+    rows = [(name, question.text, question.answer(scene), question.split) for name, question, scene in drawn]
+    csv.writer(table, lineterminator="\n").writerows([("image", "question", "answer", "split"), *rows])
+    shown = {name: asdict(scene) for name, _, scene in drawn}
+    return {"shapes.csv": table.getvalue(), "scenes.json": json.dumps(shown) + "\n"}
+
+
+def digest(texts: dict[str, str]) -> str:
+    """The SHA-256 of table and scenes, that is, of all that was drawn at random."""
+    return hashlib.sha256("".join(texts.values()).encode()).hexdigest()
+
+
+def write(directory: Path, drawn: list[tuple[str, Question, Scene]]) -> dict[str, str]:
+    """Write pictures, table and scenes; returns the latter two's contents."""
     (directory / "pictures").mkdir(parents=True, exist_ok=True)
-    rows, shown = [], {}
-    for i, question in enumerate(questions(seed)):
-        for k, scene in enumerate(scenes(question, pictures, seed)):
-            name = f"{i:03d}-{k:03d}.png"
-            draw_scene(scene).save(directory / "pictures" / name)
-            rows.append((name, question.text, question.answer(scene), question.split))
-            shown[name] = asdict(scene)
-    with (directory / "shapes.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("image", "question", "answer", "split"), *rows])
-    (directory / "scenes.json").write_text(json.dumps(shown) + "\n", encoding="utf-8")
-    digest = hashlib.sha256()
-    for name in ("shapes.csv", "scenes.json"):
-        digest.update((directory / name).read_bytes())
-    return digest.hexdigest()
+    for name, _, scene in drawn:
+        draw_scene(scene).save(directory / "pictures" / name)
+    texts = texts_of(drawn)
+    for name, text in texts.items():
+        (directory / name).write_text(text, encoding="utf-8", newline="")
+    return texts
 
 
 def summary(asked: list[Question]) -> str:
@@ -122,10 +136,11 @@ def main(argv: list[str] | None = None) -> None:
     print(summary(asked))
     if args.output:
         try:
-            digest = write(args.output, args.seed, args.pictures)
+            drawn = pictures_of(args.seed, args.pictures)
+            texts = write(args.output, drawn)
         except (ValueError, OSError) as error:
             parser.error(str(error))
-        print(f"wrote {args.output}: {len(asked) * args.pictures} pictures, shapes.csv, scenes.json; SHA-256 {digest}")
+        print(f"wrote {args.output}: {len(drawn)} pictures, shapes.csv, scenes.json; SHA-256 {digest(texts)}")
     if args.probe:
         for family, (few, many) in probe(asked, args.seed).items():
             print(f"{family:<16} few pictures {few:.1%}, 480 pictures {many:.1%}")

@@ -1,4 +1,7 @@
-"""Pictures of simple shapes, and yes/no questions about them, each in a positive and a negated form (`eval/shapes.py`)."""
+"""Pictures of simple shapes, and yes/no questions about them, each in a positive and a negated form.
+
+`eval/shapes.py` writes them as files and says what they are for.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from core.data.tasks import Split
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOURS = ("red", "yellow", "green", "blue", "purple")
 BACKGROUNDS = ("white", "grey", "black")
-WIDTHS = {"small": 15, "medium": 23, "big": 33}  # pixels
+WIDTHS = {"small": 22, "big": 35}  # pixels; the tiny CLIP knows badges of 34
 PLACES = ("top left", "top right", "bottom left", "bottom right")
 SIDES = {"on the left": "left", "on the right": "right", "at the top": "top", "at the bottom": "bottom"}
 IMAGE_SIZE, CELL = 80, 38  # pixels, of the picture and from one place to the next
@@ -56,8 +59,8 @@ class Scene:
 class Meaning:
     """What is asked: has any of the things (or the biggest or smallest one) this shape, colour and side?
 
-    `counts` says how many shapes a picture of it may have: three always leave something on either side, and one is its
-    own biggest.
+    `counts` says how many shapes its pictures may have: three always leave something on either side, and the biggest
+    and the smallest are sought among two.
     """
 
     family: str
@@ -122,10 +125,10 @@ def meanings(rng: random.Random) -> list[Meaning]:
     for extreme in ("biggest", "smallest"):
         for colour in COLOURS:
             positive, negated = f"Is the {extreme} shape {colour}?", f"Is the {extreme} shape not {colour}?"
-            found.append(Meaning(f"{extreme}, colour", positive, negated, extreme, colour=colour, counts=(2, 3)))
+            found.append(Meaning(f"{extreme}, colour", positive, negated, extreme, colour=colour, counts=(2,)))
         for shape in SHAPES:
             positive, negated = f"Is the {extreme} shape a {shape}?", f"Is the {extreme} shape not a {shape}?"
-            found.append(Meaning(f"{extreme}, shape", positive, negated, extreme, shape=shape, counts=(2, 3)))
+            found.append(Meaning(f"{extreme}, shape", positive, negated, extreme, shape=shape, counts=(2,)))
     return found
 
 
@@ -133,8 +136,8 @@ def questions(seed: int) -> list[Question]:
     """All 104 questions with their splits: drawn until training knows every word and both forms of every family, and
     the test asks of every family."""
     rng = random.Random(f"{seed}/questions")
-    asked = meanings(rng)
     while True:
+        asked = meanings(rng)
         splits = rng.sample(_PAIR_SPLITS, len(asked))
         drawn = [
             Question(meaning, negated, split)
@@ -168,9 +171,10 @@ def scenes(question: Question, pictures: int, seed: int) -> list[Scene]:
 
 def _scene(rng: random.Random, meaning: Meaning, count: int) -> Scene:
     draw = lambda named, values: named if named and rng.random() < _NAMED else rng.choice(values)
+    sizes = rng.sample(list(WIDTHS), count) if meaning.extreme else rng.choices(list(WIDTHS), k=count)
     things = tuple(
         Thing(draw(meaning.shape, SHAPES), draw(meaning.colour, COLOURS), size, place)
-        for size, place in zip(rng.sample(list(WIDTHS), count), rng.sample(PLACES, count), strict=True)
+        for size, place in zip(sizes, rng.sample(PLACES, count), strict=True)
     )
     return Scene(rng.choice(BACKGROUNDS), things, rng.getrandbits(32))
 
