@@ -147,4 +147,7 @@ def test_bad_flags(flags, message, capsys, tmp_path, monkeypatch):
 
 def test_the_document_says_what_is_there():
     text = (ROOT / "eval" / "README.md").read_text(encoding="utf-8")
-    assert DIGEST[:12] in text
+    assert f"`{DIGEST[:12]}`" in text
+    for line in shapes.summary(questions(0)).splitlines():
+        split, *counts = re.findall(r"^\w+|\d+", line)
+        assert f"| {split} | {' | '.join(counts)} |" in text
