@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
-from eval import shapes
+from eval.datasets import shapes
 from eval.harness.shapes import BACKGROUNDS, COLOURS, SHAPES, draw_scene, questions
 from tests.conftest import ROOT
 from train import make_data, run_all

@@ -1,6 +1,6 @@
 """Pictures of simple shapes, and yes/no questions about them, each in a positive and a negated form.
 
-`eval/shapes.py` writes them as files and says what they are for.
+`eval/datasets/shapes.py` writes them as files and says what they are for.
 """
 
 from __future__ import annotations

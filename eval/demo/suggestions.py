@@ -14,8 +14,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-if __package__ in (None, ""):  # so that `python eval/suggestions.py` works from the repository's root
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __package__ in (None, ""):  # so that `python eval/demo/suggestions.py` works from the repository's root
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import random
 from collections import Counter, defaultdict
@@ -124,7 +124,7 @@ def main(argv: list[str] | None = None) -> None:
         "among them;\nanswers_found: share of the right answers; false_warnings, missed_warnings: of the page."
     )
     if args.json:
-        write_results(args.json, run.preset.name, records, "eval/suggestions.py")
+        write_results(args.json, run.preset.name, records, "eval/demo/suggestions.py")
 
 
 if __name__ == "__main__":

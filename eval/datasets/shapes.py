@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root, so that it runs from any folder
 
 import argparse
 import csv
@@ -32,7 +32,7 @@ from train.presets import get_preset
 PICTURES = 60  # a question
 
 _EPILOG = """Example:
-  python eval/shapes.py --output data/shapes-drawn
+  python eval/datasets/shapes.py --output data/shapes-drawn
   python train/make_data.py --images data/shapes-drawn/pictures --table data/shapes-drawn/shapes.csv \\
       --output data/shapes --preview
   python train/run_all.py --data data/shapes

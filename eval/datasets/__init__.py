@@ -1,0 +1,1 @@
+"""Datasets that evaluation makes."""

@@ -1,0 +1,1 @@
+"""What the page does, measured without a browser."""
