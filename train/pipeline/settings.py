@@ -182,10 +182,10 @@ class Preset:
     # What e is, for every row that reads a question: of "sentence", these layers; of "clip", which is the paper's way,
     # the end token or the mean.
     question_encoder: Kind = "sentence"
-    question_layers: tuple[int, ...] = (2, 6)
+    question_layers: tuple[int, ...] = (0, 6)
     question_pooling: Pooling = "eos"
     # Beyond the paper: how often training puts a question in other words (train/phrasings.toml), for every row alike.
-    other_words: float = 0.5
+    other_words: float = 0.75
     descriptors: float = 1.0  # share of training tasks whose question is known (50% Q., 100% Q.)
     hnet: HNetConfig = HNetConfig()
     cond_hnet: dict[str, CondHyperNetConfig] = field(default_factory=dict)  # by row: cond_multitask, cond_hnet_maml
