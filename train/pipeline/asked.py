@@ -12,7 +12,7 @@ from core.data.phrasings import Phrasings
 from torch import Tensor
 
 RULES = Path(__file__).resolve().parents[1] / "phrasings.toml"  # the kinds that training uses
-WAYS = 16  # of putting a question in other words
+WAYS = 24  # of putting a question in other words
 
 
 def other_words(questions: Sequence[str], phrasings: Phrasings, ways: int = WAYS) -> list[list[str]]:
