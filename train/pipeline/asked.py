@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from core.data.phrasings import Phrasings
 from torch import Tensor
+
+from core.data.phrasings import Phrasings
 
 RULES = Path(__file__).resolve().parents[1] / "phrasings.toml"  # the kinds that training uses
 WAYS = 24  # of putting a question in other words
