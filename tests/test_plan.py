@@ -68,8 +68,8 @@ def test_choices_of_some_rows_depend_on_these_and_on_what_all_rows_depend_on(row
 
     changes = [
         "dataset.seed=1",
-        "question_layers=[6]",
-        "question_encoder=clip",
+        "question_pooling=mean",
+        "question_encoder=sentence",
         "networks.clip_adapter.hidden=8",
         "logit_scale=50",
     ]

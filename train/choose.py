@@ -15,10 +15,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 from typing import Any
 
-from core.data.phrasings import Phrasings
-
 from core.adaptation.calibration import fit_scale
 from core.data.known_questions import FALSE_ALARMS, nearness
+from core.data.phrasings import Phrasings
 from core.generator import AdapterGenerator
 from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
 from core.networks.weight_generator import WEIGHT_GENERATORS
@@ -46,7 +45,7 @@ def stages(preset: Preset) -> list[Stage]:
             # What the rows depend on is here too: a release may hold one of them, or none.
             config=(
                 *(preset.guidance, preset.sampling, preset.few_shot_lrs, preset.few_shot_steps),
-                *(*preset.network_settings, preset.questions, preset.descriptors),
+                *(*preset.network_settings, *preset.question_settings),
             ),
             outputs=lambda run: [run.output / "config.json"],
             steps=len(preset.adaptations) * sum(denoiser_steps(option) for option in options),

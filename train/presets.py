@@ -28,8 +28,8 @@ from train.pipeline.settings import (
     TinyCLIPConfig,
 )
 
-# How questions are read, the same for all rows. A direction of e counts in full from a tenth of the largest variance up,
-# whatever the number of questions: chosen on questions of no split (train/README.md), and as good with 70 as with 783.
+# How questions are read, the same for all rows. A direction of e counts in full from a tenth of the largest variance
+# up, whatever the number of questions (train/README.md).
 _ASKED = {"whitening": 0.1, "cond_noise": 1.0}
 
 _EMOJI = Preset(

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import tomllib
 import torch
 from torch import Tensor
 
+from core.config import config_hash
 from core.data.phrasings import Phrasings
 
 RULES = Path(__file__).resolve().parents[1] / "phrasings.toml"  # the kinds that training uses
 WAYS = 24  # of putting a question in other words
+
+
+@functools.cache
+def digest() -> str:
+    """A hash of all that decides what training questions are put into: rules, lists and how many forms are made."""
+    return config_hash(tomllib.loads(RULES.read_text(encoding="utf-8")), WAYS)
 
 
 def other_words(questions: Sequence[str], phrasings: Phrasings, ways: int = WAYS) -> list[list[str]]:

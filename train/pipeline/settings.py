@@ -19,6 +19,8 @@ from core.networks.hyperclip import HyperCLIPConfig
 from core.networks.hyperldm import HyperLDMConfig
 from core.networks.hypernet import CondHyperNetConfig, HNetConfig
 
+from .asked import digest
+
 
 @dataclass(frozen=True)
 class TinyCLIPConfig:
@@ -237,7 +239,7 @@ class Preset:
     @property
     def question_settings(self) -> tuple[Any, ...]:
         """What everything that learns from questions depends on."""
-        return self.descriptors, self.questions, self.other_words
+        return self.descriptors, self.questions, *((self.other_words, digest()) if self.other_words else ())
 
     def question_dim(self, dim: int) -> int:
         """E, the size of e beside a backbone's embeddings of size `dim`."""
