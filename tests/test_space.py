@@ -36,7 +36,7 @@ def test_sdk_is_a_gradio_that_the_requirements_allow(front, required):
 
 def test_python_is_one_that_the_code_is_written_for(front):
     version = Version(front["python_version"])
-    assert isinstance(front["python_version"], str) and Version("3.10") <= version < Version("3.14")
+    assert isinstance(front["python_version"], str) and Version("3.11") <= version < Version("3.14")
 
 
 def test_what_the_page_shows(front):
