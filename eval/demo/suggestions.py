@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
-from core.data.phrasings import Phrasings
 from tqdm import tqdm
 
+from core.data.phrasings import Phrasings
 from core.data.tasks import Task
 from core.demo.novelty import QuestionNovelty
 from core.generator import AdapterGenerator

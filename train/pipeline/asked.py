@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import random
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomllib
 import torch
 from torch import Tensor
 

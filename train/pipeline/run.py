@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
-from core.data.phrasings import Phrasings
 from tqdm import tqdm
 
 from core.backbones import Backbone, embedding_dim, load_backbone
@@ -21,6 +20,7 @@ from core.backbones.questions import QuestionEncoder, open_question_encoder
 from core.backbones.stored import STORED, StoredBackbone, StoredQuestions
 from core.data.base import BringsBackbone, Dataset
 from core.data.features import FeatureStore, build_task_set
+from core.data.phrasings import Phrasings
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.networks.base import BaseNetwork, accuracies
 from core.release.manifest import encoder_directory

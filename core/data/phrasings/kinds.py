@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-import tomllib
 
 from .rules import RULES, Rule
 
