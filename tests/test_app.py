@@ -338,6 +338,39 @@ def test_a_visitor_asks(visit, tmp_path):
     again.wait_for_selector("text=is left out")
 
 
+COLOURS, NUMBERS = {"black", "blue", "green", "red", "white", "yellow"}, {"0", "1", "2", "3", "none", "one", "two"}
+STRANGERS = {  # questions as people type them, with answers of which most must be suggested
+    "what color is the sign behind the puppy": COLOURS,
+    "Could you please tell me what colour the badge behind the dog is": COLOURS,
+    "hey whats the background color with the pizza??": COLOURS,
+    "I WONDER WHERE THE CAT IS": {"top left", "top right", "bottom left", "bottom right"},
+    "um, so where would I find the banana?": {"top left", "top right", "bottom left", "bottom right"},
+    "which shape do you see behind the guitar": {"circle", "square", "triangle", "star"},
+    "How large would you say the apple is?": {"small", "medium", "large"},
+    "i'd like to know how many fruit there are": NUMBERS,
+    "tell me what kinda thing is beside the car": {"animal", "fruit", "vehicle", "food"},
+    "what animal can you spot in here": {"dog", "cat", "bee", "lion", "frog", "horse", "rabbit", "owl"},
+}
+
+
+@browser_test
+def test_strangers_ask_in_their_own_words(visit):
+    """Answers of the right kind are suggested, the page answers, and it does not call the question strange."""
+    page = visit()
+    for question, answers in STRANGERS.items():
+        before = page.input_value("#ask-answers textarea")
+        _fill(page, "ask-question", question)
+        page.keyboard.press("Enter")
+        asked = urlencode({"question": question})
+        page.wait_for_function("asked => location.search.includes(asked)", arg=asked)
+        page.wait_for_function("document.querySelectorAll('#result .qa-card').length > 0")
+        suggested = {answer.strip() for answer in page.input_value("#ask-answers textarea").split(",")}
+        print(question, suggested, before)
+        assert len(suggested & answers) >= 2, (question, suggested)
+        assert page.locator("#result .qa-notice").count() == 0, question
+    page.get_by_role("button", name="New scenes").wait_for()
+
+
 @browser_test
 def test_a_visitor_sees_guidance_refinement_inference_and_similarity(visit, tmp_path):
     page = visit()
