@@ -358,14 +358,14 @@ def test_strangers_ask_in_their_own_words(visit):
     """Answers of the right kind are suggested, the page answers, and it does not call the question strange."""
     page = visit()
     for question, answers in STRANGERS.items():
-        before = page.input_value("#ask-answers textarea")
+        page.input_value("#ask-answers textarea")
         _fill(page, "ask-question", question)
         page.keyboard.press("Enter")
         asked = urlencode({"question": question})
         page.wait_for_function("asked => location.search.includes(asked)", arg=asked)
         page.wait_for_function("document.querySelectorAll('#result .qa-card').length > 0")
         suggested = {answer.strip() for answer in page.input_value("#ask-answers textarea").split(",")}
-        print(question, suggested, before)
+
         assert len(suggested & answers) >= 2, (question, suggested)
         assert page.locator("#result .qa-notice").count() == 0, question
     page.get_by_role("button", name="New scenes").wait_for()
