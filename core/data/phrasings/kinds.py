@@ -10,7 +10,21 @@ from typing import Any
 
 import tomllib
 
-from .rules import RULES, Rule
+from .rule import Rule
+from .sentences import Case, Endings, Frames, Templates
+from .typing_errors import Typing
+from .words import Number, Spelling, Synonyms
+
+RULES: dict[str, type[Rule]] = {
+    "spelling": Spelling,
+    "case": Case,
+    "endings": Endings,
+    "frames": Frames,
+    "synonyms": Synonyms,
+    "templates": Templates,
+    "number": Number,
+    "typing": Typing,
+}
 
 
 class Phrasings:
