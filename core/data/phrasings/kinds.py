@@ -4,12 +4,35 @@ from __future__ import annotations
 
 import dataclasses
 import random
+<<<<<<< HEAD
 import tomllib
+=======
+>>>>>>> bbc236f
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+<<<<<<< HEAD
 from .rules import RULES, Rule
+=======
+import tomllib
+
+from .rule import Rule
+from .sentences import Case, Endings, Frames, Templates
+from .typing_errors import Typing
+from .words import Number, Spelling, Synonyms
+
+RULES: dict[str, type[Rule]] = {
+    "spelling": Spelling,
+    "case": Case,
+    "endings": Endings,
+    "frames": Frames,
+    "synonyms": Synonyms,
+    "templates": Templates,
+    "number": Number,
+    "typing": Typing,
+}
+>>>>>>> bbc236f
 
 
 class Phrasings:
