@@ -4,18 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import random
-<<<<<<< HEAD
 import tomllib
-=======
->>>>>>> bbc236f
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-<<<<<<< HEAD
-from .rules import RULES, Rule
-=======
-import tomllib
 
 from .rule import Rule
 from .sentences import Case, Endings, Frames, Templates
@@ -32,7 +24,6 @@ RULES: dict[str, type[Rule]] = {
     "number": Number,
     "typing": Typing,
 }
->>>>>>> bbc236f
 
 
 class Phrasings:
