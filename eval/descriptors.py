@@ -33,8 +33,10 @@ from train.pipeline.run import Run
 
 def evaluate(run: Run) -> dict[str, dict[str, Tensor]]:
     """By row ("inferred", "chance") and metric: a value for every undescribed task; R^2 is one for all."""
-    inferred, described = questions(run, training_latents(run, "hvae").mean(0))
-    e, missing = run.train_batch.question, (~described).nonzero().squeeze(1)
+    inferred = questions(run, training_latents(run, "hvae").mean(0)).e[:, 0]  # every question as it is
+    e, described = run.train_batch.question, torch.zeros(len(run.train), dtype=torch.bool, device=run.device)
+    described[run.described] = True
+    missing = (~described).nonzero().squeeze(1)
     whitening = Whitening(e.shape[1]).to(e.device)
     whitening.fit(e[described])
     found, own, mean = whitening(inferred[missing]), whitening(e[missing]), whitening(e[described]).mean(0)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 
@@ -42,6 +43,11 @@ def test_seed_decides_and_gamma_zero_ignores_the_question(generator):
     assert not torch.allclose(w(), w("How many fruits are there?"), atol=1e-5)
 
 
+def random_questions(release, count):
+    rng = torch.Generator().manual_seed(0)
+    return torch.nn.functional.normalize(torch.randn(count, release.question_encoder.dim, generator=rng), dim=-1)
+
+
 def test_few_shot_clip_starts_from_the_training_seed(tiny):
     releases = [AdapterGenerator.from_pretrained(tiny / "seed-0" / "weights") for _ in range(2)]
     releases[1].config["seed"] = 1
@@ -57,6 +63,7 @@ def test_few_shot_clip_starts_from_the_training_seed(tiny):
 @pytest.mark.parametrize("row", [*FEW_SHOT_ROWS, "hvae_hyperldm", "hnet_hyperclip"])
 def test_few_shot_adaptation_starts_at_the_rows_own_weights_and_lowers_the_loss(generator, row):
     support = random_batch(T=3, N=24, D=256)
+    support = dataclasses.replace(support, question=random_questions(generator, 3))
     start = generator.few_shot_weights(support, row, lr=0.1, steps=0)
     if row != "clip":
         method, name = method_of(row)
@@ -71,7 +78,7 @@ def test_a_model_is_read_once(tiny, tmp_path):
     """After the first call the files may be gone."""
     directory = shutil.copytree(tiny / "seed-0" / "weights", tmp_path / "release")
     release = AdapterGenerator.from_pretrained(directory)
-    e = torch.nn.functional.normalize(torch.randn(2, 256, generator=torch.Generator().manual_seed(0)), dim=-1)
+    e = random_questions(release, 2)
     calls = [
         lambda method=method, name=name: release.weights(e, method, generator=name, steps=2)
         for method in METHODS

@@ -138,7 +138,7 @@ _PRESETS: dict[str, Preset] = {
         dataset=EmojiConfig(train_tasks=72, val_tasks=12, test_known_tasks=16, test_new_tasks=8),
         networks=default_configs() | {"clip_adapter": AdapterConfig(hidden=4), "lowrank": LowRankConfig(rank=4)},
         hvae=HVAEConfig(hidden=(32,), latent=8, behaviour_weight=1.0),
-        hyperldm=HyperLDMConfig(hidden=(64, 64), prediction="v", **_ASKED),
+        hyperldm=HyperLDMConfig(hidden=(64, 64), prediction="v"),
         multitask={row: replace(c, steps=10, tasks=8, examples=24) for row, c in _EMOJI.multitask.items()},
         maml={row: replace(c, steps=4, tasks=8, examples=24) for row, c in _EMOJI.maml.items()},
         adaptations={g: replace(c, draws=2, steps=5) for g, c in _EMOJI.adaptations.items()},
