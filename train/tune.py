@@ -30,8 +30,8 @@ from train.pipeline.run import Run
 
 CLEARLY = 0.005  # 87 validation tasks tell no less apart
 
-# Settings to try, five a row. Those of rows without a question were searched from the first on, and the preset holds what
-# `chosen` says of them. Rows that read a question start from what they share, and are searched anew.
+# Settings to try, five a row. Those of rows without a question were searched from the first on, and the preset holds
+# what `chosen` says of them. Rows that read a question start from what they share, and are searched anew.
 GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     "uncond_multitask": (
         ("multitask.uncond_multitask.lr=3e-3",),
