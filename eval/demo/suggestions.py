@@ -17,7 +17,6 @@ from pathlib import Path
 if __package__ in (None, ""):  # so that `python eval/demo/suggestions.py` works from the repository's root
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import random
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
@@ -25,29 +24,15 @@ from typing import Any
 import pandas as pd
 from tqdm import tqdm
 
-from core.data.phrasings import Phrasings
 from core.data.tasks import Task
 from core.demo.novelty import QuestionNovelty
 from core.generator import AdapterGenerator
 from eval.harness import releases
+from eval.harness.phrasings import forms
 from eval.harness.results import write_results
-from train.pipeline.asked import RULES
 from train.pipeline.environment import ROOT
 
-KEPT = ROOT / "eval" / "phrasings.toml"
 OTHER_WORLD = ROOT / "eval" / "other_world.txt"
-AS_THEY_ARE = "as it is"
-
-
-def forms(questions: Sequence[str], seed: int = 0) -> dict[tuple[str, str], list[str | None]]:
-    """By (group, kind) of phrasing: every question in one form of it; None where the kind does not change it."""
-    result: dict[tuple[str, str], list[str | None]] = {(AS_THEY_ARE, AS_THEY_ARE): list(questions)}
-    for group, path in (("training", RULES), ("kept", KEPT)):
-        rules = Phrasings.read(path)
-        for kind in rules.kinds:
-            rng = random.Random(f"{seed}/{group}/{kind}")
-            result[group, kind] = [rules.put(question, kind, rng) for question in questions]
-    return result
 
 
 def answers_of_kinds(tasks: Sequence[Task]) -> dict[str, set[str]]:
@@ -76,19 +61,15 @@ def evaluate(release: AdapterGenerator, tasks: Sequence[Task]) -> list[dict[str,
     world."""
     novelty, records = QuestionNovelty(release), []
     test, kinds = [task for task in tasks if task.split == "test"], answers_of_kinds(tasks)
-    put = forms([task.question for task in test])
-    for (group, kind), questions in tqdm(put.items(), desc="kinds of phrasing", leave=False):
-        asked = [(task, question) for task, question in zip(test, questions, strict=True) if question is not None]
-        if not asked:
-            continue
-        suggested = release.suggest_answers_to([question for _, question in asked])
-        pairs = [(answers, task) for answers, (task, _) in zip(suggested, asked, strict=True)]
+    for form in tqdm(forms([task.question for task in test]), desc="kinds of phrasing", leave=False):
+        asked = [test[i] for i in form.rows]
+        suggested = release.suggest_answers_to(form.questions)
         for row, values in (
-            ("right_kind", [is_right_kind(answers, task, kinds) for answers, task in pairs]),
-            ("answers_found", [share_found(answers, task) for answers, task in pairs]),
-            ("false_warnings", novelty.are_strange([question for _, question in asked])),
+            ("right_kind", [is_right_kind(*pair, kinds) for pair in zip(suggested, asked, strict=True)]),
+            ("answers_found", [share_found(*pair) for pair in zip(suggested, asked, strict=True)]),
+            ("false_warnings", novelty.are_strange(form.questions)),
         ):
-            records.append(_record(row, group, kind, values))
+            records.append(_record(row, form.group, form.kind, values))
     far = [line for line in OTHER_WORLD.read_text(encoding="utf-8").splitlines() if line]
     missed = [not strange for strange in novelty.are_strange(far)]
     records.append(_record("missed_warnings", "another world", "another world", missed))
