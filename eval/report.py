@@ -16,7 +16,7 @@ import argparse
 import re
 from collections.abc import Callable
 
-from eval import calibration, figure5, figure6, table1, task_inference
+from eval import calibration, figure5, figure6, phrasings, table1, task_inference
 from eval.harness.parts import costs, methods, questions, zero_shot
 from eval.harness.results import RESULTS, ROOT, read_results
 
@@ -38,6 +38,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "lowrank": zero_shot.lowrank,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
+    "phrasings": questions.phrasings,
+    "suggestions": questions.suggestions,
     "figure5": questions.figure5_made,
     "figure6": questions.figure6_made,
     "probes": questions.probes,
@@ -46,7 +48,14 @@ PARTS: dict[str, Callable[[], str]] = {
     "costs": costs.costs,
     "demo": costs.demo,
 }
-OPTIONAL = ("tuning", "ablations", "calibration", "lowrank")  # filled once their scripts have been run
+OPTIONAL = (
+    "tuning",
+    "ablations",
+    "calibration",
+    "lowrank",
+    "phrasings",
+    "suggestions",
+)  # filled once their scripts have been run
 NOT_YET = "Not measured yet."
 
 
@@ -85,6 +94,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "figure5.png": _plot_figure5,
     "figure6.png": lambda path: figure6.plot(read_results("figure6.json")["map"], path),
     "calibration.png": lambda path: calibration.plot(read_results("calibration.json")["results"], path),
+    "phrasings.png": lambda path: phrasings.plot(read_results("phrasings.json")["results"], path),
     "task_inference.png": lambda path: task_inference.plot(read_results("task_inference.json")["results"], path),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from eval.harness.phrasings import AS_THEY_ARE, LABELS
 from eval.harness.results import made, read_results
 from eval.harness.rows import INFERENCE_LABELS
 from eval.harness.tables import grid, grid_markdown, markdown, short_percent
@@ -25,6 +26,49 @@ def inference() -> str:
     )
     return grid_markdown(table, "HyperCLIP of the") + (
         f"\n\nAmong the {counts['test']} test questions, and among all {counts['all']}. {_RANKING}\n\n{made(document)}"
+    )
+
+
+def phrasings() -> str:
+    """Accuracy on test questions put in other words."""
+    document = read_results("phrasings.json")
+    lines: dict[tuple[str, str], list[str]] = {}
+    for record in document["results"]:
+        line = lines.setdefault((record["group"], record["kind"]), [str(record["n_tasks"])])
+        cost = f" ({100 * (record['mean'] - record['plain']):+.1f})"
+        known = record["group"] == AS_THEY_ARE or record["row"] == "clip"
+        line.append(short_percent(record) + ("" if known else cost))
+    labels = list(dict.fromkeys(record["label"] for record in document["results"]))
+    rows = [
+        [LABELS[group] if kind == group else f"{LABELS[group]}: {kind}", *line] for (group, kind), line in lines.items()
+    ]
+    return markdown(["the test questions", "how many", *labels], rows) + (
+        "\n\n![accuracy by kind of phrasing](results/phrasings.png)\n\n"
+        f"Accuracy in %, mean of {document['draws']} draws of each kind, on the questions that it changes; in brackets:\n"
+        f"against the same questions as they are.\n\n{made(document)}"
+    )
+
+
+def suggestions() -> str:
+    """What the page makes of questions in other words."""
+    document = read_results("suggestions.json")
+    by_kind: dict[tuple[str, str], dict[str, str]] = {}
+    for record in document["results"]:
+        line = by_kind.setdefault((record["group"], record["kind"]), {"count": str(record["n_questions"])})
+        line[record["row"]] = short_percent(record)
+    missed = by_kind.pop(("another world", "another world"))
+    columns = {
+        "right_kind": "answers of the right kind",
+        "answers_found": "right answers found",
+        "false_warnings": "warned of",
+    }
+    rows = [
+        [LABELS[group] if kind == group else f"{LABELS[group]}: {kind}", line["count"], *(line[c] for c in columns)]
+        for (group, kind), line in by_kind.items()
+    ]
+    return markdown(["the test questions", "how many", *columns.values()], rows) + (
+        f"\n\nIn %. Of {missed['count']} questions of another world (`eval/other_world.txt`) the page lets "
+        f"{missed['missed_warnings']}% pass\nwithout a warning.\n\n{made(document)}"
     )
 
 
