@@ -35,17 +35,14 @@ def phrasings() -> str:
     lines: dict[tuple[str, str], list[str]] = {}
     for record in document["results"]:
         line = lines.setdefault((record["group"], record["kind"]), [str(record["n_tasks"])])
-        cost = f" ({100 * (record['mean'] - record['plain']):+.1f})"
-        known = record["group"] == AS_THEY_ARE or record["row"] == "clip"
-        line.append(short_percent(record) + ("" if known else cost))
+        reads = record["group"] != AS_THEY_ARE and record["row"] != "clip"
+        line.append(short_percent(record) + (f" ({100 * (record['mean'] - record['plain']):+.1f})" if reads else ""))
     labels = list(dict.fromkeys(record["label"] for record in document["results"]))
-    rows = [
-        [LABELS[group] if kind == group else f"{LABELS[group]}: {kind}", *line] for (group, kind), line in lines.items()
-    ]
+    rows = [[_kind(*key), *line] for key, line in lines.items()]
     return markdown(["the test questions", "how many", *labels], rows) + (
         "\n\n![accuracy by kind of phrasing](results/phrasings.png)\n\n"
-        f"Accuracy in %, mean of {document['draws']} draws of each kind, on the questions that it changes; in brackets:\n"
-        f"against the same questions as they are.\n\n{made(document)}"
+        f"Accuracy in %, mean of {document['draws']} draws of each kind, on the questions that it changes; in\n"
+        f"brackets: against the same questions as they are.\n\n{made(document)}"
     )
 
 
@@ -57,19 +54,17 @@ def suggestions() -> str:
         line = by_kind.setdefault((record["group"], record["kind"]), {"count": str(record["n_questions"])})
         line[record["row"]] = short_percent(record)
     missed = by_kind.pop(("another world", "another world"))
-    columns = {
-        "right_kind": "answers of the right kind",
-        "answers_found": "right answers found",
-        "false_warnings": "warned of",
-    }
-    rows = [
-        [LABELS[group] if kind == group else f"{LABELS[group]}: {kind}", line["count"], *(line[c] for c in columns)]
-        for (group, kind), line in by_kind.items()
-    ]
+    columns = {"right_kind": "answers of the right kind", "answers_found": "right answers found"}
+    columns |= {"false_warnings": "warned of"}
+    rows = [[_kind(*key), line["count"], *(line[column] for column in columns)] for key, line in by_kind.items()]
     return markdown(["the test questions", "how many", *columns.values()], rows) + (
         f"\n\nIn %. Of {missed['count']} questions of another world (`eval/other_world.txt`) the page lets "
         f"{missed['missed_warnings']}% pass\nwithout a warning.\n\n{made(document)}"
     )
+
+
+def _kind(group: str, kind: str) -> str:
+    return LABELS[group] if kind == group else f"{LABELS[group]}: {kind}"
 
 
 def descriptors() -> str:
