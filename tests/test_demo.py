@@ -41,6 +41,15 @@ def other_world():
     return Studio(generator)
 
 
+def test_the_first_question_is_one_of_the_releases_own(studio, other_world):
+    """And so are its candidate answers."""
+    assert studio.first_question == QUESTION
+    known = {question["question"]: question["answers"] for question in other_world.generator.known_questions}
+    assert other_world.suggest(other_world.first_question) == known[other_world.first_question]
+    shared, complaints = pages.restore(other_world, {})
+    assert shared.question == other_world.first_question and not complaints
+
+
 # Ask
 
 
