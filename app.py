@@ -75,7 +75,7 @@ def build_demo(generator: AdapterGenerator) -> gr.Blocks:
             if studio.few_shot:
                 with gr.Tab("Refine", id="refine") as tab:
                     refine_tab(studio, tab, asked)
-            if generator.has("hyperclip") and generator.known_questions:
+            if studio.readers and generator.known_questions:
                 with gr.Tab("What is this adapter for?", id="identify"):
                     identify_tab(studio)
             if studio.similarity is not None:

@@ -5,6 +5,8 @@ Imports nothing that loads PyTorch, so that the command line shows its help at o
 
 from __future__ import annotations
 
+import math
+
 SEARCHES = ("hyperldm", "hyperclip")  # the paper's two (Sections 5 and 4): they search the latents of a generator
 METHODS = (
     *SEARCHES,
@@ -45,7 +47,13 @@ def method_of(row: str) -> tuple[str, str]:
 
 
 def check_request(
-    method: str, generator: str, gamma: float | None, steps: int | None, samples: int | None, seed: int = 0
+    method: str,
+    generator: str,
+    gamma: float | None,
+    steps: int | None,
+    samples: int | None,
+    seed: int = 0,
+    gradient_scale: float = 0.0,
 ) -> None:
     """ValueErrors that name the argument, its value and what is allowed."""
     from .networks.weight_generator import WEIGHT_GENERATORS
@@ -62,3 +70,9 @@ def check_request(
         raise ValueError(f"samples {samples}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
     if not (isinstance(seed, int) and 0 <= seed <= MAX_SEED):
         raise ValueError(f"seed {seed}; allowed: whole numbers from 0 to {MAX_SEED}")
+    if not 0.0 <= gradient_scale < math.inf:
+        raise ValueError(f"gradient_scale {gradient_scale}; allowed: 0 or more")
+    if gradient_scale and method != "hyperldm":
+        raise ValueError(
+            f"gradient_scale {gradient_scale}: method {method!r} has no samples to guide; allowed: 'hyperldm'"
+        )

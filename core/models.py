@@ -13,7 +13,7 @@ from .adaptation.few_shot import few_shot_from_latents, few_shot_weights
 from .data.tasks import TaskBatch
 from .diffusion.guidance import classifier_free, gradient_guidance
 from .diffusion.samplers import SAMPLERS, shared_normal
-from .methods import DEFAULT_GENERATOR, SEARCHES, check_request, method_of, row_of
+from .methods import DEFAULT_GENERATOR, METHODS, SEARCHES, check_request, method_of, row_of
 from .networks.base import open_network
 from .networks.hyperclip import guide_latent, infer_task
 from .networks.hyperldm import HyperLDM
@@ -56,9 +56,16 @@ class ReleaseModels:
         return self.has(*method_of(row))
 
     def module(self, name: str) -> Any:
-        """A model of this release by file name, loaded once."""
+        """A model of this release by file name, loaded once; a ValueError if there is none of that name."""
         if name not in self._modules:
-            self._modules[name] = load_module(checkpoint_path(self.directory, name), self.device)
+            try:
+                self._modules[name] = load_module(checkpoint_path(self.directory, name), self.device)
+            except FileNotFoundError:
+                rows = [
+                    row_of(method, g) for method in METHODS for g in WEIGHT_GENERATORS.names() if self.has(method, g)
+                ]
+                held = ", ".join(dict.fromkeys(rows))
+                raise ValueError(f"this release holds no {name}; rows that it holds: {held}") from None
         return self._modules[name]
 
     def weight_generator(self, name: str) -> WeightGenerator:
@@ -85,7 +92,7 @@ class ReleaseModels:
         as latents, before the decoder: one adapter comes out, and the average is nearer to what a question says for
         sure than any single draw.
         """
-        check_request(method, generator, gamma, steps, samples)
+        check_request(method, generator, gamma, steps, samples, gradient_scale=gradient_scale)
         if method == "clip":
             return None
         if method not in SEARCHES:
@@ -124,7 +131,7 @@ class ReleaseModels:
         Args:
             gradient_scale: how strongly HyperCLIP's gradient guides HyperLDM's samples besides (Eq. 11).
         """
-        check_request(method, generator, gamma, steps, samples)
+        check_request(method, generator, gamma, steps, samples, gradient_scale=gradient_scale)
         if method not in SEARCHES:
             raise ValueError(f"method {method!r} has no latents; allowed: {', '.join(SEARCHES)}")
         choice, e = self.choice(row_of(method, generator)), e.to(self.device)
@@ -159,7 +166,7 @@ class ReleaseModels:
         """HyperCLIP's scaled cosine (B,) of the weights that standardised latents (B, Z) decode to and their questions
         e (B, E): the classifier of Eq. 11."""
         decode, clip = self.weight_generator(generator).decode, self.module(row_of("hyperclip", generator))
-        target, scale = clip.embed_questions(e), clip.logit_scale.exp()
+        target, scale = clip.embed_questions(e), clip.scale
         return lambda z0: scale * (clip(decode(model.unstandardise(z0))) * target).sum(-1)
 
     @staticmethod

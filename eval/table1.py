@@ -28,6 +28,7 @@ from core.data.emoji.questions import phrasings
 from core.data.tasks import TaskSet
 from core.data.without_images import image_disjoint
 from core.generator import AdapterGenerator
+from core.methods import SEARCHES, method_of
 from eval.harness import figures, tables
 from eval.harness.metrics import paired_bootstrap
 from eval.harness.origins import descriptors
@@ -158,7 +159,7 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     for axis, tasks, title in zip(axes, ("known", "new"), ("known families", "new families"), strict=True):
         for i, label in enumerate(labels):
             record = value[label, tasks]
-            few_shot, ours = record["row"].startswith("few_shot"), record["row"].startswith(("hvae_", "hnet_hyper"))
+            few_shot, ours = record["row"].startswith("few_shot"), method_of(record["row"])[0] in SEARCHES
             colour = "#9aa5b1" if few_shot else "#4f46e5" if ours else "#f0a35e"
             axis.barh(i, 100 * record["mean"], xerr=100 * (record["sd"] or 0.0), color=colour, height=0.7)
             axis.text(100 * record["mean"] + 0.8, i, f"{100 * record['mean']:.1f}", va="center", fontsize=8)

@@ -41,6 +41,15 @@ def other_world():
     return Studio(generator)
 
 
+def test_the_first_question_is_one_of_the_releases_own(studio, other_world):
+    """And so are its candidate answers."""
+    assert studio.first_question == QUESTION
+    known = {question["question"]: question["answers"] for question in other_world.generator.known_questions}
+    assert other_world.suggest(other_world.first_question) == known[other_world.first_question]
+    shared, complaints = pages.restore(other_world, {})
+    assert shared.question == other_world.first_question and not complaints
+
+
 # Ask
 
 
@@ -389,10 +398,10 @@ def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
 def test_an_adapter_of_the_hnet_is_read_where_there_is_no_encoder_for_it(studio, tmp_path, monkeypatch):
     generator = studio.generator
     generator.generate(QUESTION, "cond_multitask", generator="hnet").save(tmp_path / "a.safetensors")
-    has, asked, infer = generator.has, [], generator.infer_question
+    asked, infer = [], generator.infer_question
     monkeypatch.setattr(generator, "infer_question", lambda *a: asked.append(a[2]) or infer(*a))
     pages.identify(studio, str(tmp_path / "a.safetensors"))
-    monkeypatch.setattr(generator, "has", lambda method, name="hvae": name == "hvae" and has(method))
+    monkeypatch.setattr(studio, "readers", ["hvae"])
     pages.identify(studio, str(tmp_path / "a.safetensors"))
     assert asked == ["hnet", "hvae"]
 

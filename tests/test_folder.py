@@ -256,6 +256,8 @@ def test_five_commands(tmp_path, monkeypatch, capsys):
         "`python train/run_all.py --preset tiny --data data/mine --seed 0`" in card and "questions: a dataset" in card
     )
     generator = AdapterGenerator.from_pretrained("runs/tiny-mine/seed-0/weights")
+    own = [known["question"] for known in generator.known_questions]
+    assert any(f'.generate("{question}")' in card for question in own)
     assert generator.config["dataset"] == "questions" and generator.config["preset"] == "tiny-mine"
     adapter = generator.generate(f"How big is the {things[0]}?", method="hyperldm")
     assert len(adapter.classify(["photos/000.png"], ["small", "large"])) == 1

@@ -139,6 +139,59 @@ def test_guidance_of_hyperclip_is_a_function_of_question_and_seed_too(generator,
     torch.testing.assert_close(latents(e.flip(0))[1], latents(e[:1])[0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", WEIGHT_GENERATORS.names())
+@pytest.mark.parametrize("samples", [1, 3])
+def test_hyperclip_can_guide_hyperldm_besides(generator, name, samples):
+    """Eq. 11: the stronger its gradient, the likelier the question is to HyperCLIP, given the weights; without it, and
+    for each question by itself, all is as before."""
+    e = generator.embed_questions([QUESTION, "Where is the cat?", "How many fruits are there?"])
+    how = {"generator": name, "gamma": 1.5, "steps": 20, "samples": samples, "seed": 3}
+    latents = lambda e, **more: generator.latents(e, **how, **more)
+    torch.testing.assert_close(latents(e, gradient_scale=0.0), latents(e), rtol=0, atol=0)
+    clip, decode = generator.module(f"{name}_hyperclip"), generator.weight_generator(name).decode
+    target = clip.embed_questions(e)
+    scales = (0.0, 0.02, 0.1, 0.3, 1.0)
+    cosine = torch.stack([(clip(decode(latents(e, gradient_scale=s))) * target).sum(-1) for s in scales])  # (5, 3)
+    assert (cosine.diff(dim=0) > 0).all() and (cosine[-1] - cosine[0] > 0.01).all()
+    guided = latents(e, gradient_scale=0.3)
+    torch.testing.assert_close(latents(e[:1], gradient_scale=0.3)[0], guided[0], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(latents(e.flip(0), gradient_scale=0.3)[-1], guided[0], rtol=1e-4, atol=1e-4)
+    w = generator.weights(e, **how, gradient_scale=0.3)
+    torch.testing.assert_close(w, decode(guided))
+    assert not torch.allclose(generator.weights(e, **{**how, "seed": 4}, gradient_scale=0.3), w, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "method, scale, word",
+    [
+        ("hyperldm", -1.0, "gradient_scale -1.0; allowed: 0 or more"),
+        ("hyperldm", float("nan"), "gradient_scale nan"),
+        ("hyperldm", float("inf"), "gradient_scale inf"),
+        ("hyperclip", 1.0, "method 'hyperclip' has no samples to guide"),
+        ("cond_multitask", 1.0, "method 'cond_multitask' has no samples to guide"),
+    ],
+)
+def test_a_gradient_that_cannot_guide_is_refused(generator, method, scale, word):
+    with pytest.raises(ValueError, match=word):
+        generator.weights(torch.zeros(1, 256), method, gradient_scale=scale)
+
+
+def test_the_gradient_is_that_of_the_log_probability_at_the_scale_of_training(generator):
+    """HyperCLIP's scale is held at 100 in its loss and in task inference, and so here."""
+    model, clip = generator.module("hvae_hyperldm"), generator.module("hvae_hyperclip")
+    e, z = generator.embed_questions([QUESTION]), torch.zeros(1, model.latent)
+    before = clip.logit_scale.clone()
+    try:
+        values = []
+        for factor in (100.0, 1000.0):
+            clip.logit_scale.copy_(torch.tensor(factor).log())
+            values.append(generator._hyperclip_log_prob("hvae", e, model)(z))
+    finally:
+        clip.logit_scale.copy_(before)
+    torch.testing.assert_close(*values)
+    assert float(values[0].abs()) > 0.1
+
+
 def test_save_and_load(generator, images, tmp_path):
     adapter = generator.generate(QUESTION)
     adapter.save(tmp_path / "a.safetensors")

@@ -75,10 +75,16 @@ def test_folders_are_small():
 
 
 def test_no_branch_on_a_generators_name():
-    """A weight generator is an object: nothing compares its name but its own registration."""
+    """A weight generator is an object: nothing compares its name, or how a row's name begins or ends, but its own
+    registration."""
+    names = WEIGHT_GENERATORS.names()
     for path in FILES:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Compare, ast.MatchValue)):
                 constants = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
-                named = constants & set(WEIGHT_GENERATORS.names())
+                named = constants & set(names)
                 assert not named, f"{path}:{node.lineno} compares with {named}"
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("startswith", "endswith"):
+                parts = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+                named = {part for part in parts if set(part.split("_")) & set(names)}
+                assert not named, f"{path}:{node.lineno} asks for {named}"

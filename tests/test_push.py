@@ -77,6 +77,14 @@ def test_card_of_a_run(tiny):
     assert "python train/run_all.py --preset tiny --seed 0" in text and re.search(r"at commit \w+", text)
     assert {r.metric_name for r in card.data.eval_results} >= {"cond_multitask", "hvae_hyperldm"}
     assert "| choose |" in text and "cores" in text
+    assert "weights of a small network (`clip_adapter`, P = " in text
+
+
+def test_the_card_shows_a_question_that_the_release_knows(tiny):
+    directory = tiny / "seed-0" / "weights"
+    text, config = ((directory / name).read_text(encoding="utf-8") for name in ("README.md", "config.json"))
+    question = json.loads(re.search(r"\.generate\((.*)\)\n", text)[1])
+    assert question in {known["question"] for known in json.loads(config)["questions"]}
 
 
 # -- scripts ---------------------------------------------------------------------------------------------------------

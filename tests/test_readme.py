@@ -102,6 +102,12 @@ def test_commands_parse(script, flags, monkeypatch):
         override(get_preset(args.preset), args.set)
 
 
+@pytest.mark.parametrize("name", TEXTS)
+def test_no_command_names_a_folder_that_the_next_change_of_a_setting_renames(name):
+    """Releases of changed settings lie in folders that are named after all settings of their preset."""
+    assert not re.findall(r"weights-[0-9a-f]{8}\b", TEXTS[name])
+
+
 def test_commands_were_found():
     """What the documents are about is among them, each way in which a command can be written."""
     scripts = {script for script, _ in commands()}

@@ -13,6 +13,7 @@ from core.networks.adapter import AdapterConfig
 from eval import app_load, figure5, figure6, links, sanity, table1, table4, task_inference
 from eval.harness import releases
 from eval.harness.origins import Training, run_of, training_of
+from tests.conftest import ROOT
 from tests.test_pipeline import release
 
 OWN = {"preset": "tiny", "data": None, "steps_share": 1.0, "set": []}
@@ -46,6 +47,12 @@ def refused(capsys, *flags):
     with pytest.raises(SystemExit):
         opened(*flags)
     return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_without_flags_the_shipped_release_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run, (generator,) = opened()
+    assert generator.directory == run.output == ROOT / "weights" / "emoji"
 
 
 def test_weights_alone_say_all_the_rest(tiny, copy, tmp_path):

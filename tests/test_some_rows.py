@@ -6,6 +6,10 @@ import shutil
 import pytest
 import torch
 
+from app import build_demo
+from core.demo import pages
+from core.demo.api import endpoints
+from core.demo.studio import Studio
 from core.generator import AdapterGenerator
 from core.methods import METHODS
 from core.networks.weight_generator import WEIGHT_GENERATORS
@@ -99,6 +103,65 @@ def test_a_whole_run_completes_it(tiny, with_another, whole, arguments, capsys):
     for more in ([], ["--rows", *ROWS]):
         run_all.main([*arguments, *more])
         assert "0 stages run" in capsys.readouterr().out
+
+
+# -- what the page and programs get of it ------------------------------------------------------------------------------
+
+
+def part_of(tiny, folder, *kept):
+    """A release with these models of the tiny one, and their tables of latents."""
+    release = shutil.copytree(tiny / "seed-0" / "weights", folder / "release")
+    for path in release.glob("*.safetensors"):
+        if path.stem not in kept:
+            path.unlink()
+    return AdapterGenerator.from_pretrained(release)
+
+
+@pytest.mark.parametrize(
+    "kept, methods, labels",
+    [
+        (("hvae", "hvae_hyperclip", "mnet_maml"), {"hyperclip", "clip"}, ["HVAE"]),
+        (
+            ("hnet_maml", "hnet_hyperldm", "hnet_hyperclip", "latents_hnet"),
+            {"hyperldm", "hyperclip", "clip"},
+            ["HNet"],
+        ),
+        (("hnet_maml", "hnet_hyperldm"), {"hyperldm", "clip"}, ["HNet"]),
+        (("cond_multitask",), {"cond_multitask", "clip"}, []),
+        ((), {"clip"}, []),
+    ],
+    ids=lambda part: "+".join(part) if isinstance(part, tuple) else "",
+)
+def test_the_page_serves_what_a_release_holds(tiny, tmp_path, kept, methods, labels):
+    release = part_of(tiny, tmp_path, *kept)
+    build_demo(release)
+    studio = Studio(release)
+    assert studio.methods.keys() == methods and list(studio.generators) == labels
+    question, answers = "Where is the cat?", "left, right"
+    name = next(iter(studio.generators.values()), "hvae")
+    how = {"name": name, "gamma": 1.0, "steps": 2, "samples": 1, "seed": 0, "score": {}}
+    html, _, _ = pages.ask(studio, question, answers, True, 2, [], list(studio.methods), **how)
+    assert 'role="alert"' not in html and html.count("<article") >= 2
+    assert (studio.plane is not None) == ("latents_hnet" in kept)
+    if studio.plane is not None:
+        assert 'role="alert"' not in list(pages.guide(studio, question, answers, True, 2, [], 0))[-1][0]
+    if studio.similarity is not None:
+        assert 'role="alert"' not in pages.compare(studio, "Where is the cat?\nWhere is the dog?", 0)
+    offered = endpoints(studio)
+    assert ("infer_question" in offered) == bool(studio.readers) == ("hyperclip" in methods)
+    if studio.readers:
+        known = release.known_questions[0]["question"]
+        assert 'role="alert"' not in pages.identify(studio, pages.example_adapter(studio, known))
+    for method in methods - {"clip"}:
+        assert offered["generate"](question, method).path.endswith(".safetensors")
+
+
+def test_what_a_release_lacks_is_named(tiny, tmp_path):
+    release = part_of(tiny, tmp_path, "hnet_maml", "hnet_hyperldm")
+    with pytest.raises(ValueError, match="holds no hvae_hyperldm; rows that it holds: hnet_hyperldm, hnet_maml, clip"):
+        release.generate("Where is the cat?")
+    with pytest.raises(ValueError, match="holds no hnet_hyperclip; rows that it holds"):
+        release.weights(torch.zeros(1, 256), generator="hnet", gradient_scale=1.0)
 
 
 def test_plain_clip_alone_is_a_release(tiny, tmp_path):

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 
 from core.backbones import load_backbone
+from core.release.default import default_release
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, TinyCLIPConfig
@@ -61,7 +62,10 @@ def parser() -> argparse.ArgumentParser:
         epilog="Time: about 40 minutes on two CPU threads that multiply in bfloat16; the report five to ten.",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("weights/emoji/backbone"), help="directory to write (or report on)"
+        "--output",
+        type=Path,
+        default=default_release() / "backbone",
+        help="directory to write (or report on; default: the shipped release's)",
     )
     parser.add_argument("--work", type=Path, default=Path("runs/emoji/backbone"), help="directory of the resume state")
     parser.add_argument("--seed", type=int, default=0, help="seed of initialisation and scenes")

@@ -39,7 +39,11 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
             seed: of the noise
         """
         adapter = generator.generate(
-            check_question(question), method, gamma=_gamma(method, gamma), seed=_check_seed(seed)
+            check_question(question),
+            method,
+            generator=studio.name,
+            gamma=_gamma(method, gamma),
+            seed=_check_seed(seed),
         )
         path = studio.downloads.save(adapter)
         return gr.FileData(path=str(path), orig_name=path.name)
@@ -118,7 +122,7 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
             adapter: a safetensors file that this project saved
             count: number of questions
         """
-        return generator.infer_question(open_adapter(_path(adapter), generator), count)
+        return generator.infer_question(open_adapter(_path(adapter), generator), count, studio.readers[0])
 
     def compare_questions(questions: list[str], seed: int = 0) -> dict[str, list[list[float]]]:
         """Cosine similarities between the adapters generated for questions, and between their embeddings.
@@ -134,7 +138,7 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
 
     functions = [suggest_answers, generate, classify]
     functions += [try_on_scenes] if studio.world.drawn else []
-    functions += [infer_question] if generator.has("hyperclip") else []
+    functions += [infer_question] if studio.readers else []
     functions += [compare_questions] if studio.similarity else []
     return {function.__name__: _polite(function) for function in functions}
 

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..generator import Adapter, AdapterGenerator, check_answers, check_images
-from ..methods import DEFAULT_GENERATOR
+from ..methods import DEFAULT_GENERATOR, SEARCHES
 from ..networks.weight_generator import WEIGHT_GENERATORS
 from .novelty import PictureNovelty, QuestionNovelty
 
@@ -54,7 +54,17 @@ class Comparison:
 
 def available(generator: AdapterGenerator) -> dict[str, str]:
     """The methods of `LABELS` that a release holds, with their labels."""
-    return {method: label for method, label in LABELS.items() if generator.has(method)}
+    names = GENERATORS_BY_LABEL.values()
+    return {method: label for method, label in LABELS.items() if any(generator.has(method, name) for name in names)}
+
+
+def searched(generator: AdapterGenerator, methods: Sequence[str] = SEARCHES) -> dict[str, str]:
+    """Those of `GENERATORS_BY_LABEL` whose latents a release can search by any of `methods`."""
+    return {
+        label: name
+        for label, name in GENERATORS_BY_LABEL.items()
+        if any(generator.has(method, name) for method in methods)
+    }
 
 
 def check_question(question: str | None) -> str:

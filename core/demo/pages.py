@@ -8,10 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from ..methods import DEFAULT_GENERATOR
 from . import refine as few_shot
 from .ask import (
-    GENERATORS_BY_LABEL,
     MAX_PICTURES,
     Score,
     add_to_score,
@@ -87,7 +85,9 @@ def guide(
         images, truths = studio.gather(question, drawn, count, paths, seed)
         x = studio.generator.backbone.encode_images(images)
         seen = []
-        for guided in sweep(studio.generator, studio.plane, question, candidates, x, truths, seed=seed):
+        for guided in sweep(
+            studio.generator, studio.plane, question, candidates, x, truths, name=studio.name, seed=seed
+        ):
             seen.append(guided)
             yield guidance_curves(seen, studio.gamma), None
         yield guidance_curves(seen, studio.gamma), guidance_plane(studio.plane, seen)
@@ -171,8 +171,8 @@ def identify(studio: Studio, path: str | None) -> str:
     except ValueError as error:
         return error_card(str(error))
     name = adapter.provenance.get("generator")  # each has an encoder of its own
-    if name not in GENERATORS_BY_LABEL.values() or not studio.generator.has("hyperclip", name):
-        name = DEFAULT_GENERATOR
+    if name not in studio.readers:
+        name = studio.readers[0]
     found = studio.generator.infer_question(adapter, _RANKED, name)
     return inference(adapter, found, len(studio.generator.known_questions))
 
@@ -182,7 +182,7 @@ def example_adapter(studio: Studio, question: str) -> str:
     3, else generated."""
     generator = studio.generator
     if not (studio.world.drawn and studio.few_shot):
-        return str(studio.downloads.save(generator.generate(question)))
+        return str(studio.downloads.save(generator.generate(question, "hyperclip", generator=studio.readers[0])))
     answers = studio.suggest(question)
     images, truths = studio.gather(question, True, few_shot.KS[-1], (), seed=0)
     examples = few_shot.label_pictures(generator.backbone.encode_images(images), truths, answers)

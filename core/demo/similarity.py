@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..generator import AdapterGenerator
+from ..methods import DEFAULT_GENERATOR
 from .ask import check_question
 
 MIN_QUESTIONS, MAX_QUESTIONS = 2, 12
@@ -29,14 +30,15 @@ class Similarity:
     """Cosine similarities around the mean over known questions: all adapters share much with each other, and all
     embeddings too, and what they share says nothing about a question."""
 
-    def __init__(self, generator: AdapterGenerator, method: str = "hyperldm") -> None:
-        self._generator, self._method = generator, method
+    def __init__(self, generator: AdapterGenerator, name: str = DEFAULT_GENERATOR) -> None:
+        """Of HyperLDM's adapters, by the weight generator called `name`."""
+        self._generator, self._name = generator, name
         known = generator.known_questions
         e = generator.embed_questions([q["question"] for q in known[:: max(1, len(known) // _CENTRE)]])
         self._e_mean, self._w_mean = e.mean(0), self._weights(e, seed=0, samples=1).mean(0)
 
     def _weights(self, e: Tensor, seed: int, samples: int | None = None) -> Tensor:
-        return self._generator.weights(e, self._method, seed=seed, samples=samples).cpu()
+        return self._generator.weights(e, generator=self._name, seed=seed, samples=samples).cpu()
 
     def __call__(self, questions: Sequence[str], seed: int = 0) -> tuple[Tensor, Tensor]:
         """Cosines (Q, Q) between the adapters that are generated for questions, and between their embeddings."""

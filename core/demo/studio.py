@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..generator import AdapterGenerator
-from ..methods import row_of
+from ..methods import DEFAULT_GENERATOR, row_of
 from . import ask, guidance, refine
 from .ask import Comparison
 from .files import Downloads, read_pictures
@@ -12,7 +12,7 @@ from .novelty import PictureNovelty, QuestionNovelty
 from .similarity import Similarity
 from .world import World, describe, draw, examples
 
-_FIRST_QUESTIONS = ("What colour is the badge behind the dog?", "What animal is in the picture?")
+_FIRST_QUESTION = "What colour is the badge behind the dog?"  # of a release that says nothing of its own
 _SCENES = 150  # scenes whose look sets what a familiar picture is
 
 
@@ -25,13 +25,18 @@ class Studio:
         self.examples = examples(generator, self.world)
         self.downloads = Downloads()
         self.methods = ask.available(generator)
+        self.generators = ask.searched(generator)
+        self.name = next(iter(self.generators.values()), DEFAULT_GENERATOR)  # whose latents are searched unless asked
+        self.readers = list(ask.searched(generator, ["hyperclip"]).values())  # whose HyperCLIP can read an adapter
         self.questions = QuestionNovelty(generator) if len(generator.known_questions) > 5 else None
         self.pictures = _familiar_pictures(generator, self.world)
-        self.plane = LatentPlane.load(generator) if guidance.has_plane(generator) else None
-        self.similarity = Similarity(generator) if generator.has("hyperldm") and generator.known_questions else None
+        self.plane = LatentPlane.load(generator, self.name) if guidance.has_plane(generator, self.name) else None
+        comparable = generator.has("hyperldm", self.name) and generator.known_questions
+        self.similarity = Similarity(generator, self.name) if comparable else None
         rows = refine.rows(generator)
         self.few_shot = rows if len(rows) == len(refine.ROWS) else {}  # there is nothing to compare with one alone
-        self.first_question = _FIRST_QUESTIONS[0 if self.world.drawn else 1]
+        known = [] if self.world.drawn else generator.known_questions
+        self.first_question = known[0]["question"] if known else _FIRST_QUESTION
         self._warm()
 
     @property
@@ -53,7 +58,7 @@ class Studio:
     @property
     def choice(self) -> dict:
         """HyperLDM's settings that validation tasks chose."""
-        return self.generator.config.get("choices", {}).get(row_of("hyperldm"), {})
+        return self.generator.config.get("choices", {}).get(row_of("hyperldm", self.name), {})
 
     @property
     def alike(self) -> list[str]:
@@ -82,17 +87,19 @@ class Studio:
             methods,
             questions=self.questions,
             pictures=None if drawn else self.pictures,
-            **settings,
+            **{"name": self.name, **settings},
         )
 
     def _warm(self) -> None:
         """Read every model from disk before the first visitor comes."""
         for method in self.methods:
-            for name in ask.GENERATORS_BY_LABEL.values():
+            for name in self.generators.values() or [self.name]:
                 if self.generator.has(method, name):
                     self.generator.generate(self.first_question, method, generator=name, steps=1, samples=1)
-        if self.generator.has("hyperclip") and self.generator.known_questions:
-            self.generator.infer_question(self.generator.generate(self.first_question, "cond_multitask"), 1)
+        if self.readers and self.generator.known_questions:
+            name = self.readers[0]
+            adapter = self.generator.generate(self.first_question, "hyperclip", generator=name, steps=1)
+            self.generator.infer_question(adapter, 1, name)
 
 
 def _familiar_pictures(generator: AdapterGenerator, world: World) -> PictureNovelty | None:

@@ -96,6 +96,11 @@ class HyperCLIP(Saved):
         self.projection.copy_(directions / std.clamp(min=float(std[0]) * 1e-4 + 1e-8))
         self.condition.fit(e)
 
+    @property
+    def scale(self) -> Tensor:
+        """The learned factor on cosines, (), at most 100 as in CLIP."""
+        return self.logit_scale.exp().clamp(max=100)
+
     def forward(self, w: Tensor) -> Tensor:
         activation = torch.tanh if self.config.activation == "tanh" else F.softplus
         if self.config.components:
@@ -127,7 +132,7 @@ def ranks(scores: Tensor, target: Tensor) -> Tensor:
 def infer_task(model: HyperCLIP, w: Tensor, questions: Tensor) -> Tensor:
     """Figure 3.B-C: probability (B, Q) of each candidate question e (Q, E), given fine-tuned weights w (B, P)."""
     cosine = model(w) @ model.embed_questions(questions).mT
-    return (model.logit_scale.exp().clamp(max=100) * cosine).softmax(-1)
+    return (model.scale * cosine).softmax(-1)
 
 
 def guide_latent(

@@ -10,6 +10,7 @@ from typing import Any
 
 from core.config import config_hash, override
 from core.data.meta_vqa import MetaVQAConfig
+from core.release.default import default_release
 from train.presets import PRESET_NAMES, get_preset, shortened
 
 from .environment import default_device, usable_device
@@ -54,9 +55,10 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
 
 
 def release_directory(preset: str, seed: int, variant: str, work: Path) -> Path:
-    """Where a run's release goes unless --output says otherwise."""
+    """Where a run's release goes unless --output says otherwise. The shipped one lies beside the code, wherever one
+    stands."""
     if preset == "emoji" and seed == 0 and not variant:
-        return Path("weights") / preset
+        return default_release()
     return work / f"seed-{seed}" / f"weights{variant}"
 
 

@@ -30,7 +30,7 @@ _BEGIN, _END = "<!-- test results -->", "<!-- /test results -->"
 _TASK = "zero-shot-image-classification"  # no example of the question is seen
 _TEMPLATE = """# Adapters from questions: `{preset}`, seed {seed}
 
-Models that turn a question into the weights of a CLIP-Adapter (P = {params:,}), after *Meta-Learning via
+Models that turn a question into the weights of a small network (`{network}`, P = {params:,}), after *Meta-Learning via
 Classifier(-free) Diffusion Guidance* (Nava et al., TMLR 2023): `hvae` and `hnet_maml` decode latents to weights,
 `*_hyperldm` sample latents for a question, `*_hyperclip` embed weights beside questions, the rest are baselines.
 
@@ -41,7 +41,7 @@ Classifier(-free) Diffusion Guidance* (Nava et al., TMLR 2023): `hvae` and `hnet
 ```python
 from core.generator import AdapterGenerator
 
-adapter = AdapterGenerator.from_pretrained("{repo}").generate("{question}")
+adapter = AdapterGenerator.from_pretrained("{repo}").generate({question})
 print(adapter.classify(["picture.png"], ["one answer", "another"]))
 ```
 
@@ -71,7 +71,6 @@ class _Data:
     """What a card says about a family of datasets."""
 
     summary: str
-    question: str
     bias: str
     licence: str
     credit: tuple[str, ...] = ()  # datasets on the Hub that it is made from
@@ -80,14 +79,12 @@ class _Data:
 _DATA = {
     "emoji-vqa": _Data(
         "questions about drawn scenes of OpenMoji glyphs (CC BY-SA 4.0). The models know nothing else.",
-        "What colour is the badge behind the dog?",
         "Scenes follow arbitrary habits drawn at random (which thing tends to have which colour, place and company); "
         "the models have learned to expect them.",
         "Apache-2.0 for code and weights; the weights were trained on CC BY-SA 4.0 artwork.",
     ),
     "meta-vqa": _Data(
         "questions of VQA v2 about COCO photographs, one task per question.",
-        "What animal is in the picture?",
         "VQA v2's answers to one question differ in distribution with whom the picture shows, and some express "
         "stereotypes; the models inherit that. Do not use them to decide anything about people.",
         "Apache-2.0 for code and weights; VQA v2's annotations are CC BY 4.0, COCO's images belong to their owners.",
@@ -95,14 +92,12 @@ _DATA = {
     ),
     "simulated": _Data(
         "features drawn from a seeded generative model, for timing and memory. No result on them is one about vision.",
-        "What animal is in the picture?",
         "None that means anything: the features are noise around drawn facts.",
         "Apache-2.0 for code and weights.",
     ),
 }
 _OTHER = _Data(
     "a dataset of the user's own.",
-    "What animal is in the picture?",
     "The models inherit the habits of the data they were trained on.",
     "Apache-2.0 for the code; what the data allows decides about the weights.",
 )
@@ -115,6 +110,7 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
     text = _TEMPLATE.format(
         preset=preset.name,
         seed=run.seed,
+        network=run.network.name,
         params=run.network.num_params,
         dataset=dataset,
         repo=_REPO,
@@ -128,7 +124,7 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
         minutes=sum(record["seconds"] for record in records.values()) / 60,
         rows="\n".join(_row(name, record) for name, record in records.items()),
         summary=about.summary,
-        question=about.question,
+        question=_example(run),
         bias=about.bias,
         licence=about.licence,
     )
@@ -168,6 +164,11 @@ def release_card(directory: Path, repo: str, results: Path | None = None) -> Mod
             setattr(card.data, key, value)  # what else a card's owner has put there stays
     card.text = text
     return card
+
+
+def _example(run: Run) -> str:
+    """A question that the release knows, as Python writes it."""
+    return json.dumps(next(task.question for task in run.dataset.tasks if task.split == "train"), ensure_ascii=False)
 
 
 def _metadata(

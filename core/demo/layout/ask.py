@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ...methods import DEFAULT_GENERATOR, MAX_SAMPLES
+from ...methods import MAX_SAMPLES
 from .. import pages
 from ..ask import GENERATORS_BY_LABEL
 from ..link import MAX_GAMMA, WRITE_JS
@@ -67,9 +67,8 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
                 info="0 ignores the question, 1 is the conditional model, more exaggerates it",
             )
             with gr.Accordion("More", open=False):
-                labels = list(GENERATORS_BY_LABEL)
-                first = next(label for label, name in GENERATORS_BY_LABEL.items() if name == DEFAULT_GENERATOR)
-                decoder = gr.Radio(labels, value=first, label="Decoder of HyperLDM and HyperCLIP")
+                labels = list(studio.generators or GENERATORS_BY_LABEL)
+                decoder = gr.Radio(labels, value=labels[0], label="Decoder of HyperLDM and HyperCLIP")
                 steps = gr.Slider(1, 100, studio.choice.get("steps", 50), step=1, label="Sampling steps")
                 samples = gr.Slider(1, MAX_SAMPLES, studio.choice.get("samples", 1), step=1, label="Samples to average")
                 seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes and noise")
