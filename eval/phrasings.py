@@ -74,7 +74,7 @@ def evaluate(
                     | {"group": asked.group, "kind": asked.kind, "tasks": "all"}
                     | tables.over_seeds(values, seeds)
                     | {"as_it_is": round(as_it_is, 4), "difference": round(mean - as_it_is, 4)}
-                    | {"n_tasks": len(asked.rows)}
+                    | {"n_tasks": len(asked.rows), "example": asked.example}
                 )
     return records
 
@@ -153,7 +153,9 @@ def main(argv: list[str] | None = None) -> None:
         print("\n".join(shown(questions, asked_in_other_words(questions, groups, args.draws), args.show)))
         return
     records = evaluate(run, generators, groups, args.draws, args.limit_tasks)
-    print(tables.phrasings_table(records).to_string())
+    print(tables.phrasings_table(records).to_string() + "\n")
+    for group, kind, example in dict.fromkeys((r["group"], r["kind"], r["example"]) for r in records):
+        print(f"{kind if kind == group else f'{group}, {kind}'}: {example}")
     print(
         f"\nIn %, query sets of {run.preset.name}'s test tasks whose question a kind changes, each task weighing the "
         f"same; behind\nit the difference to the same questions as they are, in points. Mean of {args.draws} draws."

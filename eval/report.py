@@ -16,7 +16,7 @@ import argparse
 import re
 from collections.abc import Callable
 
-from eval import calibration, figure5, figure6, table1, task_inference
+from eval import calibration, figure5, figure6, phrasings, table1, task_inference
 from eval.harness.parts import costs, methods, questions, zero_shot
 from eval.harness.results import RESULTS, ROOT, read_results
 
@@ -35,6 +35,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "tuning": methods.tuning,
     "sanity": methods.sanity,
     "calibration": methods.calibration,
+    "phrasings": questions.phrasings,
     "lowrank": zero_shot.lowrank,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
@@ -46,7 +47,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "costs": costs.costs,
     "demo": costs.demo,
 }
-OPTIONAL = ("tuning", "ablations", "calibration", "lowrank")  # filled once their scripts have been run
+OPTIONAL = ("tuning", "ablations", "calibration", "phrasings", "lowrank")  # filled once their scripts have been run
 NOT_YET = "Not measured yet."
 
 
@@ -85,6 +86,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "figure5.png": _plot_figure5,
     "figure6.png": lambda path: figure6.plot(read_results("figure6.json")["map"], path),
     "calibration.png": lambda path: calibration.plot(read_results("calibration.json")["results"], path),
+    "phrasings.png": lambda path: phrasings.plot(read_results("phrasings.json")["results"], path),
     "task_inference.png": lambda path: task_inference.plot(read_results("task_inference.json")["results"], path),
 }
 

@@ -34,6 +34,11 @@ class Asked:
     rows: tuple[int, ...]
     texts: tuple[tuple[str, ...], ...]
 
+    @property
+    def example(self) -> str:
+        """One of the texts."""
+        return self.texts[0][len(self.rows) // 2]
+
 
 def read_files(files: Mapping[str, Path]) -> dict[str, Phrasings]:
     """The kinds of every group."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from eval.harness.results import made, read_results
 from eval.harness.rows import INFERENCE_LABELS
-from eval.harness.tables import grid, grid_markdown, markdown, short_percent
+from eval.harness.tables import (
+    grid,
+    grid_markdown,
+    markdown,
+    pairs_table,
+    phrasings_table,
+    short_percent,
+)
 
 _RANKING = (
     "In %. *Top-k*: the task's own question is among the first k.\n"
@@ -57,6 +64,35 @@ def figure6_made() -> str:
         f"family (known families alone: {share['nearest_question', 'known']}; chance: {share['chance', 'all']}).\n\n"
         f"{made(document)}"
     )
+
+
+def phrasings() -> str:
+    """Accuracy by kind of phrasing with an example of each, and minimal pairs."""
+    document = read_results("phrasings.json")
+    records, pairs = document["results"], document["pairs"]
+    table = phrasings_table(records, short_percent)
+    examples = {(r["group"], r["kind"]): r["example"] for r in records}
+    rows = [
+        [kind if kind == group else f"{group}: {kind}", str(count), *cells, examples[group, kind]]
+        for (group, kind, count), cells in zip(table.index, table.values, strict=True)
+    ]
+    header = ["kind of phrasing", "questions", *table.columns, "for example"]
+    text = markdown(header, rows, "-" + "r" * (len(header) - 2) + "-") + (
+        "\n\n![accuracy by kind of phrasing](results/phrasings.png)\n\n"
+        "Accuracy in % on the query images of the test tasks whose question the kind changes; in brackets, in points,\n"
+        f"the difference to the same questions as they are. Mean of {document['draws']} draws. *Training*: kinds that "
+        "training may use\n(`train/phrasings.toml`). *Kept*: kinds that it never sees (`eval/phrasings.toml`).\n\n"
+    )
+    if pairs:
+        small = pairs_table([record for record in pairs if record["group"] == "all"])
+        small.index = [row for row, _ in small.index]
+        text += (
+            f"{grid_markdown(small, 'questions one word apart')}\n\n"
+            "*Same answers*: pairs with the same candidate answers; accuracy in % on these, with the question's own\n"
+            "adapter and with that of its partner. *Distance*: 1 - cosine of the two adapters, seen from the mean "
+            "adapter,\nand that by the distance of two random questions of one family.\n\n"
+        )
+    return text + made(document)
 
 
 def probes() -> str:
