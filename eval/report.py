@@ -35,11 +35,11 @@ PARTS: dict[str, Callable[[], str]] = {
     "tuning": methods.tuning,
     "sanity": methods.sanity,
     "calibration": methods.calibration,
+    "phrasings": questions.phrasings,
+    "suggestions": questions.suggestions,
     "lowrank": zero_shot.lowrank,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
-    "phrasings": questions.phrasings,
-    "suggestions": questions.suggestions,
     "figure5": questions.figure5_made,
     "figure6": questions.figure6_made,
     "probes": questions.probes,
@@ -48,14 +48,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "costs": costs.costs,
     "demo": costs.demo,
 }
-OPTIONAL = (
-    "tuning",
-    "ablations",
-    "calibration",
-    "lowrank",
-    "phrasings",
-    "suggestions",
-)  # filled once their scripts have been run
+OPTIONAL = ("tuning", "ablations", "calibration", "phrasings", "suggestions", "lowrank")  # filled later
 NOT_YET = "Not measured yet."
 
 

@@ -28,7 +28,7 @@ from core.data.tasks import Task
 from core.demo.novelty import QuestionNovelty
 from core.generator import AdapterGenerator
 from eval.harness import releases
-from eval.harness.phrasings import forms
+from eval.harness.phrasings import FILES, asked_in_other_words, read_files
 from eval.harness.results import write_results
 from train.pipeline.environment import ROOT
 
@@ -61,13 +61,14 @@ def evaluate(release: AdapterGenerator, tasks: Sequence[Task]) -> list[dict[str,
     world."""
     novelty, records = QuestionNovelty(release), []
     test, kinds = [task for task in tasks if task.split == "test"], answers_of_kinds(tasks)
-    for form in tqdm(forms([task.question for task in test]), desc="kinds of phrasing", leave=False):
-        asked = [test[i] for i in form.rows]
-        suggested = release.suggest_answers_to(form.questions)
+    put = asked_in_other_words([task.question for task in test], read_files(FILES), draws=1)
+    for form in tqdm(put, desc="kinds of phrasing", leave=False):
+        asked, questions = [test[i] for i in form.rows], form.texts[0]
+        suggested = release.suggest_answers_to(questions)
         for row, values in (
             ("right_kind", [is_right_kind(*pair, kinds) for pair in zip(suggested, asked, strict=True)]),
             ("answers_found", [share_found(*pair) for pair in zip(suggested, asked, strict=True)]),
-            ("false_warnings", novelty.are_strange(form.questions)),
+            ("false_warnings", novelty.are_strange(questions)),
         ):
             records.append(_record(row, form.group, form.kind, values))
     far = [line for line in OTHER_WORLD.read_text(encoding="utf-8").splitlines() if line]

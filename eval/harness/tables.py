@@ -164,6 +164,41 @@ def calibration_table(records: Sequence[Record], cell: Callable[[Record], str] =
     return pd.DataFrame.from_dict(table, orient="index").fillna("")
 
 
+def phrasings_table(records: Sequence[Record], cell: Callable[[Record], str] = percent) -> pd.DataFrame:
+    """Accuracy by kind of phrasing and row, behind it the difference to the same questions as they are, in points."""
+    labels = {label: label_of(own) for label, own in by_label(records).items()}
+
+    def column(record: Record) -> str:
+        share = record["descriptors"]
+        return labels[record["label"]] + ("" if share == 1.0 else f", {100 * share:g}% Q.")
+
+    def line(record: Record) -> tuple[str, str, int]:
+        return record["group"], record["kind"], record["n_tasks"]
+
+    def with_difference(record: Record) -> str:
+        plain = record["group"] == record["kind"]
+        return cell(record) + ("" if plain else f" [{100 * record['difference']:+.1f}]")
+
+    return grid(records, line, column, with_difference)
+
+
+def pairs_table(records: Sequence[Record]) -> pd.DataFrame:
+    """Minimal pairs by row and list of opposites: accuracies in percent, and distances of adapters."""
+    table: dict[Hashable, dict[str, str]] = {}
+    for record in records:
+        share = "" if record["descriptors"] == 1.0 else f", {100 * record['descriptors']:g}% Q."
+        accuracy = lambda name, record=record: "" if record[name] is None else f"{100 * record[name]:.1f}"
+        table[label_of([record]) + share, record["group"]] = {
+            "pairs": str(record["n_pairs"]),
+            "same answers": str(record["n_same"]),
+            "own adapter": accuracy("own"),
+            "partner's": accuracy("partner"),
+            "distance": f"{record['distance']:.2f}",
+            "... of two in the family: 1": "" if record["relative"] is None else f"{record['relative']:.2f}",
+        }
+    return pd.DataFrame(list(table.values()), index=pd.MultiIndex.from_tuples(list(table)))
+
+
 def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
     """Table 1, and Table 4, as scripts print it: rows by label, accuracies in percent, differences in points."""
     table: dict[str, dict[str, str]] = {}

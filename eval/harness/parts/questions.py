@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from eval.harness.phrasings import AS_THEY_ARE, LABELS
 from eval.harness.results import made, read_results
 from eval.harness.rows import INFERENCE_LABELS
-from eval.harness.tables import grid, grid_markdown, markdown, short_percent
+from eval.harness.tables import (
+    grid,
+    grid_markdown,
+    markdown,
+    pairs_table,
+    phrasings_table,
+    short_percent,
+)
 
 _RANKING = (
     "In %. *Top-k*: the task's own question is among the first k.\n"
@@ -29,23 +35,6 @@ def inference() -> str:
     )
 
 
-def phrasings() -> str:
-    """Accuracy on test questions put in other words."""
-    document = read_results("phrasings.json")
-    lines: dict[tuple[str, str], list[str]] = {}
-    for record in document["results"]:
-        line = lines.setdefault((record["group"], record["kind"]), [str(record["n_tasks"])])
-        reads = record["group"] != AS_THEY_ARE and record["row"] != "clip"
-        line.append(short_percent(record) + (f" ({100 * (record['mean'] - record['plain']):+.1f})" if reads else ""))
-    labels = list(dict.fromkeys(record["label"] for record in document["results"]))
-    rows = [[_kind(*key), *line] for key, line in lines.items()]
-    return markdown(["the test questions", "how many", *labels], rows) + (
-        "\n\n![accuracy by kind of phrasing](results/phrasings.png)\n\n"
-        f"Accuracy in %, mean of {document['draws']} draws of each kind, on the questions that it changes; in\n"
-        f"brackets: against the same questions as they are.\n\n{made(document)}"
-    )
-
-
 def suggestions() -> str:
     """What the page makes of questions in other words."""
     document = read_results("suggestions.json")
@@ -56,15 +45,14 @@ def suggestions() -> str:
     missed = by_kind.pop(("another world", "another world"))
     columns = {"right_kind": "answers of the right kind", "answers_found": "right answers found"}
     columns |= {"false_warnings": "warned of"}
-    rows = [[_kind(*key), line["count"], *(line[column] for column in columns)] for key, line in by_kind.items()]
+    rows = [
+        [key[1] if key[1] == key[0] else ": ".join(key), line["count"], *(line[column] for column in columns)]
+        for key, line in by_kind.items()
+    ]
     return markdown(["the test questions", "how many", *columns.values()], rows) + (
         f"\n\nIn %. Of {missed['count']} questions of another world (`eval/other_world.txt`) the page lets "
         f"{missed['missed_warnings']}% pass\nwithout a warning.\n\n{made(document)}"
     )
-
-
-def _kind(group: str, kind: str) -> str:
-    return LABELS[group] if kind == group else f"{LABELS[group]}: {kind}"
 
 
 def descriptors() -> str:
@@ -96,6 +84,35 @@ def figure6_made() -> str:
         f"family (known families alone: {share['nearest_question', 'known']}; chance: {share['chance', 'all']}).\n\n"
         f"{made(document)}"
     )
+
+
+def phrasings() -> str:
+    """Accuracy by kind of phrasing with an example of each, and minimal pairs."""
+    document = read_results("phrasings.json")
+    records, pairs = document["results"], document["pairs"]
+    table = phrasings_table(records, short_percent)
+    examples = {(r["group"], r["kind"]): r["example"] for r in records}
+    rows = [
+        [kind if kind == group else f"{group}: {kind}", str(count), *cells, examples[group, kind]]
+        for (group, kind, count), cells in zip(table.index, table.values, strict=True)
+    ]
+    header = ["kind of phrasing", "questions", *table.columns, "for example"]
+    text = markdown(header, rows, "-" + "r" * (len(header) - 2) + "-") + (
+        "\n\n![accuracy by kind of phrasing](results/phrasings.png)\n\n"
+        "Accuracy in % on the query images of the test tasks whose question the kind changes; in brackets, in points,\n"
+        f"the difference to the same questions as they are. Mean of {document['draws']} draws. *Training*: kinds that "
+        "training may use\n(`train/phrasings.toml`). *Kept*: kinds that it never sees (`eval/phrasings.toml`).\n\n"
+    )
+    if pairs:
+        small = pairs_table([record for record in pairs if record["group"] == "all"])
+        small.index = [row for row, _ in small.index]
+        text += (
+            f"{grid_markdown(small, 'questions one word apart')}\n\n"
+            "*Same answers*: pairs with the same candidate answers; accuracy in % on these, with the question's own\n"
+            "adapter and with that of its partner. *Distance*: 1 - cosine of the two adapters, seen from the mean "
+            "adapter,\nand that by the distance of two random questions of one family.\n\n"
+        )
+    return text + made(document)
 
 
 def probes() -> str:
