@@ -289,7 +289,7 @@ def test_features_are_packed_and_trained_on_elsewhere(tmp_path):
     with pytest.raises(ValueError, match=r"lacks features of answers such as 'a frog'.*encode them where"):
         run.store.answers(["a frog"])
     with pytest.raises(ValueError, match="lacks features of questions such as"):
-        run.store.questions(["What?"], "eos")
+        run.store.questions(["What?"], run.questions)
     (tmp_path / "work" / "features" / "images-00000.safetensors").unlink()
     with pytest.raises(ValueError, match="lacks features of images, of images-00000"):
         run.store.images([0])

@@ -15,7 +15,7 @@ from core.backbones.questions import (
     open_question_encoder,
     question_dim,
 )
-from core.backbones.stored import StoredQuestions, store_questions
+from core.backbones.stored import StoredQuestions, note_encoder
 from core.generator import AdapterGenerator
 from core.release.default import default_sentence_encoder
 from core.release.hub import contents
@@ -118,12 +118,15 @@ def test_known_questions_are_stored_with_their_embeddings(tiny):
 
 
 def test_what_is_carried_knows_its_encoder_and_embeds_nothing(encoder, tmp_path):
-    store_questions(tmp_path, encoder)
+    for _ in range(2):
+        note_encoder(tmp_path, {"encoder": "clip", "pooling": "eos"})
+        note_encoder(tmp_path, encoder.identity)
+    assert len(json.loads((tmp_path / "questions.json").read_text(encoding="utf-8"))) == 2
     stored = StoredQuestions(tmp_path, SPEC)
     assert stored.identity == encoder.identity and stored.dim == encoder.dim
-    with pytest.raises(ValueError, match="lacks the embedding of 'Where is it"):
+    with pytest.raises(ValueError, match="lacks features of questions such as 'Where is it"):
         stored.encode(["Where is it?"])
-    with pytest.raises(ValueError, match="holds no questions embedded by"):
+    with pytest.raises(ValueError, match="holds no questions that .*\\[6\\].* embedded"):
         StoredQuestions(tmp_path, {"encoder": "sentence", "layers": [6]})
-    with pytest.raises(ValueError, match="says None"):
+    with pytest.raises(ValueError, match="holds no questions that"):
         StoredQuestions(tmp_path / "nothing", SPEC)

@@ -78,8 +78,13 @@ class SentenceQuestions:
 
     def meaning(self, e: Tensor) -> Tensor:
         """The highest layer's part: that is what the encoder was trained to compare."""
-        start = WIDTH * max(range(len(self.layers)), key=lambda i: self.layers[i])
-        return F.normalize(e[..., start : start + WIDTH], dim=-1)
+        return last_layer(e, self.layers)
+
+
+def last_layer(e: Tensor, layers: Sequence[int]) -> Tensor:
+    """The highest layer's part (B, 384) of e (B, E), unit vectors."""
+    start = WIDTH * max(range(len(layers)), key=lambda i: layers[i])
+    return F.normalize(e[..., start : start + WIDTH], dim=-1)
 
 
 def check_layers(layers: Sequence[int]) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from torch import Tensor
+
 from ..files import write_json
 from . import Pooling
-from .questions import QuestionEncoder, question_dim
+from .questions import last_layer, question_dim
 
 STORED = "stored"  # the backbone's name in a preset
 _QUESTIONS = "questions.json"
@@ -56,23 +58,36 @@ class StoredQuestions:
     """Knows with which encoder a directory's questions were embedded, and embeds none."""
 
     def __init__(self, directory: Path, spec: dict[str, Any]) -> None:
-        """Read what `store_questions` wrote.
+        """Read what `note_encoder` wrote.
 
         Raises:
-            ValueError: nothing was stored, or of another encoder than `spec` names.
+            ValueError: no question was embedded by an encoder as `spec` names it.
         """
-        path = directory / _QUESTIONS
-        stored = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if stored is None or any(stored.get(key) != value for key, value in spec.items()):
-            raise ValueError(f"{directory} holds no questions embedded by {spec}; {_QUESTIONS} says {stored}")
-        self.directory, self.identity = directory, stored
-        self.dim = question_dim(stored, 0)
+        fitting = [known for known in _encoders(directory) if all(known.get(key) == spec[key] for key in spec)]
+        if not fitting:
+            raise ValueError(f"backbone {STORED!r}: {directory} holds no questions that {spec} embedded")
+        self.directory, self.identity = directory, fitting[-1]
+        self.dim = question_dim(self.identity, 0)
 
     def encode(self, questions: Sequence[str]) -> NoReturn:
         """A ValueError that names the first question."""
-        raise ValueError(f"{self.directory} lacks the embedding of {questions[0]!r}, and what is stored embeds nothing")
+        raise ValueError(
+            f"{self.directory} lacks features of questions such as {questions[0]!r}, and backbone {STORED!r} encodes "
+            "nothing; encode them where the encoder is and carry the directory over"
+        )
+
+    def meaning(self, e: Tensor) -> Tensor:
+        """As the encoder has it (`core.backbones.questions`)."""
+        return last_layer(e, self.identity["layers"])
 
 
-def store_questions(directory: Path, encoder: QuestionEncoder) -> None:
-    """Write down which encoder a directory's questions were embedded with."""
-    write_json(directory / _QUESTIONS, encoder.identity)
+def note_encoder(directory: Path, identity: dict[str, Any]) -> None:
+    """Write down that an encoder has embedded questions of a directory."""
+    known = _encoders(directory)
+    if identity not in known:
+        write_json(directory / _QUESTIONS, [*known, identity])
+
+
+def _encoders(directory: Path) -> list[dict[str, Any]]:
+    path = directory / _QUESTIONS
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ..backbones import Backbone
 from ..backbones.questions import QuestionEncoder
-from ..backbones.stored import StoredBackbone
+from ..backbones.stored import StoredBackbone, note_encoder
 from ..config import config_hash
 from ..files import write_json
 from .tasks import Task, TaskSet
@@ -112,6 +112,7 @@ class FeatureStore:
 
     def questions(self, questions: Sequence[str], encoder: QuestionEncoder) -> Tensor:
         """Task embeddings e (rows, E), float32, of questions."""
+        note_encoder(self.directory, encoder.identity)
         return self._texts(questions, lambda: encoder.encode(questions), encoder.identity)
 
     def _texts(self, texts: Sequence[str], encode: Callable[[], Tensor], way: Any) -> Tensor:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from core.backbones.stored import STORED, store_questions
+from core.backbones.stored import STORED
 from core.data.features import SHARD
 from train.pipeline.processes import Processes
 from train.pipeline.run import Run
@@ -35,7 +35,6 @@ def pack(preset: Preset, target: Path, device: torch.device) -> str:
     """Encode what the stages of a preset read into TARGET/features: the shards of 4,096 images that hold one of a
     training or validation task, and these tasks' answers and questions. Returns what was written, in words."""
     run = open_work(preset, target, device)
-    store_questions(target / "features", run.questions)
     used = {index for task in (*run.train.tasks, *run.val.tasks) for index in task.examples("all")[0]}
     shards = {index // SHARD for index in used}
     rows = sum(min(SHARD, run.dataset.num_images - SHARD * shard) for shard in shards)
