@@ -81,15 +81,20 @@ class AdapterGenerator(ReleaseModels):
     @cached_property
     def known_embeddings(self) -> Tensor:
         """Task embeddings (Q, E) of the known questions: as stored, or made now in a release that has none."""
-        path = self.directory / KNOWN
-        if files_of(path):
-            e = load_model(path, "questions")[1]["e"]
-            if len(e) != len(self.known_questions):
-                raise ValueError(
-                    f"{path} has {len(e)} questions, the release's config.json {len(self.known_questions)}"
-                )
-            return F.normalize(e, dim=-1)  # half precision on disk
+        if self._stored is not None:
+            return F.normalize(self._stored["e"], dim=-1)  # half precision on disk
         return self.embed_questions([known["question"] for known in self.known_questions])
+
+    @cached_property
+    def _stored(self) -> dict[str, Tensor] | None:
+        """What the release keeps of its known questions: embeddings "e" (Q, E), and the regression on their answers."""
+        path = self.directory / KNOWN
+        if not files_of(path):
+            return None
+        found = load_model(path, "questions")[1]
+        if len(found["e"]) != (count := len(self.known_questions)):
+            raise ValueError(f"{path} has {len(found['e'])} questions, the release's config.json {count}")
+        return found
 
     def embed_questions(self, questions: Sequence[str]) -> Tensor:
         """Task embeddings e (B, E), made as this release's models were trained."""
@@ -146,7 +151,8 @@ class AdapterGenerator(ReleaseModels):
     @cached_property
     def _known(self) -> KnownQuestions:
         known = [KnownQuestion(k["question"], tuple(k["answers"]), k.get("family", "")) for k in self.known_questions]
-        return KnownQuestions(known, self.known_embeddings)
+        fitted = None if self._stored is None else (self._stored["mean"], self._stored["map"])
+        return KnownQuestions(known, self.known_embeddings, fitted)
 
     def suggest_answers(self, question: str) -> list[str]:
         """Candidate answers, from the known questions of nearest meaning."""

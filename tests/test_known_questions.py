@@ -5,7 +5,8 @@ import torch
 
 from core.backbones.questions import SentenceQuestions
 from core.data.emoji.dataset import EmojiVQA
-from core.data.known_questions import KnownQuestion, KnownQuestions, nearness
+from core.data.known_questions import KnownQuestion, KnownQuestions, fit_answers, nearness
+from core.networks.whitening import Whitening
 from core.release.default import default_sentence_encoder
 from train.presets import get_preset
 
@@ -39,12 +40,16 @@ def test_the_regression_is_ridge_regression_written_out():
     e = torch.nn.functional.normalize(torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), dim=-1)
     asked = [KnownQuestion(f"q{i}", ("a", "b") if i % 2 else ("b", "c", "d")) for i in range(6)]
     found = KnownQuestions(asked, e)
-    X = found._whiten(e).double()
+    whitening = Whitening(4, 0.1)
+    whitening.fit(e)
+    X = whitening(e).double()
     Y = torch.tensor([[1, 1, 0, 0] if i % 2 else [0, 1, 1, 1] for i in range(6)]).double()
     order = [0, 1, 2, 3]  # answers by first mention: b, c, d, a
     Y = Y[:, [1, 2, 3, 0]][:, order]
     expected = torch.linalg.solve(X.mT @ X + 6 * 0.25 * torch.eye(4).double(), X.mT @ (Y - Y.mean(0)))
-    torch.testing.assert_close(found._map.double(), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(found._map.double(), whitening.matrix.double() @ expected, atol=1e-5, rtol=1e-4)
+    again = KnownQuestions(asked, e, fit_answers(asked, e[:, None].expand(-1, 3, -1)))  # thrice the same form
+    torch.testing.assert_close(again._map, found._map, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize(

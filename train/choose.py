@@ -13,11 +13,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from core.adaptation.calibration import fit_scale
-from core.data.known_questions import FALSE_ALARMS, nearness
+from core.data.known_questions import FALSE_ALARMS, KnownQuestion, fit_answers, nearness
 from core.data.phrasings import Phrasings
+from core.data.tasks import Task
 from core.generator import AdapterGenerator
 from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
 from core.networks.weight_generator import WEIGHT_GENERATORS
@@ -157,12 +162,7 @@ def run(run: Run) -> dict[str, float]:
     # The ceiling is the best few-shot baseline, whichever that is.
     choices.made[CEILING] = {"row": max(FEW_SHOT_ROWS, key=lambda row: choices.metrics.get(f"few_shot_{row}", 0.0))}
     known = [task for task in run.dataset.tasks if task.split != "test"]
-    save_model(
-        run.output / KNOWN,
-        {"e": run.store.questions([task.question for task in known], run.questions)},
-        kind="questions",
-        config={},
-    )
+    save_known(run, known)
     write_release(
         run.output,
         {
@@ -183,12 +183,28 @@ def run(run: Run) -> dict[str, float]:
     return choices.metrics
 
 
+def save_known(run: Run, known: Sequence[Task]) -> None:
+    """Write what a release keeps of its known questions: their embeddings, and the regression from these, in all forms
+    that training uses, to their answers."""
+    e = run.store.questions([task.question for task in known], run.questions)
+    forms = in_other_words(run, [task.question for task in known])
+    answers = [KnownQuestion(task.question, task.answers) for task in known]
+    mean, fitted = fit_answers(answers, torch.cat([e[:, None], forms], dim=1))
+    save_model(run.output / KNOWN, {"e": e, "mean": mean, "map": fitted}, kind="questions", config={})
+
+
+def in_other_words(run: Run, questions: Sequence[str]) -> Tensor:
+    """Embeddings (Q, K, E) of questions in the other words that training uses."""
+    forms = other_words(questions, Phrasings.read(RULES))
+    e = run.store.questions([form for own in forms for form in own], run.questions)
+    return e.view(len(questions), -1, e.shape[-1])
+
+
 def question_threshold(run: Run) -> float:
     """The nearness to training questions that 98% of the validation questions reach, as they are and in the forms that
     training uses: below it, a question is called strange."""
-    asked = [task.question for task in run.val.tasks]
-    forms = [form for own in other_words(asked, Phrasings.read(RULES)) for form in own]
-    e = run.store.questions([*asked, *forms], run.questions)
+    forms = in_other_words(run, [task.question for task in run.val.tasks])
+    e = torch.cat([run.val.question_features, forms.flatten(0, 1)])
     near = nearness(run.questions.meaning(e), run.questions.meaning(run.train.question_features))
     return round(float(near.quantile(FALSE_ALARMS)), 4)
 

@@ -38,30 +38,28 @@ class KnownQuestions:
     embeddings: what a regression has not seen, it cannot measure.
     """
 
-    def __init__(self, questions: Sequence[KnownQuestion], e: Tensor) -> None:
-        """`e`: embeddings (Q, E) of the questions, unit vectors."""
+    def __init__(
+        self, questions: Sequence[KnownQuestion], e: Tensor, fitted: tuple[Tensor, Tensor] | None = None
+    ) -> None:
+        """Begin a search.
+
+        Args:
+            e: embeddings (Q, E) of the questions, unit vectors.
+            fitted: what `fit_answers` found for these questions in several forms (default: what it finds for `e`).
+
+        Raises:
+            ValueError: not as many embeddings as questions.
+        """
         if len(questions) != len(e):
             raise ValueError(f"KnownQuestions: {len(questions)} questions, {len(e)} embeddings; they must be as many")
         self.questions, self.e = tuple(questions), e
         self._text = {_plain(known.question): i for i, known in reversed(list(enumerate(self.questions)))}
         if len(e) > 1:
-            self._fit()
-
-    def _fit(self) -> None:
-        answers = {answer: i for i, answer in enumerate({a: None for q in self.questions for a in q.answers})}
-        Y = torch.zeros(len(self.questions), len(answers))
-        for i, known in enumerate(self.questions):
-            Y[i, [answers[answer] for answer in known.answers]] = 1.0
-        self._whiten = Whitening(self.e.shape[1], _SHRINKAGE)
-        self._whiten.fit(self.e)
-        X = self._whiten(self.e)
-        # Ridge regression is what training with noise on the inputs comes to (Bishop 1995), here of s.d. 0.5.
-        gram = X @ X.mT + _NOISE**2 * len(X) * torch.eye(len(X))
-        self._map = X.mT @ torch.linalg.solve(gram, Y - Y.mean(0))  # (E, A)
-        self._profiles = self._profile(self.e)
+            self._mean, self._map = fit_answers(questions, e[:, None]) if fitted is None else fitted
+            self._profiles = self._profile(e)
 
     def _profile(self, e: Tensor) -> Tensor:
-        return F.normalize(self._whiten(e) @ self._map, dim=-1)
+        return F.normalize((e - self._mean) @ self._map, dim=-1)
 
     def __len__(self) -> int:
         return len(self.questions)
@@ -94,6 +92,26 @@ class KnownQuestions:
         votes = Counter(answer for known in nearest for answer in known.answers)
         shared = [answer for answer in votes if 2 * votes[answer] > len(nearest)]
         return shared if len(shared) >= 2 else list(nearest[0].answers)
+
+
+def fit_answers(questions: Sequence[KnownQuestion], e: Tensor) -> tuple[Tensor, Tensor]:
+    """Ridge regression from embeddings e (Q, K, E) of questions in K forms to the answers that each has.
+
+    Returns:
+        The mean of e (E,), and the map (E, A) of what is left of e to the answers, in the order of their first mention.
+    """
+    answers = {answer: i for i, answer in enumerate({a: None for q in questions for a in q.answers})}
+    Y = torch.zeros(len(questions), len(answers))
+    for i, known in enumerate(questions):
+        Y[i, [answers[answer] for answer in known.answers]] = 1.0
+    flat, Y = e.flatten(0, 1), (Y - Y.mean(0)).repeat_interleave(e.shape[1], 0)
+    whitening = Whitening(e.shape[-1], _SHRINKAGE)
+    whitening.fit(flat)
+    X = whitening(flat).double()
+    # Training with noise on the inputs comes to ridge regression (Bishop 1995), here with noise of s.d. 0.5.
+    gram = X.mT @ X + _NOISE**2 * len(X) * torch.eye(X.shape[1]).double()
+    found = torch.linalg.solve(gram, X.mT @ Y.double()).float()  # (E, A)
+    return whitening.mean, whitening.matrix @ found
 
 
 def nearness(meaning: Tensor, known: Tensor, own: bool = False) -> Tensor:
