@@ -6,7 +6,7 @@ changes, beside the same questions as they are. Then minimal pairs: questions of
 mean another adapter, from the lists of opposites in the second file.
 
 Needs a release directory (the shipped weights by default). Encodes the test images on the first use, then caches them.
-`--show N` prints N examples of each kind, and needs no release. About ten minutes on two CPU cores.
+`--show N` prints N examples of each kind, and needs no release. About a quarter of an hour a release on two CPU cores.
 """
 
 from __future__ import annotations

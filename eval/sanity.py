@@ -106,9 +106,9 @@ class Neighbours:
         return torch.tensor(result)
 
 
-def others(count: int, generator: torch.Generator) -> Tensor:
+def others(count: int, rng: torch.Generator) -> Tensor:
     """For every one of `count` tasks another one: the next on a random way round all of them, so none its own."""
-    way = torch.randperm(count, generator=generator)
+    way = torch.randperm(count, generator=rng)
     result = torch.empty_like(way)
     result[way] = way.roll(1)
     return result

@@ -88,3 +88,15 @@ def test_no_branch_on_a_generators_name():
                 parts = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
                 named = {part for part in parts if set(part.split("_")) & set(names)}
                 assert not named, f"{path}:{node.lineno} asks for {named}"
+
+
+def test_random_state_is_never_called_a_generator():
+    """A generator is a weight generator; random state is `rng`."""
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            named = []
+            if isinstance(node, ast.arg) and node.annotation is not None and "torch.Generator" in ast.unparse(node):
+                named = [node.arg]
+            if isinstance(node, ast.Assign) and "torch.Generator(" in ast.unparse(node.value):
+                named = [ast.unparse(target) for target in node.targets]
+            assert "generator" not in named, f"{path}:{node.lineno} calls random state a generator"

@@ -28,8 +28,8 @@ def paired_bootstrap(a: Tensor, b: Tensor, draws: int = 10_000, seed: int = 0) -
     if a.shape != b.shape or a.ndim != 1:
         raise ValueError(f"paired_bootstrap: shapes {tuple(a.shape)} and {tuple(b.shape)} must be equal vectors")
     difference = (a - b).double()
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(len(difference), (draws, len(difference)), generator=generator)
+    rng = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(difference), (draws, len(difference)), generator=rng)
     means = difference[rows].mean(1)
     low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
     return Difference(float(difference.mean()), low, high)

@@ -146,13 +146,13 @@ def train_text_tower(
     encode = functools.cache(open_clip.get_tokenizer("ViT-B-32").encode)  # captions repeat a few hundred words
     text = [p for name, p in model.named_parameters() if not name.startswith("visual.")]
     optimizer = torch.optim.AdamW(text, lr=config.text_lr, weight_decay=0.01, betas=(0.9, 0.98), fused=True)
-    generator = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
     running = math.log(config.text_batch)
     progress = tqdm(range(config.text_steps), desc="text tower", mininterval=5)
     for step in progress:
         for group in optimizer.param_groups:
             group["lr"] = config.text_lr * cosine_rate(step, config.text_steps)
-        rows = torch.randint(len(features), (config.text_batch,), generator=generator)
+        rows = torch.randint(len(features), (config.text_batch,), generator=rng)
         captions = [loose_caption(scenes[i], random.Random(f"{seed}/{step}/{i}")) for i in rows.tolist()]
         tokens = _tokens(captions, encode, config.context).to(device)
         logits = model.logit_scale.exp() * F.normalize(_encode_short(model, tokens), dim=-1) @ features[rows].T
