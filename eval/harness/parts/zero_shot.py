@@ -134,10 +134,10 @@ def table1() -> str:
     return markdown(header, rows) + (
         f"\n\nAccuracy in % on the query images of the test tasks, training seed{'s' if len(seeds) > 1 else ''} "
         f"{', '.join(map(str, seeds))}.\n"
-        "*Known*: families with training questions; *new*: families that training never saw. *Way to the ceiling*: from\n"
-        "plain CLIP (0%) to the few-shot ceiling (100%), on known families. *Against Cond. Multitask*: mean difference\n"
-        "over all tasks, with its 95% interval (paired bootstrap over tasks, 10,000 draws). The paper's column is on\n"
-        "another dataset. Few-shot\n"
+        "*Known*: families with training questions; *new*: families that training never saw. *Way to the ceiling*:\n"
+        "from plain CLIP (0%) to the few-shot ceiling (100%), on known families. *Against Cond. Multitask*: mean\n"
+        "difference over all tasks, with its 95% interval (paired bootstrap over tasks, 10,000 draws). The paper's\n"
+        "column is on another dataset. Few-shot\n"
         f"rows take {preset.few_shot_steps} steps, the one through the HVAE {preset.adaptations['hvae'].steps}, as "
         "its training data.\n\n"
         f"{made(document)}"
@@ -176,8 +176,8 @@ def asked_before() -> str:
     header = [f"{words} ({found[_CLIP, name, 1.0]['n_tasks']})" for name, words in _ASKED_SETS.items()]
     leads = "; ".join(interval(found[_OURS, name, 1.0]["vs_cond_multitask"]) for name in _ASKED_SETS)
     return markdown(["row", *header], rows) + (
-        "\n\nAccuracy in %. On these three sets HVAE + HyperLDM at gamma 1 is ahead of Cond. Multitask, in points with\n"
-        f"95% intervals, by {leads}.\n\n{_FROM_TABLE_1}"
+        "\n\nAccuracy in %. On these three sets HVAE + HyperLDM at gamma 1 is ahead of Cond. Multitask, in points\n"
+        f"with 95% intervals, by {leads}.\n\n{_FROM_TABLE_1}"
     )
 
 
