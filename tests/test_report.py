@@ -151,7 +151,7 @@ def test_rows_of_another_base_network_stand_beside_the_adapters_of_the_same_seed
     sets = ("known", "new", "all")
     files = {
         "lowrank.json": {"results": [record(f"row {r}", name, 0.5, [0]) for r in "ab" for name in sets], "commit": "c"},
-        "table1.json": {
+        "table1_tower.json": {
             "results": [
                 record("row a", "all", 0.7, [0, 1], [0.625, 0.75]),
                 record("row b", "all", 0.7, [1, 2], [0.625, 0.75]),

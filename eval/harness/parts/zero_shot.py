@@ -72,7 +72,10 @@ def headline() -> str:
 
 def lowrank() -> str:
     """Table 1 of releases whose base network is the low-rank map, beside the CLIP-Adapter of the same seeds."""
-    document, adapter = read_results("lowrank.json"), read_results("half.json")["results"]  # of the same embedding
+    document, adapter = (
+        read_results("lowrank.json"),
+        read_results("table1_tower.json")["results"],
+    )  # of the same embedding
     full = lambda records: {(r["label"], r["tasks"]): r for r in records if r["descriptors"] == 1.0}
     found, theirs = full(document["results"]), full(adapter)
     rows = []
@@ -85,7 +88,7 @@ def lowrank() -> str:
     seeds = sorted({seed for record in document["results"] for seed in record["seeds"]})
     return markdown([*header, "CLIP-Adapter, all"], rows) + (
         f"\n\nAccuracy in % on the query images of the test tasks, training seed{'s' if len(seeds) > 1 else ''} "
-        f"{', '.join(map(str, seeds))}. The last\ncolumn is Table 1's, with the same seeds.\n\n"
+        f"{', '.join(map(str, seeds))}. The last\ncolumn is the CLIP-Adapter's, with the same seeds and embedding (before the sentence encoder).\n\n"
         f"{made(document)}"
     )
 
@@ -150,9 +153,9 @@ def half_of_the_questions() -> str:
     Raises:
         ValueError: nothing to compare.
     """
-    document = read_results("half.json")
+    document = read_results("table1_tower.json")
     if not any("loss" in record for record in document["results"]):
-        raise ValueError("half.json: no row was evaluated with fewer descriptors and the same seeds")
+        raise ValueError("table1_tower.json: no row was evaluated with fewer descriptors and the same seeds")
     all_tasks = [r for r in document["results"] if r["tasks"] == "all"]
     told_all = {r["label"]: r for r in all_tasks if r["descriptors"] == 1.0}
     rows = []
