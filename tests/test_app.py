@@ -357,16 +357,14 @@ STRANGERS = {  # questions as people type them, with answers of which most must 
 def test_strangers_ask_in_their_own_words(visit):
     """Answers of the right kind are suggested, the page answers, and it does not call the question strange."""
     page = visit()
+    suggested = """kind => document.querySelector('#ask-answers textarea').value.split(', ')
+        .filter(answer => kind.includes(answer)).length >= 2"""
     for question, answers in STRANGERS.items():
-        page.input_value("#ask-answers textarea")
         _fill(page, "ask-question", question)
+        page.wait_for_function(suggested, arg=sorted(answers))
         page.keyboard.press("Enter")
-        asked = urlencode({"question": question})
-        page.wait_for_function("asked => location.search.includes(asked)", arg=asked)
+        page.wait_for_function("asked => location.search.includes(asked)", arg=urlencode({"question": question}))
         page.wait_for_function("document.querySelectorAll('#result .qa-card').length > 0")
-        suggested = {answer.strip() for answer in page.input_value("#ask-answers textarea").split(",")}
-
-        assert len(suggested & answers) >= 2, (question, suggested)
         assert page.locator("#result .qa-notice").count() == 0, question
     page.get_by_role("button", name="New scenes").wait_for()
 
@@ -465,6 +463,7 @@ def test_text_of_strangers_stays_text(chromium, tmp_path):
     ]
     generator.config |= {"dataset": hostile, "preset": hostile, "questions": known}
     del generator.known_questions  # they were read from the config before
+    vars(generator)["_stored"] = None  # embeddings of other questions
     demo = app.build_demo(generator)
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
     draw_scenes_for_question(QUESTION, 1)[0][0].save(tmp_path / "<img src=x>.png")

@@ -52,5 +52,5 @@ def test_suggestions_and_warnings_are_judged(tiny, tmp_path, capsys):
     assert "missed_warnings" in capsys.readouterr().out
     records = {(r["row"], r["kind"]): r for r in json.loads(file.read_text(encoding="utf-8"))["results"]}
     assert records["missed_warnings", "another world"]["n_questions"] == 100
-    assert records["missed_warnings", "another world"]["mean"] < 0.2
+    assert records["missed_warnings", "another world"]["mean"] < 0.4  # 72 questions are known
     assert records["right_kind", AS_IT_IS]["mean"] > 0.5 and records["false_warnings", AS_IT_IS]["mean"] < 0.3

@@ -144,17 +144,15 @@ def test_unfamiliar_questions(studio):
     assert not any(studio.questions.reason(q) for q in tasks[::40])
     new = [q for questions in studio.examples.values() for q in questions]
     assert sum(bool(studio.questions.reason(q)) for q in new) <= 0.15 * len(new)
-    assert "“giraffe”" in studio.questions.reason("Where is the giraffe?")
     for question in ("Is this person happy?", "Who won?", "What brand is the car?"):
         assert studio.questions.reason(question), question
+    # far is what is asked, not a word that is new
+    assert not any(map(studio.questions.reason, ("Where is the giraffe?", "what color is the sign behind the puppy")))
 
 
-def test_most_questions_about_photographs_are_unfamiliar(studio):
-    path = ROOT.parent / "shared" / "metavqa" / "prompt_meta.json"
-    if not path.is_file():
-        pytest.skip("needs the questions of Meta-VQA")
-    questions = list(json.loads(path.read_text()))[:200]
-    assert sum(bool(studio.questions.reason(q)) for q in questions) > 0.9 * len(questions)
+def test_most_questions_of_another_world_are_unfamiliar(studio):
+    questions = (ROOT / "eval" / "other_world.txt").read_text(encoding="utf-8").splitlines()
+    assert len(questions) == 100 and sum(studio.questions.are_strange(questions)) > 90
 
 
 def test_unfamiliar_pictures(studio):
@@ -180,8 +178,8 @@ def test_photographs_are_unfamiliar(studio):
 
 def test_the_page_says_that_a_question_or_picture_is_unfamiliar(studio, tmp_path):
     Image.effect_noise((200, 200), 90).save(tmp_path / "noise.png")
-    html, _, _ = _ask(studio, question="Where is the giraffe?", drawn=False, paths=[tmp_path / "noise.png"])
-    assert "“giraffe”" in html and 'class="qa-strange"' in html
+    html, _, _ = _ask(studio, question="How do I renew my passport?", drawn=False, paths=[tmp_path / "noise.png"])
+    assert "it is far in meaning" in html and 'class="qa-strange"' in html
     assert "qa-notice" not in _ask(studio)[0]
 
 

@@ -88,7 +88,8 @@ def lowrank() -> str:
     seeds = sorted({seed for record in document["results"] for seed in record["seeds"]})
     return markdown([*header, "CLIP-Adapter, all"], rows) + (
         f"\n\nAccuracy in % on the query images of the test tasks, training seed{'s' if len(seeds) > 1 else ''} "
-        f"{', '.join(map(str, seeds))}. The last\ncolumn is the CLIP-Adapter's, with the same seeds and embedding (before the sentence encoder).\n\n"
+        f"{', '.join(map(str, seeds))}. The last\n"
+        "column is the CLIP-Adapter's, with the same seeds and embedding (before the sentence encoder).\n\n"
         f"{made(document)}"
     )
 
