@@ -144,7 +144,7 @@ def test_unfamiliar_questions(studio):
     assert not any(studio.questions.reason(q) for q in tasks[::40])
     new = [q for questions in studio.examples.values() for q in questions]
     assert sum(bool(studio.questions.reason(q)) for q in new) <= 0.15 * len(new)
-    for question in ("Is this person happy?", "Who won?", "What brand is the car?"):
+    for question in ("Is this person happy?", "Who won?", "Is the tumour malignant?"):
         assert studio.questions.reason(question), question
     # far is what is asked, not a word that is new
     assert not any(map(studio.questions.reason, ("Where is the giraffe?", "what color is the sign behind the puppy")))
