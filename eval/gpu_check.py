@@ -43,7 +43,7 @@ _MAX_MIB = 64.0  # what one may have to carry in one go
 
 _EPILOG = """Examples:
   python eval/gpu_check.py --pack carried                    where the encoder is, some minutes: 41 MiB
-  python eval/gpu_check.py --features carried --minutes 8    where the GPU is; again, to go on
+  python eval/gpu_check.py --minutes 8                       where the GPU is; again, to go on
   python eval/gpu_check.py --features carried --parts tiny --device cpu --json c.json    a trial without one"""
 
 
@@ -52,7 +52,13 @@ def main(argv: list[str] | None = None) -> None:
         description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     arguments.add_argument("--minutes", type=float, default=8.0, help="time for everything (default: 8)")
-    arguments.add_argument("--features", type=Path, metavar="DIR", help="what --pack wrote, for tiny and emoji")
+    arguments.add_argument(
+        "--features",
+        type=Path,
+        metavar="DIR",
+        default=Path("carried"),
+        help="what --pack wrote, for tiny and emoji (default: %(default)s)",
+    )
     arguments.add_argument("--pack", type=Path, metavar="DIR", help="write what is to be carried there, and stop")
     arguments.add_argument(
         "--parts", nargs="+", choices=(*CARRIED, PAPER), default=[*CARRIED, PAPER], help="default: all"
@@ -71,8 +77,10 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"--minutes {args.minutes}; allowed: more than 0")
         if device.type != "cuda" and args.json == GPU_COSTS:
             raise ValueError(f"--device {device}: {GPU_COSTS.name} is what a GPU does; name another file with --json")
-        if args.features is None and set(args.parts) & set(CARRIED):
-            raise ValueError(f"{' and '.join(CARRIED)} need --features DIR, which --pack DIR makes")
+        if not args.features.is_dir() and set(args.parts) & set(CARRIED):
+            raise ValueError(
+                f"{' and '.join(CARRIED)} need --features DIR, which --pack DIR makes; there is no {args.features}"
+            )
         words = sys.argv[1:] if argv is None else argv
         results = Results(args.json, device, shlex.join(["python", "eval/gpu_check.py", *words]), args.again)
         good = check(args.parts, args.features, args.work, device, results, 60 * args.minutes)
