@@ -130,6 +130,7 @@ def test_a_checkpoint_of_then_is_the_module_of_now(releases, name):
 def test_a_release_of_then_reads_as_one_of_now(releases):
     then, now = releases
     assert read_config(then).keys() - {"adapter", "question_encoder"} == read_config(now).keys()
+    assert read_config(then)["question_encoder"] == {"encoder": "clip", "pooling": "mean"}
     old, new = (AdapterGenerator.from_pretrained(directory) for directory in releases)
     assert old.network == new.network == NETWORK and old.choice("hvae_hyperldm") == new.choice("hvae_hyperldm")
     assert old.scale("hvae_hyperldm") == 100.0  # it has none but that of training
