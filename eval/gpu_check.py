@@ -77,10 +77,6 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"--minutes {args.minutes}; allowed: more than 0")
         if device.type != "cuda" and args.json == GPU_COSTS:
             raise ValueError(f"--device {device}: {GPU_COSTS.name} is what a GPU does; name another file with --json")
-        if not args.features.is_dir() and set(args.parts) & set(CARRIED):
-            raise ValueError(
-                f"{' and '.join(CARRIED)} need --features DIR, which --pack DIR makes; there is no {args.features}"
-            )
         words = sys.argv[1:] if argv is None else argv
         results = Results(args.json, device, shlex.join(["python", "eval/gpu_check.py", *words]), args.again)
         good = check(args.parts, args.features, args.work, device, results, 60 * args.minutes)
