@@ -83,7 +83,7 @@ def _record(row: str, group: str, kind: str, values: Sequence[float]) -> dict[st
 
 
 def table(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """A line a kind of phrasing, shares in %; the last line of each group is the mean over its kinds."""
+    """A line a kind of phrasing, shares in %."""
     frame = pd.DataFrame(records)
     frame["mean"] *= 100
     wide = frame.pivot_table(index=["group", "kind"], columns="row", values="mean", sort=False)

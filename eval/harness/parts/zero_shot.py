@@ -62,10 +62,14 @@ def headline() -> str:
         for label, words in shown.items()
     ]
     header = ["", *(tasks_column(found[_CLIP, tasks]) for tasks in _SETS), "the paper"]
-    seeds = len(found[_OURS, "all"]["seeds"])
+    seeds = found[_OURS, "all"]["seeds"]
+    spread = (
+        f"± is the standard deviation over {len(seeds)} training\nseeds"
+        if len(seeds) > 1
+        else f"training seed {seeds[0]}"
+    )
     return markdown(header, rows) + (
-        "\n\nAccuracy in % on the query images of the test questions; ± is the standard deviation over "
-        f"{seeds} training\nseeds. *Known* families (kinds of question) have training questions, *new* ones have none. "
+        f"\n\nAccuracy in % on the query images of the test questions; {spread}. *Known* families (kinds of question) have training questions, *new* ones have none. "
         "The paper's numbers\nare on Meta-VQA, another dataset."
     )
 
