@@ -69,8 +69,9 @@ def headline() -> str:
         else f"training seed {seeds[0]}"
     )
     return markdown(header, rows) + (
-        f"\n\nAccuracy in % on the query images of the test questions; {spread}. *Known* families (kinds of question) have training questions, *new* ones have none. "
-        "The paper's numbers\nare on Meta-VQA, another dataset."
+        f"\n\nAccuracy in % on the query images of the test questions; {spread}.\n"
+        "*Known* families (kinds of question) have training questions, *new* ones have none. The paper's numbers are\n"
+        "on Meta-VQA, another dataset."
     )
 
 
