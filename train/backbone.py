@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 
 from core.backbones import load_backbone
-from core.release.default import default_release
+from core.release.default import default_release, located
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, TinyCLIPConfig
@@ -46,7 +46,7 @@ def stages(preset: Preset) -> list[Stage]:
 
 
 def _directory(run: Run) -> Path:
-    return Path(run.preset.backbone.removeprefix("local-dir:"))
+    return located(run.preset.backbone.removeprefix("local-dir:"))
 
 
 def _stage(run_: Run) -> dict[str, float]:

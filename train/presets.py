@@ -117,8 +117,18 @@ _METAVQA = Preset(
     few_shot_lrs=(0.01, 0.03, 0.1, 0.3, 1.0),
 )
 
+# Few photographs with Meta-VQA's questions. A draft: its numbers are the drawn scenes' still.
+_PHOTOS = replace(
+    _EMOJI,
+    name="photos",
+    backbone="local-dir:weights/photos/backbone",
+    tiny_clip=None,
+    dataset=MetaVQAConfig(directory="weights/photos/data", folds=5),
+)
+
 _PRESETS: dict[str, Preset] = {
     "emoji": _EMOJI,
+    "photos": _PHOTOS,
     # the paper: hours on one GPU; a denoiser for CPUs: --set hyperldm.hidden=[1024,1024,1024]
     "metavqa": _METAVQA,
     # its sizes and schedules on simulated features, for timing and memory; the dataset is its own backbone

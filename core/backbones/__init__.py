@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..release.default import located
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -89,7 +91,7 @@ def load_backbone(spec: str, device: torch.device | str = "cpu") -> Backbone:
     Raises:
         ValueError: `spec` has none of these forms, no directory or model is called so, or it cannot be used.
     """
-    device, path = torch.device(device), Path(spec.removeprefix("local-dir:"))
+    device, path = torch.device(device), located(spec.removeprefix("local-dir:"))
     if path.is_dir():
         found = [file for file in KINDS if (path / file).is_file()]
         if len(found) != 1:
@@ -110,7 +112,7 @@ def load_backbone(spec: str, device: torch.device | str = "cpu") -> Backbone:
 def embedding_dim(spec: str) -> int | None:
     """D of the backbone that `spec` names, from its description alone; None where that is not known before it is
     loaded."""
-    description = Path(spec.removeprefix("local-dir:")) / "open_clip_config.json"
+    description = located(spec.removeprefix("local-dir:")) / "open_clip_config.json"
     if description.is_file():
         return json.loads(description.read_text(encoding="utf-8"))["model_cfg"]["embed_dim"]
     if not _NAME.fullmatch(spec) or "hf-hub:" in spec:

@@ -4,6 +4,9 @@ A built directory holds `meta_train.json` and `meta_test.json` (and `meta_val.js
 tasks), each `{question: {"train": [[image, answer], ...], "test": [...], "answers": [...]}}` where "train" is the
 support set and "test" the query set; `prompt_meta.json`, a cloze prompt for each question that has one; `images.json`,
 where each image's file lies; and, written last, `dataset.json`, what it was made from and hashes of what it holds.
+
+Where only a part of the images is at hand, `dataset.json` counts under "part" what was left out. In a part a question
+may have an empty support or query set, and candidate answers that none of its images has.
 """
 
 from __future__ import annotations
@@ -24,6 +27,8 @@ from .tasks import Split
 FORMAT = 1
 QUESTION_FILES: dict[Split, str] = {"train": "meta_train.json", "val": "meta_val.json", "test": "meta_test.json"}
 PROMPT_FILE, IMAGE_FILE, IDENTITY_FILE = "prompt_meta.json", "images.json", "dataset.json"
+SUPPORT_SHARE, SEED = 0.7, 2021  # as Meta-VQA was divided (Appendix A.5)
+LEFT_OUT = ("pairs_left_out", "images_left_out", "questions_left_out")  # what "part" in `dataset.json` counts
 
 
 class Entry(TypedDict):
@@ -54,8 +59,8 @@ def divide(by_answer: Mapping[str, Sequence[str]]) -> Entry:
     entry = Entry(train=[], test=[], answers=list(by_answer))
     for answer, images in by_answer.items():
         images = list(images)
-        random.Random(2021).shuffle(images)
-        cut = round(0.7 * len(images))
+        random.Random(SEED).shuffle(images)
+        cut = round(SUPPORT_SHARE * len(images))
         entry["train"] += [[image, answer] for image in images[:cut]]
         entry["test"] += [[image, answer] for image in images[cut:]]
     return entry
@@ -66,8 +71,8 @@ def image_names(questions: Iterable[Questions]) -> list[str]:
     return sorted({image for part in questions for e in part.values() for image, _ in e["train"] + e["test"]})
 
 
-def read_questions(path: Path | str) -> Questions:
-    """A file in the published format, checked.
+def read_questions(path: Path | str, *, part: bool = False) -> Questions:
+    """A file in the published format, checked; `part` allows what only a part of a dataset may have.
 
     Raises:
         FileNotFoundError: no such file.
@@ -77,7 +82,7 @@ def read_questions(path: Path | str) -> Questions:
     if not isinstance(questions, dict) or not questions:
         raise ValueError(f"{path}: expected an object of questions, got {type(questions).__name__}")
     for question, entry in questions.items():
-        problem = "an empty question" if not question.strip() else _problem(entry)
+        problem = "an empty question" if not question.strip() else _problem(entry, part)
         if problem:
             raise ValueError(f"{path}: question {question!r}: {problem}")
     return questions
@@ -106,8 +111,13 @@ def write_dataset(
     source: str,
     prompts: Mapping[str, str],
     images: ImageFiles | None,
+    part: Mapping[str, int] | None = None,
 ) -> dict[str, Any]:
-    """Write a built directory; `images` is None where only the questions are at hand.
+    """Write a built directory.
+
+    Args:
+        images: None where only the questions are at hand.
+        part: the counts `LEFT_OUT`, where the dataset is a part of another.
 
     Returns:
         What `dataset.json` says: name, source, counts, hashes.
@@ -137,7 +147,7 @@ def write_dataset(
         "questions": _digest({split: splits[split] for split in QUESTION_FILES if split in splits}),
         "prompts": _digest(prompts),
         "images": images.digest(names) if images else None,
-    }
+    } | ({} if part is None else {"part": dict(part)})
     (directory / IDENTITY_FILE).unlink(missing_ok=True)  # until it is back, this is no dataset
     for split, file in QUESTION_FILES.items():
         if split in splits:
@@ -146,11 +156,17 @@ def write_dataset(
             (directory / file).unlink(missing_ok=True)
     write_json(directory / PROMPT_FILE, prompts)
     if images:
-        write_json(directory / IMAGE_FILE, {"root": os.path.abspath(images.root), "files": list(images.files)})
+        write_images(directory, images)
     else:
         (directory / IMAGE_FILE).unlink(missing_ok=True)
     write_json(directory / IDENTITY_FILE, identity)
     return identity
+
+
+def write_images(directory: Path | str, images: ImageFiles) -> None:
+    """Note in a built directory where its images lie on this machine."""
+    table = {"root": os.path.abspath(images.root), "files": list(images.files)}
+    write_json(Path(directory) / IMAGE_FILE, table)
 
 
 def read_identity(directory: Path | str) -> dict[str, Any]:
@@ -167,6 +183,8 @@ def read_identity(directory: Path | str) -> dict[str, Any]:
     identity = _read_json(path)
     if not isinstance(identity, dict) or identity.get("format") != FORMAT:
         raise ValueError(f"{path}: expected format {FORMAT}; make the dataset again with train/make_data.py")
+    if "part" in identity and not _is_count_of_left_out(identity["part"]):
+        raise ValueError(f"{path}: 'part' must count {', '.join(LEFT_OUT)}, got {identity['part']!r}")
     return identity
 
 
@@ -178,7 +196,8 @@ def read_dataset(directory: Path | str) -> tuple[dict[str, Any], dict[Split, Que
     """
     directory = Path(directory)
     identity = read_identity(directory)
-    splits = {s: read_questions(directory / f) for s, f in QUESTION_FILES.items() if (directory / f).is_file()}
+    present = {split: directory / file for split, file in QUESTION_FILES.items() if (directory / file).is_file()}
+    splits = {split: read_questions(path, part="part" in identity) for split, path in present.items()}
     prompts = read_prompts(directory / PROMPT_FILE)
     for key, value in (("questions", splits), ("prompts", prompts)):
         if _digest(value) != identity[key]:
@@ -197,7 +216,15 @@ def read_images(directory: Path | str, count: int) -> ImageFiles | None:
     return ImageFiles(Path(table["root"]), tuple(table["files"]))
 
 
-def _problem(entry: Any) -> str | None:
+def _is_count_of_left_out(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == set(LEFT_OUT)
+        and all(type(count) is int and count >= 0 for count in value.values())
+    )
+
+
+def _problem(entry: Any, part_of_it: bool) -> str | None:
     """What is wrong with one question's entry, None if nothing."""
     if not isinstance(entry, dict) or entry.keys() != {"train", "test", "answers"}:
         return "expected the keys 'train', 'test' and 'answers'"
@@ -210,7 +237,7 @@ def _problem(entry: Any) -> str | None:
     given: set[str] = set()
     for part in ("train", "test"):
         pairs = entry[part]
-        if not isinstance(pairs, list) or not pairs:
+        if not isinstance(pairs, list) or not (pairs or part_of_it):
             return f"{part!r} must be a list of [image, answer] pairs, got {pairs!r}"
         for pair in pairs:
             if not isinstance(pair, list) or len(pair) != 2 or not all(isinstance(text, str) for text in pair):
@@ -221,6 +248,8 @@ def _problem(entry: Any) -> str | None:
                 return f"image {pair[0]!r} occurs twice"
             images.add(pair[0])
             given.add(pair[1])
+    if part_of_it:
+        return None if images else "no image at all"
     unused = [answer for answer in answers if answer not in given]
     return f"no image has the answer {unused[0]!r}" if unused else None
 

@@ -4,13 +4,13 @@ anyone's own questions. `train/make_data.py` builds the directory that is read h
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import config_hash, place
+from ..release.default import located
 from .base import DatasetConfig
 from .built import (
     IDENTITY_FILE,
@@ -31,21 +31,29 @@ from .tasks import Split, Task
 if TYPE_CHECKING:
     from PIL import Image
 
-COCO = "COCO's train2014 and val2014 images, http://images.cocodataset.org/zips/train2014.zip and .../val2014.zip"
-
 
 @dataclass(frozen=True)
 class MetaVQAConfig(DatasetConfig):
     """A built dataset.
 
-    `digest` pins what the directory must hold ("": whatever is there); `val_tasks` of the training questions become
-    validation tasks, 0 where the directory has its own.
+    `directory` is found from the current folder or from the project's root; `digest` pins what it must hold ("":
+    whatever is there). `val_tasks` of the training questions become validation tasks, 0 where the directory has its
+    own. For cross-validation in K `folds` (0: none), part number `fold` (0 to K - 1) of the training questions does,
+    and `val_tasks` plays no role.
     """
 
     directory: str = place("data/metavqa")
     digest: str = ""
     val_tasks: int = 87
     seed: int = 0  # of the choice of validation tasks
+    folds: int = 0
+    fold: int = 0
+
+    def __post_init__(self) -> None:
+        if self.folds < 0 or self.folds == 1:
+            raise ValueError(f"folds {self.folds}; allowed: 0 for none, or 2 and more")
+        if not 0 <= self.fold < max(1, self.folds):
+            raise ValueError(f"fold {self.fold}; allowed: 0 to {max(1, self.folds) - 1} with folds {self.folds}")
 
     @classmethod
     def at(cls, directory: Path | str) -> MetaVQAConfig:
@@ -55,9 +63,10 @@ class MetaVQAConfig(DatasetConfig):
 
     def pinned(self) -> MetaVQAConfig:
         """The same with the digest of what the directory holds now; itself where nothing is built yet."""
-        if self.digest or not (Path(self.directory) / IDENTITY_FILE).is_file():
+        directory = located(self.directory)
+        if self.digest or not (directory / IDENTITY_FILE).is_file():
             return self
-        return replace(self, digest=config_hash(read_identity(self.directory)))
+        return replace(self, digest=config_hash(read_identity(directory)))
 
     def open(self) -> MetaVQA:
         return MetaVQA(self)
@@ -73,7 +82,7 @@ class MetaVQA:
             ValueError: no dataset there, another than the config pins, or an impossible number of validation tasks.
         """
         self.config = config or MetaVQAConfig()
-        self.directory = Path(self.config.directory)
+        self.directory = located(self.config.directory)
         self._identity, splits, prompts = read_dataset(self.directory)
         if self.config.digest not in ("", config_hash(self._identity)):
             raise ValueError(f"{self.directory}: holds another dataset than digest {self.config.digest!r} stands for")
@@ -100,13 +109,17 @@ class MetaVQA:
         """Where the images lie.
 
         Raises:
-            ValueError: the dataset was built without them, or their directory is gone.
+            ValueError: nothing says where they are, or their directory is gone.
         """
         files = read_images(self.directory, self.num_images)
-        if files is None:
+        if files is None and self._identity["images"] is None:
             raise ValueError(f"{self.directory} was built without pictures; make it again with --images DIR")
-        if not files.root.is_dir():
-            raise ValueError(f"{self.directory}: its pictures' directory {files.root} is gone; make it again")
+        if files is None or not files.root.is_dir():
+            lost = "its pictures are not here" if files is None else f"its pictures' directory {files.root} is gone"
+            raise ValueError(
+                f"{self.directory}: {lost}; train/make_data.py --data {self.directory} --images DIR says where they "
+                "are, and with --download fetches COCO's"
+            )
         return files
 
     def load_image(self, index: int) -> Image.Image:
@@ -141,34 +154,19 @@ def read_published(directory: Path | str) -> tuple[Questions, Questions, dict[st
     return train, test, prompts
 
 
-def find_coco(names: Sequence[str], root: Path | str) -> ImageFiles:
-    """The files of COCO images, below `root` or flat in it, with or without an `images` directory between.
-
-    Raises:
-        ValueError: some are not there; the message counts them, names the first and says where was searched.
-    """
-    root = Path(root)
-    places = [root / sub for sub in ("train2014", "val2014", ".", "images/train2014", "images/val2014", "images")]
-    searched = [place for place in places if place.is_dir()]
-    found: dict[str, str] = {}
-    for folder in searched:
-        for file in folder.iterdir():
-            if file.suffix.lower() in (".jpg", ".jpeg", ".png"):
-                found.setdefault(file.stem, file.relative_to(root).as_posix())
-    missing = [name for name in names if name not in found]
-    if missing:
-        raise ValueError(
-            f"--images {root}: {len(missing):,} of {len(names):,} images are missing, such as {missing[0]}.jpg; "
-            f"searched {', '.join(map(str, searched)) or f'nothing, there is no directory {root}'}. They are {COCO}"
-        )
-    return ImageFiles(root, tuple(found[name] for name in names))
-
-
 def _validation_questions(config: MetaVQAConfig, splits: dict[Split, Questions]) -> set[str]:
     """Which training questions serve for choices, by the config's seed alone."""
     train, own = splits.get("train", {}), splits.get("val", {})
-    if own and config.val_tasks:
-        raise ValueError(f"val_tasks {config.val_tasks}: {config.directory} has its own validation tasks; allowed: 0")
+    if own and (config.val_tasks or config.folds):
+        name = "folds" if config.folds else "val_tasks"
+        raise ValueError(f"{name} {getattr(config, name)}: {config.directory} has its own validation tasks; allowed: 0")
+    if config.folds:
+        if config.folds > len(train):
+            raise ValueError(f"folds {config.folds}; allowed: up to {len(train)}, the training questions there are")
+        order = sorted(train)
+        random.Random(f"{config.seed}/folds").shuffle(order)
+        bounds = [k * len(order) // config.folds for k in (config.fold, config.fold + 1)]
+        return set(order[slice(*bounds)])
     if not own and not 0 < config.val_tasks < len(train):
         raise ValueError(f"val_tasks {config.val_tasks}; allowed: 1 to {len(train) - 1}, {config.directory} has no own")
     return set(random.Random(f"{config.seed}/validation").sample(sorted(train), config.val_tasks))

@@ -11,8 +11,8 @@ from .tasks import Task, TaskSet
 def without_images(tasks: Sequence[Task], lost: Container[int]) -> tuple[list[Task], list[str]]:
     """Tasks less the examples of lost images.
 
-    Answers that no example carries any more go with them. A task left with fewer than two answers, or with an empty
-    support or query set, is left out.
+    Answers that lose their last example go with them. A task left with fewer than two answers, or of whose support or
+    query set nothing is left, is left out.
 
     Returns:
         The tasks that remain, and a line for each that is left out.
@@ -23,8 +23,11 @@ def without_images(tasks: Sequence[Task], lost: Container[int]) -> tuple[list[Ta
             kept.append(task)
             continue
         parts = [[(i, y) for i, y in zip(*part, strict=True) if i not in lost] for part in (task.support, task.query)]
-        labels = sorted({y for part in parts for _, y in part})
-        if len(labels) < 2 or not all(parts):
+        kept_labels = {y for part in parts for _, y in part}
+        gone = {y for y in task.examples("all")[1] if y not in kept_labels}
+        labels = [y for y in range(len(task.answers)) if y not in gone]  # in a part of a dataset some never had any
+        emptied = any(not left and had[0] for left, had in zip(parts, (task.support, task.query), strict=True))
+        if len(labels) < 2 or emptied:
             notes.append(f"left out: {task.question!r}, too few of its images can be read")
             continue
         support, query = ((tuple(i for i, _ in p), tuple(labels.index(y) for _, y in p)) for p in parts)

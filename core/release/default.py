@@ -1,4 +1,4 @@
-"""Where the shipped release and the shipped sentence encoder lie, whatever the current directory is."""
+"""Where lies what is shipped, whatever the current directory is: release, sentence encoder, what presets name."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ def default_release() -> Path:
 def default_sentence_encoder() -> Path:
     """The shipped sentence encoder, which may be missing where a release brings its own."""
     return _shipped(SENTENCE_FOLDER)
+
+
+def located(path: Path | str) -> Path:
+    """A relative path of a preset: from the current directory where it is there, else from the project's root (or the
+    installed package) where it is there, else as it is."""
+    path = Path(path)
+    return path if path.exists() or not _shipped(path).exists() else _shipped(path)
 
 
 def _shipped(folder: Path) -> Path:

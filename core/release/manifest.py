@@ -9,7 +9,7 @@ from typing import Any
 
 from ..files import write_json
 from . import version1
-from .default import default_sentence_encoder
+from .default import default_sentence_encoder, located
 
 FORMAT_VERSION = 2  # of config.json
 LIBRARY = "question-to-adapter (HyperCLIP, HyperLDM)"
@@ -71,7 +71,7 @@ def write_release(directory: Path, config: dict[str, Any], backbone: str) -> Non
         config: everything but the format, the library and the backbone.
         backbone: what `load_backbone` takes.
     """
-    local = Path(backbone.removeprefix("local-dir:"))
+    local = located(backbone.removeprefix("local-dir:"))
     if backbone.startswith("local-dir:"):
         if local.resolve() != (directory / "backbone").resolve():
             shutil.copytree(local, directory / "backbone", dirs_exist_ok=True)
@@ -103,7 +103,7 @@ def encoder_directory(directory: Path) -> Path:
 def backbone_directory(directory: Path, config: dict[str, Any]) -> Path | None:
     """Where the backbone lies: in the release, or elsewhere on this machine; None for one that open_clip downloads."""
     spec = config["backbone"]
-    for path in (directory / spec, Path(spec.removeprefix("local-dir:"))):
+    for path in (directory / spec, located(spec.removeprefix("local-dir:"))):
         if path.is_dir():
             return path
     return None

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.generator import AdapterGenerator
+from core.release.default import located
 from eval.harness.origins import descriptors, run_of
 from train.pipeline.environment import default_device, usable_device
 from train.pipeline.flags import command_of, flags_of, preset_with_data, release_directory, variant
@@ -158,7 +159,7 @@ def _check_alike(runs: Sequence[Run], generators: Sequence[AdapterGenerator]) ->
 
 def _backbone_digest(spec: str) -> str:
     """A hash of the weights of a backbone that lies here; else its name."""
-    directory = Path(spec.removeprefix("local-dir:"))
+    directory = located(spec.removeprefix("local-dir:"))
     digest = hashlib.sha256()
     files = sorted(directory.glob("*.safetensors")) if directory.is_dir() else []
     for path in files:
