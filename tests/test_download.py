@@ -6,12 +6,15 @@ import io
 import json
 import re
 import threading
+import time
 import zipfile
 
 import pytest
 from PIL import Image
 
+from core.data import coco
 from core.data import download as vqa_download
+from core.data.built import image_names, read_dataset, write_dataset
 from core.data.download import Archive, download, fetch
 from core.data.vqa_v2 import VQA_FILES
 from tests.test_meta_vqa import VQAFiles, small_split
@@ -32,6 +35,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         server.asked.append((self.path, self.headers.get("Range")))
+        if server.busy > 0:
+            server.busy -= 1
+            return self.send_error(503)
         content = server.files.get(self.path.lstrip("/"))
         if content is None:
             return self.send_error(404)
@@ -58,9 +64,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(vqa_download.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.files, server.asked, server.cut, server.ranges = {}, [], None, True
+    server.busy = 0  # so many answers are 503
     server.url = f"http://127.0.0.1:{server.server_port}/"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -168,6 +175,110 @@ def test_make_data_downloads_and_builds(server, tmp_path, monkeypatch, capsys):
     assert "built" in capsys.readouterr().out and len(server.asked) == 5
     assert json.loads((tmp_path / "built" / "meta_train.json").read_text()) == train
     assert len(json.loads((tmp_path / "built" / "images.json").read_text())["files"]) == 60
+
+
+# -- single photographs ----------------------------------------------------------------------------------------------
+
+NAMES = ["COCO_train2014_000000000009", "COCO_train2014_000000000025", "COCO_val2014_000000000042"]
+
+
+@pytest.fixture
+def photographs(server, monkeypatch):
+    """A server that has three photographs: a strip at the left edge, fine stripes, and blue on the right."""
+    monkeypatch.setattr(coco, "SERVER", server.url)
+    for i, name in enumerate(NAMES):
+        picture = Image.new("RGB", (640, 300 + i), "black")
+        for x in range(0, 320, 2):
+            picture.paste("white", (x, 0, x + 1, 400))
+        picture.paste((250, 0, 0), (0, 0, 40, 400))
+        picture.paste((0, 0, 250), (320, 0, 640, 400))
+        stream = io.BytesIO()
+        picture.save(stream, format="JPEG", quality=95)
+        server.files[f"{name.split('_')[1]}/{name}.jpg"] = stream.getvalue()
+    return server
+
+
+def test_photographs_come_by_name_and_scaled(photographs, tmp_path):
+    assert coco.fetch_pictures(NAMES, tmp_path / "coco") == 3
+    assert sorted(path for path, _ in photographs.asked) == sorted(f"/{path}" for path in photographs.files)
+    assert {path.name for path in (tmp_path / "coco").iterdir()} == {f"{name}.jpg" for name in NAMES}
+    files = coco.find_coco(NAMES, tmp_path / "coco").files
+    for file in files:
+        with Image.open(tmp_path / "coco" / file) as image:
+            assert image.size == (256, 256) and image.format == "JPEG"
+            colours = {x: image.getpixel((x, 128)) for x in (4, 80, 216)}
+        # all of the width is there, and stripes narrower than a pixel become grey
+        expected = {4: (250, 0, 0), 80: (127, 127, 127), 216: (0, 0, 250)}
+        assert all(colours[x] == pytest.approx(colour, abs=20) for x, colour in expected.items())
+
+
+def test_photographs_that_are_there_are_not_fetched(photographs, tmp_path):
+    (tmp_path / "train2014").mkdir()
+    Image.new("RGB", (5, 5)).save(tmp_path / "train2014" / f"{NAMES[0]}.jpg")
+    (tmp_path / f"{NAMES[1]}.jpg.123.tmp").write_bytes(b"half")  # of a call that was killed
+    assert coco.fetch_pictures(NAMES, tmp_path) == 2 and coco.fetch_pictures(NAMES, tmp_path) == 0
+    assert len(photographs.asked) == 2 and not any(NAMES[0] in path for path, _ in photographs.asked)
+
+
+def test_a_refused_photograph_is_named_and_the_others_stay(photographs, tmp_path):
+    missing = "COCO_val2014_000000000073"
+    message = rf"{missing}.jpg: the server says 404 .*; 3 of 4 are in .*, run again to go on"
+    coco.fetch_pictures(NAMES, tmp_path)
+    with pytest.raises(ValueError, match=message):
+        coco.fetch_pictures([*NAMES, missing], tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_busy_server_and_a_broken_connection_are_tried_again(photographs, tmp_path):
+    photographs.busy = 2
+    assert coco.fetch_pictures(NAMES[:1], tmp_path) == 1 and len(photographs.asked) == 3
+    photographs.busy = 100
+    with pytest.raises(ValueError, match="the server says 503"):
+        coco.fetch_pictures(NAMES[1:2], tmp_path)
+    photographs.busy, photographs.cut = 0, 500
+    with pytest.raises(ValueError, match=rf"{NAMES[1]}.jpg: .*500 bytes read"):
+        coco.fetch_pictures(NAMES[1:2], tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [f"{NAMES[0]}.jpg"]
+
+
+def test_what_is_no_photograph(photographs, tmp_path):
+    photographs.files[f"train2014/{NAMES[0]}.jpg"] = b"<html>please log in</html>"
+    with pytest.raises(ValueError, match=rf"{NAMES[0]}.jpg: what came is no picture"):
+        coco.fetch_pictures(NAMES[:1], tmp_path)
+    whole = photographs.files[f"train2014/{NAMES[1]}.jpg"]
+    photographs.files[f"train2014/{NAMES[1]}.jpg"] = whole[: len(whole) // 2]
+    with pytest.raises(ValueError, match=rf"{NAMES[1]}.jpg: what came is no picture"):
+        coco.fetch_pictures(NAMES[1:2], tmp_path)
+    for name in ("dog.jpg", "../x", "COCO_test2014_000000000001", NAMES[0] + "\n"):
+        with pytest.raises(ValueError, match="is no name of an image of COCO"):
+            coco.fetch_pictures([name], tmp_path)
+    with pytest.raises(ValueError, match="http://127.0.0.1:1/"):
+        coco.SERVER = "http://127.0.0.1:1/"  # nobody listens; the fixture puts the server back
+        coco.fetch_pictures(NAMES[1:2], tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_data_fetches_the_photographs_of_a_dataset(photographs, tmp_path, capsys):
+    """As of the shipped one: the questions are there, the pictures come by one command."""
+    train, test = small_split()
+    images = image_names((train, test))
+    picture = photographs.files[f"train2014/{NAMES[0]}.jpg"]
+    photographs.files |= {f"train2014/{image}.jpg": picture for image in images}
+    elsewhere, built = tmp_path / "elsewhere", tmp_path / "built"
+    elsewhere.mkdir()
+    for image in images:
+        Image.new("RGB", (9, 7)).save(elsewhere / f"{image}.jpg")
+    splits, files = {"train": train, "test": test}, coco.find_coco(images, elsewhere)
+    write_dataset(built, splits, name="photos", source="s", prompts={}, images=files)
+    (built / "images.json").unlink()
+    before = read_dataset(built)
+    flags = ["--preset", "photos", "--data", str(built), "--images", str(tmp_path / "coco")]
+    make_data.main([*flags, "--download", "--preview", "--output", str(tmp_path / "sheet.png")])
+    out = capsys.readouterr().out
+    assert f"fetched {len(images)} of {len(images)} photographs" in out and "differ a little" in out
+    assert read_dataset(built) == before and (tmp_path / "sheet.png").is_file()
+    make_data.main([*flags, "--download"])
+    assert "fetched 0 of" in capsys.readouterr().out and len(photographs.asked) == len(images)
 
 
 def test_the_official_archives_hold_what_the_builder_reads():

@@ -13,7 +13,6 @@ import random
 import sys
 import textwrap
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING
@@ -21,23 +20,25 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 from core.data import download as vqa_download
-from core.data.base import Dataset, DatasetConfig
+from core.data.base import Dataset
 from core.data.built import (
     PROMPT_FILE,
     ImageFiles,
     Questions,
     image_names,
+    read_dataset,
     read_prompts,
     write_dataset,
     write_images,
 )
 from core.data.coco import coco_files, fetch_pictures, find_coco
 from core.data.folder import FolderConfig, read_folder
-from core.data.meta_vqa import MetaVQA, MetaVQAConfig, read_published
+from core.data.meta_vqa import MetaVQAConfig, read_published
 from core.data.part import dealt_anew, in_both_roles, left_out, sizes, with_images
 from core.data.tasks import Split, Task
 from core.data.vqa_v2 import from_vqa_v2
 from core.release.default import located
+from train.pipeline.flags import preset_with_data
 from train.presets import PRESET_NAMES, get_preset
 
 if TYPE_CHECKING:
@@ -164,17 +165,16 @@ def take_part(
 
 def attach_pictures(args: argparse.Namespace, directory: Path) -> None:
     """Say where the pictures of a dataset that is there lie on this machine; fetch them first where asked to."""
-    data = MetaVQA(dataset_config(args, directory))
-    if data.identity["images"] is None:
+    identity, splits, _ = read_dataset(directory)
+    if identity["images"] is None:
         raise ValueError(f"{directory} was built without pictures; build it again with --images")
+    names = image_names(splits.values())
     if args.download:
-        print(
-            f"fetched {fetch_pictures(data.names, args.images):,} of {data.num_images:,} photographs to {args.images}"
-        )
-    images = find_coco(data.names, args.images)
+        print(f"fetched {fetch_pictures(names, args.images):,} of {len(names):,} photographs to {args.images}")
+    images = find_coco(names, args.images)
     write_images(directory, images)
-    print(f"{directory} finds its {data.num_images:,} pictures in {args.images}")
-    if images.digest(data.names) != data.identity["images"]:
+    print(f"{directory} finds its {len(names):,} pictures in {args.images}")
+    if images.digest(names) != identity["images"]:
         print("their files are not those that it was built from: features made of them will differ a little")
 
 
@@ -187,13 +187,6 @@ def build_folder(args: argparse.Namespace, output: Path) -> None:
     source = f"table {args.table.name}"
     write_dataset(output, data.splits, name=args.table.stem, source=source, prompts=data.prompts, images=data.images)
     print(f"built {output} from {source}; {len(data.notes)} answers and questions left out")
-
-
-def dataset_config(args: argparse.Namespace, directory: Path) -> DatasetConfig:
-    """The dataset in `directory` as the preset opens its own, or as any built one is opened."""
-    if args.table or args.data:
-        return MetaVQAConfig.at(directory)
-    return replace(get_preset(args.preset).dataset, directory=str(directory)).pinned()
 
 
 def sheet_path(args: argparse.Namespace, directory: Path | None) -> Path:
@@ -267,7 +260,7 @@ def main(argv: list[str] | None = None) -> None:
                 attach_pictures(args, directory)
         else:
             directory = None
-        data: Dataset = (dataset_config(args, directory) if directory else config).open()
+        data = preset_with_data(args.preset, directory).dataset.open()
         print(f"{data.identity['name']}: {len(data.tasks)} tasks, {data.num_images} images")
         print(summary(data.tasks))
         if args.preview:

@@ -61,6 +61,11 @@ class MetaVQAConfig(DatasetConfig):
         has_val = read_identity(directory)["counts"]["val"] > 0
         return cls(str(directory), val_tasks=0 if has_val else cls.val_tasks).pinned()
 
+    def moved(self, directory: Path | str) -> MetaVQAConfig:
+        """The same settings for another directory, pinned; a dataset with validation tasks of its own keeps them."""
+        there = self.at(directory)
+        return replace(self, directory=there.directory, digest=there.digest) if there.val_tasks else there
+
     def pinned(self) -> MetaVQAConfig:
         """The same with the digest of what the directory holds now; itself where nothing is built yet."""
         directory = located(self.directory)

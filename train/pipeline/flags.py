@@ -129,7 +129,8 @@ def preset_with_data(name: str, directory: Path | None) -> Preset:
     """
     preset = get_preset(name)
     if directory is not None:
-        own = MetaVQAConfig.at(directory)
+        mine = isinstance(preset.dataset, MetaVQAConfig)
+        own = preset.dataset.moved(directory) if mine else MetaVQAConfig.at(directory)
         return replace(preset, name=f"{name}-{directory.resolve().name}", dataset=own)
     if isinstance(preset.dataset, MetaVQAConfig):
         return replace(preset, dataset=preset.dataset.pinned())
