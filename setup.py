@@ -15,6 +15,6 @@ setup(
     package_dir={NAME: "core", f"{NAME}.weights": "weights"},
     packages=[NAME, *(f"{NAME}.{room}" for room in (*find_packages("core"), *WEIGHTS))],
     package_data={"": [f"**/*.{kind}" for kind in ("css", "html", "json", "md", "safetensors", "svg", "txt")]},
-    exclude_package_data={"": ["**/images.json"]},  # it says where pictures lie on the machine that builds
+    exclude_package_data={"": ["*images.json"]},  # it says where pictures lie on the machine that builds
     install_requires=[line for line in lines if not line.startswith("#") and "checkout only" not in line],
 )
