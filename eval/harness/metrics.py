@@ -107,12 +107,17 @@ class PooledPairs:
     Args:
         question: (M,) long, whose pair each of all M pairs is.
         mask: (M,) bool, the K pairs that are meant (default: all).
+        by_question: each question counts the same instead of each pair.
     """
 
-    def __init__(self, question: Tensor, mask: Tensor | None = None) -> None:
+    def __init__(self, question: Tensor, mask: Tensor | None = None, *, by_question: bool = False) -> None:
         self.mask = torch.ones_like(question, dtype=torch.bool) if mask is None else mask
         self.question = question[self.mask]  # (K,)
         self.taken = clustered_draws(self.question)  # (draws, K)
+        self.weight = torch.ones(len(self.question), dtype=torch.float64)
+        if by_question:
+            _, task, count = self.question.unique(return_inverse=True, return_counts=True)
+            self.weight /= count[task]
 
     def __len__(self) -> int:
         return len(self.question)
@@ -124,7 +129,7 @@ class PooledPairs:
 
 @dataclass(frozen=True)
 class PooledScores:
-    """Which `pairs` a row answers right: `values` (seeds, K), each pair counting the same."""
+    """Which `pairs` a row answers right: `values` (seeds, K)."""
 
     values: Tensor
     pairs: PooledPairs
@@ -135,13 +140,20 @@ class PooledScores:
         total = torch.zeros(len(self.values), len(count), dtype=torch.float64)
         return total.index_add(1, task, self.values.double()) / count
 
+    def per_seed(self) -> list[float]:
+        """Mean over pairs, by seed."""
+        return (self.values.double() @ self.pairs.weight / self.pairs.weight.sum()).tolist()
+
     def estimate(self) -> Estimate:
         """Mean over seeds and pairs."""
-        return clustered_bootstrap(self.values.double().mean(0), self.pairs.taken)
+        return self._bootstrap(self.values.double().mean(0))
 
     def minus(self, other: PooledScores) -> Estimate:
         """Mean difference of means over seeds, on the same pairs."""
-        return clustered_bootstrap(self.values.double().mean(0) - other.values.double().mean(0), self.pairs.taken)
+        return self._bootstrap(self.values.double().mean(0) - other.values.double().mean(0))
+
+    def _bootstrap(self, values: Tensor) -> Estimate:
+        return clustered_bootstrap(values, self.pairs.taken, self.pairs.weight)
 
 
 Scores = TaskScores | PooledScores

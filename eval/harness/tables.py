@@ -72,7 +72,7 @@ def pooled_record(scores: PooledScores, seeds: Sequence[int]) -> Record:
     """The part of a record that says what pooled scores come to."""
     _, *interval = scores.estimate().rounded()
     return {
-        **over_seeds(scores.values.double().mean(1).tolist(), seeds),
+        **over_seeds(scores.per_seed(), seeds),
         "interval": interval,
         "n_tasks": scores.pairs.n_questions,
         "n_pairs": len(scores.pairs),
