@@ -11,15 +11,17 @@ import pytest
 import torch
 
 from core.data.emoji.dataset import EmojiConfig, EmojiVQA
+from core.data.meta_vqa import MetaVQA, MetaVQAConfig
 from core.data.tasks import Task
 from core.generator import AdapterGenerator
 from core.networks.base import accuracies
 from eval import table1, table4
 from eval.datasets import floors, photo_few_shot, photo_kinds
 from eval.harness.metrics import PooledPairs
+from eval.harness.parts import photos
 from eval.harness.rows import FEW_SHOT, chosen_few_shot
 from eval.harness.tables import pooled_sets, question_of_pairs
-from tests.conftest import random_batch
+from tests.conftest import ROOT, random_batch
 from train.choose import stages
 from train.pipeline.run import Run
 from train.presets import get_preset
@@ -69,6 +71,17 @@ def read(tmp_path):
     return document["results"]
 
 
+@pytest.fixture
+def part(monkeypatch, tmp_path):
+    """The lines of a part of the document, made of the file that a script has just written."""
+
+    def lines(make):
+        monkeypatch.setattr(photos, "read_results", lambda name: json.loads((tmp_path / "r.json").read_text()))
+        return make().splitlines()
+
+    return lines
+
+
 def make_run(tiny):
     return Run(replace(get_preset("tiny"), pooled=True), 0, tiny / "seed-0" / "weights", tiny, torch.device("cpu"))
 
@@ -99,7 +112,7 @@ def test_choices_alone_depend_on_it():
 # -- tables ------------------------------------------------------------------------------------------------------------
 
 
-def test_table1(flags, tiny, judged, tmp_path, capsys):
+def test_table1(flags, tiny, judged, part, tmp_path, capsys):
     table1.main([*flags, "--per-task", str(tmp_path / "tasks.csv"), "--csv", str(tmp_path / "t.csv")])
     out = capsys.readouterr().out
     assert "left out: few_shot_mnet_maml, few_shot_ceiling, few_shot_hvae; test tasks have no support" in out
@@ -140,15 +153,22 @@ def test_table1(flags, tiny, judged, tmp_path, capsys):
         "paper",
         f"image_disjoint ({sum(counts) - len(counts)} pairs)",
     ]
+    head, _, clip, *rest = part(photos.photo_table1)
+    assert head.split(" | ")[:3] == ["| row", f"all ({sum(counts)} pairs)", f"image-disjoint ({len(own)} pairs)"]
+    low, high = (f"{100 * end:.1f}" for end in records["clip", None, "all"]["interval"])
+    assert clip.startswith("| CLIP, bare answers | ") and f"[{low}, {high}] |" in clip and clip.endswith("| 45.0 |")
+    assert any("training seed 0. *Image-disjoint*" in line for line in rest)
     pooled = (tasks["Cond. Multitask"] * counts).sum() / sum(counts)
     assert pooled == pytest.approx(records["cond_multitask", None, "all"]["mean"], abs=1e-3)
 
 
-def test_table1_of_two_seeds_and_fewer_tasks(flags, tiny, tmp_path, capsys):
+def test_table1_of_two_seeds_and_fewer_tasks(flags, tiny, part, tmp_path):
     other = pooled_release(tiny, tmp_path / "other", seed=1)
     table1.main([flags[0], str(other), *flags[1:], "--limit-tasks", "5", "--baselines-only"])
     record = read(tmp_path)[0]
     assert record["seeds"] == [1, 0] and record["sd"] == 0 and record["n_tasks"] == 5
+    lines = part(photos.photo_table1)
+    assert "training seeds 0, 1, ± their standard deviation" in "\n".join(lines)
 
 
 @pytest.mark.parametrize(
@@ -198,7 +218,7 @@ def test_floors_on_a_known_case():
     assert nearest == [[1, 1, 0, 0]]  # b, at 0.96, and so blue
 
 
-def test_floors_of_a_release(flags, judged, tmp_path, capsys):
+def test_floors_of_a_release(flags, judged, part, tmp_path, capsys):
     floors.main(flags)
     assert "nobody may know" in capsys.readouterr().out
     records = {r["row"]: r for r in read(tmp_path) if r["tasks"] == "all"}
@@ -208,6 +228,8 @@ def test_floors_of_a_release(flags, judged, tmp_path, capsys):
     commonest = sum(max(Counter(task.query[1]).values()) for task in judged) / total
     assert records["chance"]["mean"] == pytest.approx(chance, abs=1e-4)
     assert records["commonest_answer"]["mean"] == pytest.approx(commonest, abs=1e-4)
+    lines = part(photos.photo_floors)
+    assert lines[0].startswith("| without a picture | all (") and f"| {100 * chance:.1f} [" in lines[2]
 
 
 def test_pairs_of_tasks_without_any():
@@ -220,7 +242,7 @@ def test_pairs_of_tasks_without_any():
 # -- kinds of question -------------------------------------------------------------------------------------------------
 
 
-def test_kinds(flags, judged, tmp_path, capsys):
+def test_kinds(flags, judged, part, tmp_path, capsys):
     chosen = judged[:5]
     names = [json.dumps(task.question) for task in chosen]
     kinds = tmp_path / "kinds.toml"
@@ -250,6 +272,12 @@ def test_kinds(flags, judged, tmp_path, capsys):
         expected = max(Counter(task.query[1]).values()) / len(task.query[1])
         assert best[task.question] == pytest.approx(expected, abs=1e-4)
 
+    lines = part(photos.photo_kinds)
+    pairs = sum(len(task.query[0]) for task in chosen[:3])
+    assert lines[2].startswith(f"| few (3 questions, {pairs} pairs), on average over its questions | ")
+    (own,) = [line for line in lines if line.startswith(f"| {chosen[4].question} ({len(chosen[4].query[0])}) | ")]
+    assert own.endswith(f"| {100 * best[chosen[4].question]:.1f} |")
+
 
 def test_the_list_of_kinds():
     kinds = photo_kinds.read_kinds(photo_kinds.KINDS)
@@ -261,6 +289,14 @@ def test_the_list_of_kinds():
     }
     assert all(question.startswith("What color") for question in kinds["colour"])
     assert all(question.startswith("How many") for question in kinds["count"])
+
+
+@pytest.mark.skipif(not (ROOT / "weights/photos/data/dataset.json").is_file(), reason="no data of `photos`")
+def test_the_list_of_kinds_is_whole():
+    """It has each test question with at least ten pairs, and no other."""
+    kinds = photo_kinds.read_kinds(photo_kinds.KINDS)
+    tasks = MetaVQA(MetaVQAConfig(str(ROOT / "weights/photos/data"), val_tasks=1)).tasks
+    assert sorted(text for asked in kinds.values() for text in asked) == sorted(photo_kinds.frequent(tasks))
 
 
 @pytest.mark.parametrize(
@@ -290,7 +326,7 @@ def test_folds_are_even_and_random():
         assert torch.bincount(row[row >= 0]).tolist() == sizes
 
 
-def test_few_shot(flags, tiny, judged, tmp_path, capsys, monkeypatch):
+def test_few_shot(flags, tiny, judged, part, tmp_path, capsys, monkeypatch):
     told = []
 
     def weights(generator, support, row, seed=0):
@@ -325,6 +361,9 @@ def test_few_shot(flags, tiny, judged, tmp_path, capsys, monkeypatch):
     # Five calls a row, each without a fifth of the pairs; together every pair is left out once.
     first = told[:5]
     assert sum(int(support.example_mask.sum()) for support in first) == 4 * pairs
+    lines = part(photos.photo_few_shot)
+    assert lines[0].startswith(f"|  | row | accuracy ({pairs:,} pairs) | against")
+    assert lines[2].startswith("| zero-shot | CLIP, bare answers | ") and len(lines) > 2 + len(records)
 
 
 def test_sets_by_question_and_by_pair_differ():
