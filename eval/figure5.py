@@ -58,7 +58,7 @@ def measure(run, generators: Sequence[AdapterGenerator], limit: int | None, rows
     if not generators:
         return []
     records = evaluate(run, generators, limit, tqdm(rows, desc="rows", leave=False))
-    return [{key: value for key, value in r.items() if key not in ("paper", "per_task")} for r in records]
+    return [{key: value for key, value in r.items() if key not in ("paper", "scores")} for r in records]
 
 
 def part_of(records: list[dict[str, Any]], part: str) -> list[dict[str, Any]]:

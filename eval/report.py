@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable
 
 from eval import calibration, figure5, figure6, phrasings, table1, task_inference
-from eval.harness.parts import costs, methods, questions, zero_shot
+from eval.harness.parts import costs, methods, photos, questions, zero_shot
 from eval.harness.results import RESULTS, ROOT, read_results
 
 DOCUMENTS = tuple(ROOT / name for name in ("README.md", "eval/README.md", "train/README.md"))
@@ -38,6 +38,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "phrasings": questions.phrasings,
     "suggestions": questions.suggestions,
     "lowrank": zero_shot.lowrank,
+    "photo_table1": photos.photo_table1,
+    "photo_floors": photos.photo_floors,
+    "photo_kinds": photos.photo_kinds,
+    "photo_few_shot": photos.photo_few_shot,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
     "figure5": questions.figure5_made,
@@ -48,7 +52,10 @@ PARTS: dict[str, Callable[[], str]] = {
     "costs": costs.costs,
     "demo": costs.demo,
 }
-OPTIONAL = ("tuning", "ablations", "calibration", "phrasings", "suggestions", "lowrank")  # filled later
+OPTIONAL = (  # filled later
+    *("tuning", "ablations", "calibration", "phrasings", "suggestions", "lowrank"),
+    *("photo_table1", "photo_floors", "photo_kinds", "photo_few_shot"),
+)
 NOT_YET = "Not measured yet."
 
 

@@ -1,7 +1,8 @@
 """Table 1: zero-shot accuracy of every row on the test tasks, between plain CLIP and the few-shot ceiling.
 
 Reports test tasks of families that training knew and of new families apart, and parts the known ones by whether
-training asks the same in other words.
+training asks the same in other words. Where a preset pools accuracy over pairs of picture and question, reports all of
+them and those whose picture training does not show, with intervals that resample questions, then pairs within these.
 
 Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
 Prints the table; writes it with --csv and --markdown, the records with --json, accuracies by task with --per-task.
@@ -15,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -26,15 +27,15 @@ from torch import Tensor
 from core.data.emoji.dataset import EmojiVQA
 from core.data.emoji.questions import phrasings
 from core.data.tasks import TaskSet
-from core.data.without_images import image_disjoint
+from core.data.without_images import image_disjoint, trained_images
 from core.generator import AdapterGenerator
 from core.methods import SEARCHES, method_of
 from eval.harness import figures, tables
-from eval.harness.metrics import paired_bootstrap
+from eval.harness.metrics import PooledPairs, PooledScores, Scores, TaskScores
 from eval.harness.origins import descriptors
 from eval.harness.releases import open_release, parser, print_missing
 from eval.harness.results import write_results
-from eval.harness.rows import ROWS, Row, accuracy, available, choices_of
+from eval.harness.rows import ROWS, Row, answered, available, choices_of, without_support
 from train.pipeline.run import Run
 
 
@@ -56,10 +57,8 @@ def seen_images(run: Run) -> set[int]:
     Raises:
         ValueError: there are none, or no query example has another image.
     """
-    tasks = run.dataset.tasks
-    trained = {image for task in tasks if task.split != "test" for image in task.examples("all")[0]}
-    query = {image for task in tasks if task.split == "test" for image in task.query[0]}
-    seen = query & trained
+    query = {image for task in run.dataset.tasks if task.split == "test" for image in task.query[0]}
+    seen = query & trained_images(run.dataset.tasks)
     if len(seen) in (0, len(query)):
         raise ValueError(f"--image-disjoint: {len(seen)} of {len(query)} query images of test tasks occur in training")
     return seen
@@ -79,10 +78,13 @@ def evaluate(
     rows: Sequence[Row],
     seen: AbstractSet[int] = frozenset(),
 ) -> list[dict[str, Any]]:
-    """One record per row, set of tasks and share of descriptors, with accuracies `per_task` (seeds, T). Without the
-    query examples of images that were `seen`, there is one set, "image_disjoint"."""
+    """One record per row, set of tasks and share of descriptors, with its `scores`. Without the query examples of
+    images that were `seen`, there is one set, "image_disjoint"."""
     test, prompted = evaluated_tasks(run, limit, seen), evaluated_tasks(run, limit, seen, prompted=True)
-    sets = {"image_disjoint": torch.ones(len(test), dtype=torch.bool)} if seen else sets_of_tasks(run, test)
+    if run.preset.pooled:
+        sets = tables.pooled_sets(test.tasks, trained_images(run.dataset.tasks))
+    else:
+        sets = {"image_disjoint": torch.ones(len(test), dtype=torch.bool)} if seen else sets_of_tasks(run, test)
     support, query = test.batch(part="support").to(run.device), test.batch(part="query").to(run.device)
     with_prompts = prompted.batch(part="query").to(run.device)
     records = []
@@ -92,9 +94,9 @@ def evaluate(
         owners = [g for g in generators if available(row, g) and descriptors(g) == share]
         if not owners:
             continue
-        scores = torch.stack([accuracy(row, g, support, chosen) for g in owners])  # (seeds, T)
+        right = torch.stack([answered(row, g, support, chosen) for g in owners])  # (seeds, T, N)
         seeds = [g.config["seed"] for g in owners]
-        for summary in tables.summaries(scores, test, seeds, sets):
+        for summary, scores in summaries(right, chosen.example_mask.cpu(), test, seeds, sets):
             records.append(
                 {
                     "row": row.id,
@@ -103,18 +105,33 @@ def evaluate(
                     "descriptors": share,
                     **summary,
                     "paper": row.paper,
-                    "per_task": scores[:, sets[summary["tasks"]]],
+                    "scores": scores,
                 }
             )
     return records
 
 
+def summaries(
+    right: Tensor, mask: Tensor, test: TaskSet, seeds: Sequence[int], sets: dict[str, Tensor] | dict[str, PooledPairs]
+) -> Iterator[tuple[tables.Record, Scores]]:
+    """What answers, `right` (seeds, T, N) or not, to the examples in `mask` (T, N) come to on every set."""
+    accuracies = right.sum(-1) / mask.sum(-1).clamp(min=1)  # (seeds, T)
+    for name, some in sets.items():
+        if isinstance(some, PooledPairs):
+            scores = PooledScores(right[:, mask][:, some.mask], some)
+            yield {"tasks": name, **tables.pooled_record(scores, seeds)}, scores
+        else:
+            (summary,) = tables.summaries(accuracies, test, seeds, {name: some})
+            yield summary, TaskScores(accuracies[:, some])
+
+
 def per_task(records: Sequence[dict[str, Any]], test: TaskSet) -> pd.DataFrame | None:
     """Accuracy of every row on each test task, of the release of seed 0 that was told all questions; None without."""
+    whole = next(name for name in tables.WHOLE if any(r["tasks"] == name for r in records))
     columns = {
-        r["label"]: r["per_task"][r["seeds"].index(0)].tolist()
+        r["label"]: r["scores"].by_task()[r["seeds"].index(0)].tolist()
         for r in records
-        if r["tasks"] in tables.WHOLE and r["descriptors"] == 1.0 and 0 in r["seeds"]
+        if r["tasks"] == whole and r["descriptors"] == 1.0 and 0 in r["seeds"]
     }
     if not columns:
         return None
@@ -123,30 +140,51 @@ def per_task(records: Sequence[dict[str, Any]], test: TaskSet) -> pd.DataFrame |
 
 
 def add_comparisons(records: list[dict[str, Any]]) -> None:
-    """Paired bootstrap over tasks of every row against Cond. Multitask; share of the way from floor to ceiling."""
+    """Paired bootstrap of every row against Cond. Multitask, of pooled accuracies against Uncond. Multitask too; share
+    of the way from floor to ceiling. Takes the `scores` away."""
     for name, share in {(r["tasks"], r["descriptors"]) for r in records}:
         here = {(r["row"], r["label"]): r for r in records if (r["tasks"], r["descriptors"]) == (name, share)}
         by_id = {row: record for (row, _), record in here.items()}
-        reference, floor, ceiling = by_id.get("cond_multitask"), by_id.get("clip"), by_id.get("few_shot_ceiling")
+        floor, ceiling = by_id.get("clip"), by_id.get("few_shot_ceiling")
         for record in here.values():
-            if reference is not None and record["row"] != "cond_multitask":
-                d = paired_bootstrap(record["per_task"].mean(0), reference["per_task"].mean(0))
-                record["vs_cond_multitask"] = [round(x, 4) for x in (d.mean, d.low, d.high)]
+            for row in tables.references(record):
+                if row in by_id and record["row"] != row:
+                    record[f"vs_{row}"] = record["scores"].minus(by_id[row]["scores"]).rounded()
             if floor is not None and ceiling is not None and ceiling["mean"] > floor["mean"]:
                 record["closed"] = round((record["mean"] - floor["mean"]) / (ceiling["mean"] - floor["mean"]), 3)
     for record in records:
-        record.pop("per_task")
+        record.pop("scores")
 
 
 def add_losses(records: Sequence[dict[str, Any]]) -> None:
     """The points that each row loses with fewer descriptors, by paired bootstrap over tasks, where both shares were
-    trained with the same seeds. Needs the accuracies `per_task`, which `add_comparisons` takes away."""
+    trained with the same seeds. Needs the `scores`, which `add_comparisons` takes away."""
     told_all = {(r["label"], r["tasks"]): r for r in records if r["descriptors"] == 1.0}
     for record in records:
         full = told_all.get((record["label"], record["tasks"]))
         if record["descriptors"] < 1.0 and full is not None and full["seeds"] == record["seeds"]:
-            d = paired_bootstrap(full["per_task"].mean(0), record["per_task"].mean(0))
-            record["loss"] = [round(x, 4) for x in (d.mean, d.low, d.high)]
+            record["loss"] = full["scores"].minus(record["scores"]).rounded()
+
+
+def note(run: Run, records: Sequence[dict[str, Any]], seeds: int) -> str:
+    """What stands below the printed table."""
+    found, name = {r["tasks"] for r in records}, run.preset.name
+    spread = f"mean (s.d. over {seeds} training seeds where there are several)"
+    disjoint = "image_disjoint: query examples whose image training does not show; "
+    if run.preset.pooled:
+        return (
+            f"Accuracy in %, pooled over the query examples of {name}'s test tasks, {spread} [95% interval: questions\n"
+            f"resampled, then pairs within them]. {disjoint if 'image_disjoint' in found else ''}differences, on all "
+            "pairs, in points.\nThe paper's column is the mean over tasks on all of Meta-VQA."
+        )
+    asked = "asked, unasked: known families, the same question in other words in training or not; "
+    more = (asked if "asked" in found else "") + (disjoint if "image_disjoint" in found else "")
+    return (
+        f"Accuracy in %, query sets of {name}'s test tasks, {spread}.\nKnown: families with training questions; new: "
+        f"families that training never saw; {more}\nclosed: share of the way from plain CLIP to the few-shot ceiling, "
+        "on known families; loss: against all questions\nknown, in points. The paper's column is Meta-VQA: another "
+        "dataset."
+    )
 
 
 def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
@@ -193,6 +231,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
+    if args.image_disjoint and run.preset.pooled:
+        arguments.error(f"--image-disjoint: the table of {run.preset.name} has these pairs in a column of their own")
     try:
         seen = seen_images(run) if args.image_disjoint else frozenset()
     except ValueError as error:
@@ -200,23 +240,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.per_task and (0, 1.0) not in {(g.config["seed"], descriptors(g)) for g in generators}:
         arguments.error("--per-task: the release of seed 0 that was told all questions is not among these")
     rows = [row for row in ROWS if row.baseline or not args.baselines_only]
+    rows = without_support(rows, run.dataset.tasks)
     records = evaluate(run, generators, args.limit_tasks, rows, seen)
     tasks = per_task(records, evaluated_tasks(run, args.limit_tasks, seen)) if args.per_task else None
     add_losses(records)
     add_comparisons(records)
     table = tables.accuracy_table(records)
     print(table.to_string())
-    seeds = {g.config["seed"] for g in generators}
-    asked = "asked, unasked: known families, the same question in other words in training or not; "
-    more = asked if any(r["tasks"] == "asked" for r in records) else ""
-    more += "image_disjoint: query examples whose image training does not show; " if seen else ""
-    print(
-        f"\nAccuracy in %, query sets of {run.preset.name}'s test tasks, mean (s.d. over {len(seeds)} training seeds "
-        "where there are several).\nKnown: families with training questions; new: families that training never saw; "
-        f"{more}\nclosed: share of the way from plain CLIP to "
-        "the few-shot ceiling, on known families; loss: against all questions\nknown, in points. The paper's column is "
-        "Meta-VQA: another dataset."
-    )
+    print(f"\n{note(run, records, len({g.config['seed'] for g in generators}))}")
     print_missing(run, sorted({row.id for row in rows} - {record["row"] for record in records}))
     if args.json:
         write_results(args.json, run.preset.name, records, "eval/table1.py")

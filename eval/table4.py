@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 from eval.harness.releases import open_release, parser, print_missing
 from eval.harness.results import write_results
-from eval.harness.rows import FEW_SHOT
+from eval.harness.rows import FEW_SHOT, without_support
 from eval.harness.tables import accuracy_table
 from eval.table1 import evaluate
 
@@ -26,9 +26,11 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--csv", type=Path, help="write the table as CSV")
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
+    if not without_support(FEW_SHOT, run.dataset.tasks):
+        arguments.error(f"test tasks of {run.preset.name} have no support sets; eval/datasets/photo_few_shot.py adapts")
     records = evaluate(run, generators, args.limit_tasks, FEW_SHOT)
     for record in records:
-        record.pop("per_task")
+        record.pop("scores")
     # Columns of Table 1 alone, which are there where a release knows all questions.
     table = accuracy_table(records).drop(columns=["closed", "vs Cond. Multitask [95%]"], errors="ignore")
     print(table.to_string())

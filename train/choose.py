@@ -51,6 +51,7 @@ def stages(preset: Preset) -> list[Stage]:
             config=(
                 *(preset.guidance, preset.sampling, preset.few_shot_lrs, preset.few_shot_steps),
                 *(*preset.network_settings, *preset.question_settings),
+                *(("pooled",) if preset.pooled else ()),
             ),
             outputs=lambda run: [run.output / "config.json"],
             steps=len(preset.adaptations) * sum(denoiser_steps(option) for option in options),

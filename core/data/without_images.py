@@ -36,6 +36,11 @@ def without_images(tasks: Sequence[Task], lost: Container[int]) -> tuple[list[Ta
     return kept, notes
 
 
+def trained_images(tasks: Sequence[Task]) -> set[int]:
+    """Images, by index, that training or validation tasks show."""
+    return {image for task in tasks if task.split != "test" for image in task.examples("all")[0]}
+
+
 def image_disjoint(test: TaskSet, seen: Container[int]) -> TaskSet:
     """Tasks with only those query examples whose image is not among those `seen`, by index.
 

@@ -147,10 +147,14 @@ def task_loss(logits: Tensor, batch: TaskBatch) -> Tensor:
     return (each * batch.example_mask).sum(1) / batch.example_mask.sum(1).clamp(min=1)
 
 
+def right_answers(logits: Tensor, batch: TaskBatch) -> Tensor:
+    """Which examples (T, N), bool, logits (T, N, C) answer right; padding never is."""
+    return (logits.argmax(-1) == batch.labels) & batch.example_mask
+
+
 def task_accuracy(logits: Tensor, batch: TaskBatch) -> Tensor:
     """Share of right answers (T,) among each task's own examples."""
-    right = (logits.argmax(-1) == batch.labels) & batch.example_mask
-    return right.sum(1) / batch.example_mask.sum(1).clamp(min=1)
+    return right_answers(logits, batch).sum(1) / batch.example_mask.sum(1).clamp(min=1)
 
 
 @torch.no_grad()

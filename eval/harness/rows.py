@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data.tasks import TaskBatch
+from core.data.tasks import Task, TaskBatch
 from core.generator import AdapterGenerator
-from core.networks.base import task_accuracy
+from core.networks.base import right_answers
 from core.networks.weight_generator import WEIGHT_GENERATORS
 
 
@@ -157,6 +157,15 @@ def available(row: Row, generator: AdapterGenerator) -> bool:
     return can_few_shot(generator, row.method or None)
 
 
+def without_support(rows: Sequence[Row], tasks: Sequence[Task]) -> list[Row]:
+    """Rows less those that adapt to support sets, with a line that says so, where a test task has none."""
+    if all(task.support[0] for task in tasks if task.split == "test"):
+        return list(rows)
+    if left := ", ".join(row.id for row in rows if row.few_shot):
+        print(f"left out: {left}; test tasks have no support set to adapt to")
+    return [row for row in rows if not row.few_shot]
+
+
 def can_few_shot(generator: AdapterGenerator, method: str | None = None) -> bool:
     """Whether a release says how to adapt a method to support sets, by default the best baseline, and holds it."""
     choices = _choices(generator)
@@ -203,13 +212,19 @@ def weights_of(
         yield q, w
 
 
-def accuracy(row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0) -> Tensor:
-    """Query accuracy (T,) of a row on every task; see `weights_of`."""
+def answered(row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0) -> Tensor:
+    """Which query examples (T, N), bool, a row answers right; see `weights_of`."""
     result = []
     for tasks, w in weights_of(row, generator, support, query, seed=seed):
         with torch.no_grad():
-            result.append(task_accuracy(generator.network.logits(w, tasks), tasks))
+            result.append(right_answers(generator.network.logits(w, tasks), tasks))
     return torch.cat(result).cpu()
+
+
+def accuracy(row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0) -> Tensor:
+    """Query accuracy (T,) of a row on every task; see `weights_of`."""
+    right = answered(row, generator, support, query, seed=seed)
+    return right.sum(1) / query.example_mask.sum(1).clamp(min=1).cpu()
 
 
 def cosines_of(

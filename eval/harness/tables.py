@@ -1,21 +1,22 @@
 """From scores to records, and from records to tables. Every script and every document takes its tables from here.
 
 A record says what one row reached on one set of tasks: `mean` and `sd` over training seeds, `seeds`, `per_seed` and
-`n_tasks`, beside what tells the row from others (`row`, `label`, `gamma`, `descriptors`). Accuracies are in 0..1.
+`n_tasks`, beside what tells the row from others (`row`, `label`, `gamma`, `descriptors`). Accuracies are in 0..1. Where
+accuracy is pooled over pairs of picture and question, `n_pairs` says of how many, and `interval` is the mean's of 95%.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 import torch
 from torch import Tensor
 
-from core.data.tasks import TaskSet
-from eval.harness.metrics import mean_and_sd
-from eval.harness.rows import FEW_SHOT
+from core.data.tasks import Task, TaskSet
+from eval.harness.metrics import PooledPairs, PooledScores, mean_and_sd
+from eval.harness.rows import FEW_SHOT, ROWS
 
 Record = dict[str, Any]
 WHOLE = ("all", "image_disjoint")  # sets of all tasks that were evaluated
@@ -53,13 +54,38 @@ def summaries(
         yield {"tasks": name, **over_seeds(values, seeds), "n_tasks": int(mask.sum())}
 
 
+def question_of_pairs(tasks: Sequence[Task]) -> Tensor:
+    """Which task (M,) each query example belongs to, in order."""
+    return torch.arange(len(tasks)).repeat_interleave(torch.tensor([len(task.query[0]) for task in tasks]))
+
+
+def pooled_sets(tasks: Sequence[Task], trained: Container[int]) -> dict[str, PooledPairs]:
+    """The sets of query examples that pooled accuracies are of: all, and, where `trained` images are among them, those
+    of other images."""
+    question = question_of_pairs(tasks)
+    own = torch.tensor([image not in trained for task in tasks for image in task.query[0]])
+    sets = {"all": PooledPairs(question)}
+    return sets | ({"image_disjoint": PooledPairs(question, own)} if 0 < own.sum() < len(own) else {})
+
+
+def pooled_record(scores: PooledScores, seeds: Sequence[int]) -> Record:
+    """The part of a record that says what pooled scores come to."""
+    _, *interval = scores.estimate().rounded()
+    return {
+        **over_seeds(scores.per_seed(), seeds),
+        "interval": interval,
+        "n_tasks": scores.pairs.n_questions,
+        "n_pairs": len(scores.pairs),
+    }
+
+
 # -- cells -------------------------------------------------------------------------------------------------------------
 
 
 def percent(record: Record) -> str:
-    """A printed cell: the mean in percent, and the s.d. over seeds where there are several."""
+    """A printed cell: the mean in percent, the s.d. over several seeds, and the interval if it has one."""
     spread = "" if record["sd"] is None else f" ({100 * record['sd']:.2f})"
-    return f"{100 * record['mean']:.2f}{spread}"
+    return f"{100 * record['mean']:.2f}{spread}{_bracket(record)}"
 
 
 def short_percent(record: Record | None) -> str:
@@ -68,7 +94,12 @@ def short_percent(record: Record | None) -> str:
     if record is None:
         return ""
     spread = f" ± {100 * record['sd']:.1f}" if record.get("sd") else ""
-    return f"{100 * record['mean']:.1f}{spread}"
+    return f"{100 * record['mean']:.1f}{spread}{_bracket(record)}"
+
+
+def _bracket(record: Record) -> str:
+    """The interval of a record that has one, in percent."""
+    return " [{:.1f}, {:.1f}]".format(*(100 * end for end in record["interval"])) if "interval" in record else ""
 
 
 def interval(values: Sequence[float], style: str = ".1f") -> str:
@@ -78,8 +109,12 @@ def interval(values: Sequence[float], style: str = ".1f") -> str:
 
 
 def tasks_column(record: Record) -> str:
-    """The head of a column of accuracies on a set of tasks."""
-    return f"{record['tasks']} ({record['n_tasks']})"
+    """The head of a column of accuracies on a set of tasks, or of pooled pairs."""
+    return (
+        f"{record['tasks']} ({record['n_pairs']:,} pairs)"
+        if "n_pairs" in record
+        else f"{record['tasks']} ({record['n_tasks']})"
+    )
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -199,6 +234,12 @@ def pairs_table(records: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(list(table.values()), index=pd.MultiIndex.from_tuples(list(table)))
 
 
+def references(record: Record) -> dict[str, str]:
+    """The rows that a record's row is compared with, and what they are called."""
+    rows = ("uncond_multitask", "cond_multitask") if "n_pairs" in record else ("cond_multitask",)
+    return {row.id: row.label for row in ROWS if row.id in rows}
+
+
 def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
     """Table 1, and Table 4, as scripts print it: rows by label, accuracies in percent, differences in points."""
     table: dict[str, dict[str, str]] = {}
@@ -213,10 +254,11 @@ def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
                     line[f"loss, {share} [95%]"] = interval(record["loss"], ".2f")
             continue
         line[tasks_column(record)] = percent(record)
-        if record["tasks"] in ("known", "image_disjoint"):
+        if record["tasks"] in ("known", "image_disjoint") and "n_pairs" not in record:
             line["closed"] = f"{100 * record['closed']:.0f}%" if "closed" in record else ""
         if record["tasks"] in WHOLE:
-            versus = record.get("vs_cond_multitask")
-            line["vs Cond. Multitask [95%]"] = "" if versus is None else interval(versus, "+.2f")
+            for row, name in references(record).items():
+                versus = record.get(f"vs_{row}")  # of the first set, where there are several
+                line.setdefault(f"vs {name} [95%]", "" if versus is None else interval(versus, "+.2f"))
         line["paper"] = "" if record["paper"] is None else f"{100 * record['paper']:.2f}"
     return pd.DataFrame.from_dict(table, orient="index").fillna("")

@@ -187,8 +187,13 @@ class Run:
         return torch.tensor(sorted(order[: max(2, round(self.preset.descriptors * len(order)))]))
 
     def accuracy(self, w: Weights | None, batch: TaskBatch | TaskTable) -> float:
-        """Mean over tasks of per-task accuracy of weights w (T, P), or of plain CLIP."""
-        return float(accuracies(self.network, w, batch).mean())
+        """Mean over tasks of per-task accuracy of weights w (T, P), or of plain CLIP; over all tasks' examples alike if
+        the preset pools them."""
+        found = accuracies(self.network, w, batch)
+        if not self.preset.pooled:
+            return float(found.mean())
+        count = batch.example_mask.sum(1)
+        return float((found * count).sum() / count.sum())
 
 
 def encoding_bar(total: int) -> tqdm:

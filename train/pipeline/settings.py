@@ -206,6 +206,9 @@ class Preset:
     sampling: SamplingConfig = SamplingConfig()
     few_shot_steps: int = 50
     few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    # Accuracy is pooled over pairs of picture and question: every pair counts the same, not every task. For tasks of a
+    # few pairs each.
+    pooled: bool = False
 
     def __post_init__(self) -> None:
         check_layers(self.question_layers)

@@ -1,0 +1,119 @@
+"""Parts about photographs: Table 1 with pooled accuracies, floors, kinds of question, few-shot rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eval.harness.results import made, read_results
+from eval.harness.tables import (
+    Record,
+    by_label,
+    grid,
+    grid_markdown,
+    interval,
+    label_of,
+    markdown,
+    references,
+    short_percent,
+    tasks_column,
+)
+
+_POOLED = (
+    "Accuracy in %, pooled over pairs of picture and question, with 95% intervals (questions resampled, then pairs\n"
+    "within these, 10,000 draws)"
+)
+_AVERAGES = {"questions": "on average over its questions", "pairs": "pooled over its pairs"}
+
+
+def photo_table1() -> str:
+    """Table 1 by row: all pairs, those whose picture training does not show, differences to two baselines."""
+    document = read_results("photo_table1.json")
+    found = by_label([r for r in document["results"] if r["descriptors"] == 1.0])
+    sets = {r["tasks"]: tasks_column(r).replace("_", "-") for r in document["results"]}
+    against = references(next(iter(found.values()))[0])
+    rows = []
+    for records in found.values():
+        own = {r["tasks"]: r for r in records}
+        whole = own["all"]
+        rows.append(
+            [
+                label_of(records),
+                *(short_percent(own.get(name)) for name in sets),
+                *(_difference(whole, row) for row in against),
+                "" if whole["paper"] is None else f"{100 * whole['paper']:.1f}",
+            ]
+        )
+    header = ["row", *sets.values(), *(f"against {label}" for label in against.values()), "paper, all of Meta-VQA"]
+    return markdown(header, rows) + (
+        f"\n\n{_POOLED},\n{_seeds(document['results'])}. *Image-disjoint*: pairs whose picture no training question "
+        "shows.\n*Against*: mean difference on all pairs, in points. The paper's column is a mean over tasks.\n\n"
+        f"{made(document)}"
+    )
+
+
+def photo_floors() -> str:
+    """What answers are worth without a picture."""
+    document = read_results("photo_floors.json")
+    table = grid(document["results"], lambda r: r["label"], lambda r: tasks_column(r).replace("_", "-"), short_percent)
+    return f"{grid_markdown(table, 'without a picture')}\n\n{_POOLED}.\n\n{made(document)}"
+
+
+def photo_kinds() -> str:
+    """Accuracy by kind of question, then question by question."""
+    document = read_results("photo_kinds.json")
+    labels = {label: label_of(own) for label, own in by_label(document["results"]).items()}
+    count = {r["kind"]: (r["n_tasks"], r["n_pairs"]) for r in document["results"] if r["question"] is None}
+
+    def kind(record: Record) -> str:
+        questions, pairs = count[record["kind"]]
+        return f"{record['kind']} ({questions} questions, {pairs} pairs), {_AVERAGES[record['average']]}"
+
+    def question(record: Record) -> str:
+        return f"{record['question']} ({record['n_pairs']})"
+
+    column = lambda record: labels[record["label"]]
+    kinds = grid([r for r in document["results"] if r["question"] is None], kind, column, short_percent)
+    questions = grid([r for r in document["results"] if r["question"]], question, column, _without_interval)
+    return (
+        f"{grid_markdown(kinds, 'kind')}\n\n{grid_markdown(questions, 'question (pairs)')}\n\nAccuracy in % on the "
+        "test questions with at least ten pairs (`eval/datasets/photo_kinds.toml`), of kinds with 95%\nintervals, "
+        f"{_seeds(document['results'])}.\n\n{made(document)}"
+    )
+
+
+def photo_few_shot() -> str:
+    """Few-shot rows by cross-fitting, beside zero-shot rows on the same questions."""
+    document = read_results("photo_few_shot.json")
+    first = document["results"][0]
+    rows = [
+        [
+            "few-shot" if record["few_shot"] else "zero-shot",
+            label_of([record]),
+            short_percent(record),
+            _difference(record, "uncond_multitask"),
+        ]
+        for record in document["results"]
+    ]
+    header = ["", "row", f"accuracy ({first['n_pairs']:,} pairs)", "against Uncond. Multitask, zero-shot"]
+    return markdown(header, rows, "--rr") + (
+        f"\n\n{_POOLED},\n{_seeds(document['results'])}, on the {first['n_tasks']} test questions with at least ten "
+        "pairs. Few-shot rows adapt to four fifths of a\nquestion's pairs and are judged on the fifth, in turn.\n\n"
+        f"{made(document)}"
+    )
+
+
+def _difference(record: Record, row: str) -> str:
+    """The cell of a record's difference to a row; empty where it has none."""
+    values = record.get(f"vs_{row}")
+    return "" if values is None else interval(values, "+.1f")
+
+
+def _without_interval(record: Record) -> str:
+    return short_percent({key: value for key, value in record.items() if key != "interval"})
+
+
+def _seeds(records: Sequence[Record]) -> str:
+    """Which training seeds records are of, in words."""
+    seeds = sorted({seed for record in records for seed in record["seeds"]})
+    spread = ", ± their standard deviation" if len(seeds) > 1 else ""
+    return f"training seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}{spread}"
