@@ -30,14 +30,16 @@ def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
             words = Question(studio, "guidance")
             words.follow(tab, asked)
             with gr.Row():
-                button = gr.Button("Turn the strength up", variant="primary", elem_id="guide", scale=3)
+                button = gr.Button("Turn the strength up", variant="primary", elem_id=f"{studio.prefix}guide", scale=3)
                 stop = gr.Button("Stop", scale=1, min_width=60)
         with gr.Column(elem_classes="qa-settings"):
             pictures = Pictures(studio, "guidance", count=32)
             seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes and noise")
         with gr.Column(elem_classes=["qa-result", "qa-charts"]):
-            curves = gr.HTML(empty("Accuracy and confidence over gamma will be here."), elem_id="curves")
-            plane = gr.HTML(empty("The way of the latent will be here."), elem_id="plane")
+            curves = gr.HTML(
+                empty("Accuracy and confidence over gamma will be here."), elem_id=f"{studio.prefix}curves"
+            )
+            plane = gr.HTML(empty("The way of the latent will be here."), elem_id=f"{studio.prefix}plane")
     running = button.click(
         guide,
         [words.question, words.answers, *pictures.inputs, seed],

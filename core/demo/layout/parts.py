@@ -22,13 +22,18 @@ class Question:
         first = studio.first_question
         self.filled_for = gr.State(first)
         self.question = gr.Textbox(
-            first, label="Question", placeholder=first, elem_id=f"{tab}-question", max_length=MAX_QUESTION, lines=1
+            first,
+            label="Question",
+            placeholder=first,
+            elem_id=f"{studio.prefix}{tab}-question",
+            max_length=MAX_QUESTION,
+            lines=1,
         )
         self.answers = gr.Textbox(
             ", ".join(studio.suggest(first)),
             label="Candidate answers, separated by commas",
             info="Filled in from the nearest known question; edit as you like.",
-            elem_id=f"{tab}-answers",
+            elem_id=f"{studio.prefix}{tab}-answers",
             lines=1,
             max_lines=4,
         )
@@ -68,7 +73,8 @@ class Pictures:
         drawn = studio.world.drawn
         self.source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Pictures", visible=drawn)
         self.count = gr.Slider(1, most, min(count, most), step=1, label="How many scenes", visible=drawn)
-        self.own = upload("Your pictures", elem_id=f"{tab}-pictures", visible=not drawn)
+        first = [str(sample.path) for sample in studio.world.samples[:1]] or None
+        self.own = upload("Your pictures", elem_id=f"{studio.prefix}{tab}-pictures", visible=not drawn, value=first)
         self.source.change(
             lambda source: (gr.update(visible=source == DRAWN), gr.update(visible=source == OWN)),
             self.source,
@@ -77,6 +83,29 @@ class Pictures:
             **PRIVATE,
         )
         self.inputs = [self.source, self.count, self.own]
+
+
+class Samples:
+    """Pictures to try, each with a question that suits it."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._samples = studio.world.samples
+        self._dataset = gr.Dataset(
+            components=[gr.Image(visible=False)],
+            samples=[[str(sample.path)] for sample in self._samples],
+            label="Or try one of these",
+            type="index",
+            elem_id=f"{studio.prefix}samples",
+            elem_classes="qa-samples",
+        )
+
+    def picked(self, own: gr.Gallery, question: gr.Textbox):
+        """The event of a click on one, which puts it and its question in place."""
+
+        def put(index: int):
+            return [str(self._samples[index].path)], self._samples[index].question
+
+        return self._dataset.click(put, self._dataset, [own, question], show_progress="hidden", **PRIVATE)
 
 
 def upload(label: str, **kwargs) -> gr.Gallery:
