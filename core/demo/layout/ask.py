@@ -13,7 +13,7 @@ from ..link import MAX_GAMMA, read_world, write_js
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, Samples, download_of, paths_of, stops, warn
+from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, Samples, download_of, stops, warn
 
 
 def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch: gr.Radio | None = None) -> Question:
@@ -27,14 +27,14 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
     families = list(studio.examples)
 
     @on_gpu
-    def ask(question, answers, source, count, own, methods, label, gamma, steps, samples, seed, score):
+    def ask(question, answers, source, count, own, methods, label, gamma, steps, samples, seed, score, sample):
         html, score, file = pages.ask(
             studio,
             question,
             answers,
             source == DRAWN,
             int(count),
-            paths_of(own),
+            pictures.paths(own, sample),
             methods,
             GENERATORS_BY_LABEL[label],
             float(gamma),
@@ -59,7 +59,7 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
         with gr.Column(elem_classes="qa-words"):
             if not studio.world.drawn:  # people come with a picture
                 pictures = Pictures(studio, "ask", count=6)
-            tried = Samples(studio) if studio.world.samples else None
+            tried = Samples(studio)
             words = Question(studio, "ask")
             with gr.Row():
                 button = gr.Button("Generate", variant="primary", elem_id=f"{studio.prefix}ask", scale=3, min_width=90)
@@ -100,7 +100,8 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
             )
 
     score, waiting = gr.State({}), gr.State(False)
-    inputs = [words.question, words.answers, *pictures.inputs, chosen, decoder, gamma, steps, samples, seed, score]
+    settings = [chosen, decoder, gamma, steps, samples, seed]
+    inputs = [words.question, words.answers, *pictures.inputs, *settings, score, tried.number]
     outputs = [result, score, download]
     writing = {
         "fn": None,
@@ -116,15 +117,12 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
     submitted.then(**writing)
     renewed = again.click(lambda seed: int(seed or 0) + 1, seed, seed, **PRIVATE).then(**asking, **PRIVATE)
     renewed.then(**writing)
-    picked = examples.click(lambda sample: sample[0], examples, words.question, **PRIVATE)
-    picked = picked.then(**words.filling).then(**asking, **PRIVATE)
+    picked = examples.click(lambda sample: words.take(sample[0]), examples, words.taken, **PRIVATE)
+    picked = picked.then(**asking, **PRIVATE)
     picked.then(**writing)
-    running = [clicked, submitted, renewed, picked]
-    if tried is not None:
-        shown = tried.picked(pictures.own, words.question).then(**words.filling).then(**asking, **PRIVATE)
-        shown.then(**writing)
-        running.append(shown)
-    stops(stop, *running)
+    tried_one = tried.picked(pictures.own, words).then(**asking, **PRIVATE)
+    tried_one.then(**writing)
+    stops(stop, clicked, submitted, renewed, picked, tried_one)
     family.change(
         lambda family: gr.Dataset(samples=[[question] for question in studio.examples[family]]),
         family,

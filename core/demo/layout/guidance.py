@@ -8,7 +8,7 @@ from .. import pages
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, paths_of, stops
+from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, stops
 
 
 def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
@@ -16,7 +16,7 @@ def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
 
     @on_gpu
     def guide(question, answers, source, count, own, seed):
-        steps = pages.guide(studio, question, answers, source == DRAWN, int(count), paths_of(own), int(seed or 0))
+        steps = pages.guide(studio, question, answers, source == DRAWN, int(count), pictures.paths(own), int(seed or 0))
         for curves, plane in steps:
             yield curves, gr.skip() if plane is None else plane
 
