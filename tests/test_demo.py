@@ -35,9 +35,9 @@ def studio():
 
 @pytest.fixture(scope="module")
 def other_world():
-    """The same weights, said to be of photographs."""
+    """The same weights, said to be of something else."""
     generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
-    generator.config = generator.config | {"dataset": "meta-vqa"}
+    generator.config = generator.config | {"dataset": "plankton"}
     return Studio(generator)
 
 
@@ -561,9 +561,9 @@ def test_downloads_keep_the_latest_and_are_named_after_questions():
 
 
 def test_a_world_that_cannot_be_drawn(other_world):
-    assert not other_world.world.drawn and "meta-vqa" in other_world.world.summary
+    assert not other_world.world.drawn and "plankton" in other_world.world.summary
     assert other_world.pictures is None and "no drawn scenes" in _ask(other_world)[0]
-    assert "try_on_scenes" not in endpoints(other_world)
+    assert "try_on_scenes" not in endpoints([other_world])
     assert "Pictures are not judged" in " ".join(
         about.text(other_world.world, encoder="a tower", queue=1, pictures=1, size="1 MB").split()
     )
