@@ -173,6 +173,8 @@ def test_questions_about_people_get_a_notice_in_both_worlds(studios):
     for studio in studios:
         assert "cannot tell race or ethnicity" in _ask(studio, "What is the man's race?", "a, b", cat)
         assert "cannot tell" not in _ask(studio, "Who won the race?", "red, blue", cat)
+        curves, _ = next(pages.guide(studio, "How old is the man?", "ten, forty", False, 1, cat, 0))
+        assert "cannot tell age" in curves and "<svg" in curves
 
 
 def test_none_of_these():

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..ask import LABELS, Comparison, Score, totals
+from ..sensitive import subject
 from .templates import render
 
 CSS_CLASS = {"hyperldm": "c0", "hyperclip": "c1", "cond_multitask": "c2", "clip": "c3"}  # colours of the style sheet
@@ -40,6 +41,11 @@ def error_card(message: str) -> Markup:
     if word.isalpha():  # and no file's name
         message = word.capitalize() + message[len(word) :]
     return render("error.html", message=message)
+
+
+def sensitive_note(question: str) -> Markup:
+    """A notice where a question asks about a person what a picture cannot tell; nothing where it does not."""
+    return render("sensitive.html", sensitive=subject(question))
 
 
 def comparison_cards(comparison: Comparison, score: Score | None = None) -> Markup:
