@@ -39,17 +39,19 @@ class Question:
         )
         self.filling = {
             "fn": self._fill,
-            "inputs": [self.question, self.filled_for, self.answers],
+            "inputs": [self.question, self.filled_for],
             "outputs": [self.answers, self.filled_for],
             "show_progress": "hidden",
             **PRIVATE,
         }
         self.question.change(**self.filling, trigger_mode="always_last")
 
-    def _fill(self, question: str, filled_for: str, answers: str) -> tuple[str, str]:
+    def _fill(self, question: str, filled_for: str) -> tuple:
+        """Answers for the question and the question itself. Where they stay, they are left alone, not sent back: a
+        visitor may have edited them since."""
         question = " ".join((question or "").split())
         if not question or question == filled_for or len(question) > MAX_QUESTION:
-            return answers, filled_for
+            return gr.skip(), gr.skip()
         return ", ".join(self._studio.suggest(question)), question
 
     def take(self, question: str) -> tuple[str, str, str]:
