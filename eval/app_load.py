@@ -53,11 +53,12 @@ PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 @contextlib.contextmanager
 def served() -> Iterator[str]:
-    """The demo in a process of its own; yields its address."""
+    """The demo of `WEIGHTS` alone, in a process of its own; yields its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    environment["HF_WEIGHTS"] = WEIGHTS
     process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:
         for _ in range(240):

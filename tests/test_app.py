@@ -175,9 +175,9 @@ def launched(monkeypatch):
             found.update({key: arguments[key] for key in ("server_name", "server_port", "mcp_server")})
 
     def load(cls, weights, device):
-        found["weights"] = weights
+        found.setdefault("weights", []).append(weights)
 
-    monkeypatch.setattr(app, "build_demo", lambda generator: Demo())
+    monkeypatch.setattr(app, "build_demo", lambda *generators: list(generators) and Demo())
     monkeypatch.setattr(app.AdapterGenerator, "from_pretrained", classmethod(load))
     monkeypatch.setattr(app.torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: "there")
@@ -191,8 +191,9 @@ def test_flags_and_environment_say_what_is_served(launched, monkeypatch):
     app.main([])  # as a Space does: Gradio reads GRADIO_SERVER_NAME and GRADIO_SERVER_PORT where these are None
     assert launched == {"weights": app.WEIGHTS, "server_name": None, "server_port": None, "mcp_server": False}
     monkeypatch.setenv("MCP", "1")
-    app.main(["--weights", "user/repo", "--host", "0.0.0.0", "--port", "8000"])
-    expected = {"weights": "user/repo", "server_name": "0.0.0.0", "server_port": 8000, "mcp_server": True}
+    launched.clear()
+    app.main(["--weights", "user/repo", "--weights", "a/folder", "--host", "0.0.0.0", "--port", "8000"])
+    expected = {"weights": ["user/repo", "a/folder"], "server_name": "0.0.0.0", "server_port": 8000, "mcp_server": True}
     assert launched == expected
     monkeypatch.setenv("MCP", "0")
     app.main(["--mcp"])
@@ -211,7 +212,7 @@ def test_flags_and_environment_say_what_is_served(launched, monkeypatch):
 def test_bad_flags_are_named(arguments, word, monkeypatch, capsys):
     import app
 
-    monkeypatch.setattr(app, "build_demo", lambda generator: pytest.fail("served all the same"))
+    monkeypatch.setattr(app, "build_demo", lambda *generators: pytest.fail("served all the same"))
     monkeypatch.setattr(app.torch, "set_num_threads", lambda count: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.delenv("MCP", raising=False)
@@ -232,7 +233,7 @@ def test_a_release_whose_backbone_is_damaged_is_one_line(tmp_path, capsys):
 def test_help_starts_nothing(monkeypatch, capsys):
     import app
 
-    monkeypatch.setattr(app, "build_demo", lambda generator: pytest.fail("served all the same"))
+    monkeypatch.setattr(app, "build_demo", lambda *generators: pytest.fail("served all the same"))
     with pytest.raises(SystemExit) as ended:
         app.main(["--help"])
     said = capsys.readouterr().out
@@ -244,9 +245,9 @@ def test_a_release_of_another_dataset_is_served_without_drawing():
     import app
 
     generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
-    generator.config = generator.config | {"dataset": "meta-vqa"}
+    generator.config = generator.config | {"dataset": "plankton"}
     config = json.dumps(app.build_demo(generator).get_config_file(), default=str)
-    assert "trained on **meta-vqa**" in config and "try_on_scenes" not in config and "drawn scenes" not in config
+    assert "trained on **plankton**" in config and "try_on_scenes" not in config and "drawn scenes" not in config
     hidden = [c["props"] for c in json.loads(config)["components"] if c["props"].get("label") == "How many scenes"]
     assert hidden and not any(props["visible"] for props in hidden)
 

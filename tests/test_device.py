@@ -247,7 +247,7 @@ def test_pages(studio, gpu, pictures, drawn):
 
 
 def test_endpoints(studio, gpu, pictures):
-    api = endpoints(studio)
+    api = endpoints([studio])
     file = lambda path: {"path": str(path), "meta": {"_type": "gradio.FileData"}}
     assert api["suggest_answers"](QUESTION)
     made = api["generate"](QUESTION, "hyperclip")

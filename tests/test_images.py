@@ -4,7 +4,7 @@ import struct
 import zlib
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from core.data.images import read_image
 from core.generator import open_image
@@ -84,3 +84,36 @@ def test_only_the_formats_asked_for_are_tried(tmp_path):
     assert read_image(tmp_path / "a.ico").mode == "RGB"
     with pytest.raises(ValueError, match=r"a\.ico: not an image"):
         read_image(tmp_path / "a.ico", formats=("PNG", "JPEG"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_pictures_of_phones_are_upright(tmp_path, format, orientation):
+    image = Image.new("RGB", (48, 32), "white")
+    image.paste((255, 0, 0), (0, 0, 24, 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image.save(tmp_path / "a", format, exif=exif)
+    with Image.open(tmp_path / "a") as stored:
+        expected = ImageOps.exif_transpose(stored).convert("RGB")  # Pillow's own
+    read = read_image(tmp_path / "a")
+    assert read.size == ((48, 32) if orientation < 5 else (32, 48)) and read.tobytes() == expected.tobytes()
+
+
+def test_a_damaged_orientation_is_none(tmp_path):
+    for exif in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0no", b""):
+        Image.new("RGB", (16, 8)).save(tmp_path / "a.jpg", exif=exif)
+        assert read_image(tmp_path / "a.jpg").size == (16, 8)
+
+
+def test_a_large_photograph_is_decoded_no_larger_than_it_is_needed(tmp_path):
+    gradient = Image.merge("RGB", [Image.linear_gradient("L").rotate(90 * i).resize((1600, 1200)) for i in range(3)])
+    gradient.save(tmp_path / "a.jpg", quality=95)
+    gradient.save(tmp_path / "a.png")
+    sizes = {None: (1600, 1200), 1201: (1600, 1200), 700: (1600, 1200), 600: (800, 600), 200: (400, 300), 1: (200, 150)}
+    for enough, size in sizes.items():
+        read = read_image(tmp_path / "a.jpg", enough=enough)
+        assert read.size == size
+        pixels, whole = read.resize((8, 6)).tobytes(), gradient.resize((8, 6)).tobytes()
+        assert max(abs(a - b) for a, b in zip(pixels, whole, strict=True)) <= 3
+    assert read_image(tmp_path / "a.png", enough=200).size == (1600, 1200)

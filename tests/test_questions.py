@@ -130,3 +130,15 @@ def test_what_is_carried_knows_its_encoder_and_embeds_nothing(encoder, tmp_path)
         StoredQuestions(tmp_path, {"encoder": "sentence", "layers": [6]})
     with pytest.raises(ValueError, match="holds no questions that"):
         StoredQuestions(tmp_path / "nothing", SPEC)
+
+
+def test_what_is_in_memory_is_not_loaded_again(encoder, tmp_path):
+    """Releases share the sentence encoder, until its files change."""
+    other = SentenceQuestions(DIRECTORY / ".." / DIRECTORY.name, (6,), torch.device("cpu"))
+    assert other.encoder is encoder.encoder and other.layers == (6,)
+    copy = shutil.copytree(DIRECTORY, tmp_path / "copy")
+    own = SentenceQuestions(copy, (6,))
+    assert own.encoder is not encoder.encoder and SentenceQuestions(copy, (0,)).encoder is own.encoder
+    (copy / "vocab.txt").write_text("changed", encoding="utf-8")
+    with pytest.raises(ValueError, match="vocab.txt"):
+        SentenceQuestions(copy, (6,))

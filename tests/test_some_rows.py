@@ -147,7 +147,7 @@ def test_the_page_serves_what_a_release_holds(tiny, tmp_path, kept, methods, lab
         assert 'role="alert"' not in list(pages.guide(studio, question, answers, True, 2, [], 0))[-1][0]
     if studio.similarity is not None:
         assert 'role="alert"' not in pages.compare(studio, "Where is the cat?\nWhere is the dog?", 0)
-    offered = endpoints(studio)
+    offered = endpoints([studio])
     assert ("infer_question" in offered) == bool(studio.readers) == ("hyperclip" in methods)
     if studio.readers:
         known = release.known_questions[0]["question"]

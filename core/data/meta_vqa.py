@@ -129,16 +129,13 @@ class MetaVQA:
 
     def load_image(self, index: int) -> Image.Image:
         """Image `index`, RGB; an OSError, naming the file, if it cannot be read."""
-        from PIL import Image
-
-        from .images import UNREADABLE
+        from .images import read_image
 
         path = self.files.root / self.files.files[index]
         try:
-            with Image.open(path) as image:
-                return image.convert("RGB")
-        except UNREADABLE as error:
-            raise OSError(f"{path}: {error}") from None
+            return read_image(path)
+        except ValueError as error:  # names the file
+            raise OSError(str(error)) from None
 
 
 def read_published(directory: Path | str) -> tuple[Questions, Questions, dict[str, str]]:

@@ -4,7 +4,8 @@ Annotations are evaluated here (no `from __future__ import annotations`): Gradio
 """
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gradio as gr
@@ -17,32 +18,50 @@ from .studio import Studio
 from .world import draw
 
 
-def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
-    """Functions by name; each raises `gr.Error` with a clear message for a bad argument."""
-    generator = studio.generator
+def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
+    """Functions by name; each raises `gr.Error` with a clear message for a bad argument.
 
-    def suggest_answers(question: str) -> list[str]:
+    Of several worlds each function takes one by its key, at first the first that can do what it does. Of one alone
+    there is nothing to choose.
+    """
+    keys = [studio.key for studio in studios]
+    drawn = [studio for studio in studios if studio.world.drawn]
+    reading = [studio for studio in studios if studio.readers]
+    comparable = [studio for studio in studios if studio.similarity is not None]
+    usual = studios[0].gamma if len(studios) == 1 else None  # what validation tasks chose differs between worlds
+
+    def suggest_answers(question: str, world: str = keys[0]) -> list[str]:
         """Candidate answers for a question, from the known questions of nearest wording.
 
         Args:
             question: a question about pictures, in plain words
+            world: whose models answer
         """
-        return generator.suggest_answers(check_question(question))
+        return _choose(studios, world).generator.suggest_answers(check_question(question))
 
-    def generate(question: str, method: str = "hyperldm", gamma: float = studio.gamma, seed: int = 0) -> gr.FileData:
+    def generate(
+        question: str,
+        method: str = "hyperldm",
+        gamma: float | None = usual,
+        seed: int = 0,
+        world: str = keys[0],
+    ) -> gr.FileData:
         """Generate the weights of an adapter for a question, with no training data; returns a safetensors file.
 
         Args:
             question: a question about pictures, in plain words
             method: hyperldm, hyperclip, cond_multitask or another method of the project that makes weights
             gamma: strength of classifier-free guidance of hyperldm; 0 ignores the question, 1 is the conditional model
+                (default: what validation tasks chose)
             seed: of the noise
+            world: whose models answer
         """
-        adapter = generator.generate(
+        studio = _choose(studios, world)
+        adapter = studio.generator.generate(
             check_question(question),
             method,
             generator=studio.name,
-            gamma=_gamma(method, gamma),
+            gamma=_gamma(studio, gamma) if method == "hyperldm" else None,
             seed=_check_seed(seed),
         )
         path = studio.downloads.save(adapter)
@@ -53,11 +72,13 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
         answers: list[str],
         pictures: list[gr.FileData],
         method: str = "hyperldm",
-        gamma: float = studio.gamma,
+        gamma: float | None = usual,
         seed: int = 0,
+        world: str = keys[0],
     ) -> list[dict[str, Any]]:
         """Answer a question about pictures with an adapter generated for it; one record per picture, with its answer,
-        the answer's probability and the probability of each candidate.
+        the answer's probability and the probability of each candidate; "none_of_these" says that no answer is probable
+        enough to be claimed, "unfamiliar" that the picture is unlike those that the models know.
 
         Args:
             question: a question about pictures, in plain words
@@ -65,8 +86,11 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
             pictures: 1 to 64 image files of up to 25 megapixels
             method: hyperldm, hyperclip, cond_multitask, clip or another method of the project
             gamma: strength of classifier-free guidance of hyperldm; 0 ignores the question, 1 is the conditional model
+                (default: what validation tasks chose)
             seed: of the noise
+            world: whose models answer
         """
+        studio = _choose(studios, world)
         question, answers = check_question(question), check_answers(answers)
         images = read_pictures([_path(picture) for picture in pictures])
         comparison = studio.compare(
@@ -76,7 +100,7 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
             [None] * len(images),
             [method],
             drawn=False,
-            gamma=_gamma(method, gamma),
+            gamma=_gamma(studio, gamma) if method == "hyperldm" else None,
             seed=_check_seed(seed),
         )
         probabilities = comparison.probabilities[method].tolist()
@@ -85,13 +109,21 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
                 "answer": comparison.answers[max(range(len(row)), key=row.__getitem__)],
                 "probability": max(row),
                 "probabilities": dict(zip(comparison.answers, row, strict=True)),
+                "none_of_these": unclaimed,
                 "unfamiliar": strange,
             }
-            for row, strange in zip(probabilities, comparison.strange_images, strict=True)
+            for row, unclaimed, strange in zip(
+                probabilities, comparison.unclaimed(method), comparison.strange_images, strict=True
+            )
         ]
 
     def try_on_scenes(
-        question: str, answers: list[str], count: int = 8, seed: int = 0, gamma: float = studio.gamma
+        question: str,
+        answers: list[str],
+        count: int = 8,
+        seed: int = 0,
+        gamma: float | None = usual,
+        world: str = drawn[0].key if drawn else "",
     ) -> dict[str, Any]:
         """Draw scenes for a question and answer it by every method: the scenes' true answers (null where unknown), and
         each method's answers and accuracy among scenes whose true answer is a candidate.
@@ -101,11 +133,13 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
             answers: 2 to 256 candidate answers
             count: number of scenes, 1 to 64
             seed: of the scenes and of the noise
-            gamma: strength of classifier-free guidance of hyperldm
+            gamma: strength of classifier-free guidance of hyperldm (default: what validation tasks chose)
+            world: whose models answer
         """
+        studio = _choose(drawn, world)
         images, truths = draw(studio.world, check_question(question), count, _check_seed(seed))
         comparison = studio.compare(
-            question, answers, images, truths, list(studio.methods), drawn=True, gamma=gamma, seed=seed
+            question, answers, images, truths, list(studio.methods), drawn=True, gamma=_gamma(studio, gamma), seed=seed
         )
         fair = [i for i, truth in enumerate(truths) if truth in comparison.answers]
         result: dict[str, Any] = {"truths": truths, "answers": {}, "accuracy": {}}
@@ -115,36 +149,45 @@ def endpoints(studio: Studio) -> dict[str, Callable[..., Any]]:
             result["accuracy"][method] = sum(bool(right[i]) for i in fair) / len(fair) if fair else None
         return result
 
-    def infer_question(adapter: gr.FileData, count: int = 5) -> list[dict[str, Any]]:
+    def infer_question(
+        adapter: gr.FileData, count: int = 5, world: str = reading[0].key if reading else ""
+    ) -> list[dict[str, Any]]:
         """Say what an adapter is for: the known questions that its weights most likely answer, with probabilities.
 
         Args:
             adapter: a safetensors file that this project saved
             count: number of questions
+            world: whose adapter it is
         """
-        return generator.infer_question(open_adapter(_path(adapter), generator), count, studio.readers[0])
+        studio = _choose(reading, world)
+        return studio.generator.infer_question(open_adapter(_path(adapter), studio.generator), count, studio.readers[0])
 
-    def compare_questions(questions: list[str], seed: int = 0) -> dict[str, list[list[float]]]:
+    def compare_questions(
+        questions: list[str], seed: int = 0, world: str = comparable[0].key if comparable else ""
+    ) -> dict[str, list[list[float]]]:
         """Cosine similarities between the adapters generated for questions, and between their embeddings.
 
         Args:
             questions: 2 to 12 questions
             seed: of the noise
+            world: whose models answer
         """
+        studio = _choose(comparable, world)
         if not 2 <= len(questions) <= 12:
             raise ValueError(f"{len(questions)} questions; allowed: 2 to 12")
         adapters, embeddings = studio.similarity([check_question(q) for q in questions], _check_seed(seed))
         return {"adapters": adapters.tolist(), "embeddings": embeddings.tolist()}
 
     functions = [suggest_answers, generate, classify]
-    functions += [try_on_scenes] if studio.world.drawn else []
-    functions += [infer_question] if studio.readers else []
-    functions += [compare_questions] if studio.similarity else []
-    return {function.__name__: _polite(function) for function in functions}
+    functions += [try_on_scenes] if drawn else []
+    functions += [infer_question] if reading else []
+    functions += [compare_questions] if comparable else []
+    return {function.__name__: _polite(function, worlds=len(studios) > 1) for function in functions}
 
 
-def _polite(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, telling clients what a ValueError says instead of hiding it."""
+def _polite(function: Callable[..., Any], worlds: bool) -> Callable[..., Any]:
+    """The function, telling clients what a ValueError says instead of hiding it; without its last argument, the world,
+    where there is no choice of `worlds`."""
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
@@ -153,7 +196,19 @@ def _polite(function: Callable[..., Any]) -> Callable[..., Any]:
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
 
+    if not worlds:
+        signature = inspect.signature(function)
+        kept = [parameter for name, parameter in signature.parameters.items() if name != "world"]
+        wrapped.__signature__ = signature.replace(parameters=kept)
     return wrapped
+
+
+def _choose(studios: Sequence[Studio], world: str) -> Studio:
+    """The studio of a world, among those that can do what is asked."""
+    for studio in studios:
+        if studio.key == world:
+            return studio
+    raise ValueError(f"world {world!r}; allowed here: {', '.join(studio.key for studio in studios)}")
 
 
 def _path(file: Any) -> str:
@@ -164,8 +219,8 @@ def _path(file: Any) -> str:
     return file["path"]
 
 
-def _gamma(method: str, gamma: float) -> float | None:
-    return gamma if method == "hyperldm" else None
+def _gamma(studio: Studio, gamma: float | None) -> float:
+    return studio.gamma if gamma is None else gamma
 
 
 def _check_seed(seed: int) -> int:

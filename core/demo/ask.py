@@ -13,6 +13,7 @@ from torch import Tensor
 from ..generator import Adapter, AdapterGenerator, check_answers, check_images
 from ..methods import DEFAULT_GENERATOR, SEARCHES
 from ..networks.weight_generator import WEIGHT_GENERATORS
+from . import sensitive
 from .novelty import PictureNovelty, QuestionNovelty
 
 # Side by side, by what people read; the keys are `core.generator.METHODS`.
@@ -45,11 +46,20 @@ class Comparison:
     seconds: tuple[float, float]  # to generate all adapters, to classify all pictures
     strange_question: str = ""  # why the question is unlike what the models know
     strange_images: tuple[bool, ...] = ()
+    sensitive: str = ""  # what the question asks about a person that a picture cannot tell
+    least: float | None = None  # probability of an answer that is worth claiming
 
     def right(self, method: str) -> list[bool | None]:
         """Picture by picture, whether the most probable answer is the true one; None where the truth is unknown."""
         best = self.probabilities[method].argmax(-1).tolist()
         return [None if truth is None else self.answers[k] == truth for k, truth in zip(best, self.truths, strict=True)]
+
+    def unclaimed(self, method: str) -> list[bool]:
+        """Picture by picture, whether no answer is worth claiming. Plain CLIP's probabilities are not calibrated, and
+        are not judged."""
+        if self.least is None or method == "clip":
+            return [False] * len(self.images)
+        return (self.probabilities[method].max(-1).values < self.least).tolist()
 
 
 def available(generator: AdapterGenerator) -> dict[str, str]:
@@ -103,11 +113,13 @@ def compare(
     seed: int = 0,
     questions: QuestionNovelty | None = None,
     pictures: PictureNovelty | None = None,
+    least: float | None = None,
 ) -> Comparison:
     """Generate an adapter by each of `methods` and classify the pictures with all of them.
 
     Pictures and answers are embedded once for all methods. `name`, `gamma`, `steps` and `samples` are those of
-    `AdapterGenerator.generate`; `steps` and `samples` are HyperLDM's. `questions` and `pictures` say what is strange.
+    `AdapterGenerator.generate`; `steps` and `samples` are HyperLDM's. `questions` and `pictures` say what is strange;
+    an answer of a probability below `least` is not claimed.
 
     Raises:
         ValueError: no method, no picture, too many, or a bad question or answer; the message says what to mend.
@@ -138,6 +150,8 @@ def compare(
         (generated - begun, time.perf_counter() - generated),
         questions.reason(question) if questions else "",
         tuple(pictures.are_strange(images)) if pictures else (False,) * len(images),
+        sensitive.subject(question),
+        least,
     )
 
 

@@ -17,6 +17,7 @@ from .ask import check_count
 # A few kilobytes can hold a picture that fills the memory once it is decoded, so its size is limited, too.
 MAX_PIXELS = 25_000_000
 MAX_SIDE = 1024  # pixels of what is kept of a picture, more than any CLIP looks at
+ENOUGH = 512  # pixels of the shorter side, for any CLIP and for what the page shows
 Image.init()  # makes all formats known
 # Not all that Pillow reads: an ICO file says nothing reliable about its size, an EPS file is a program.
 FORMATS = tuple(name for name in ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP") if name in Image.OPEN)
@@ -53,7 +54,7 @@ def read_pictures(paths: Sequence[str | Path] | None) -> list[Image.Image]:
     images = []
     for path in map(Path, paths):
         try:
-            image = read_image(path, max_pixels=MAX_PIXELS, formats=FORMATS)
+            image = read_image(path, max_pixels=MAX_PIXELS, formats=FORMATS, enough=ENOUGH)
         except ValueError as error:
             raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
         image.thumbnail((MAX_SIDE, MAX_SIDE))

@@ -1,8 +1,9 @@
-"""A page's state in its address: the question, answers, methods, gamma and seed of a shared link."""
+"""A page's state in its address: the world, question, answers, methods, gamma and seed of a shared link."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .ask import check_question, read_answers
@@ -10,13 +11,25 @@ from .ask import check_question, read_answers
 MAX_GAMMA, MAX_SEED = 3.0, 2**31 - 1
 _QUOTED = 60  # characters of an address that a complaint repeats
 
-# Runs in the browser after an answer, on the components in the order of `Shared`.
-WRITE_JS = """(question, answers, methods, gamma, seed) => {
+_WRITE_JS = """(question, answers, methods, gamma, seed) => {
   const url = new URL(window.location);
-  const state = {question, answers, method: methods.join(","), gamma, seed: seed || 0};
+  const state = {WORLD, question, answers, method: methods.join(","), gamma, seed: seed || 0};
   for (const [name, value] of Object.entries(state)) url.searchParams.set(name, value);
   window.history.replaceState(null, "", url);
 }"""
+# Runs in the browser when another world is chosen: a question of the one before is not one of this.
+WORLD_JS = """world => {
+  const url = new URL(window.location);
+  for (const name of ["question", "answers", "method", "gamma", "seed"]) url.searchParams.delete(name);
+  url.searchParams.set("world", world);
+  window.history.replaceState(null, "", url);
+}"""
+
+
+def write_js(world: str) -> str:
+    """What runs in the browser after an answer in a world, on the components in the order of `Shared`; the world is
+    named if it has a name."""
+    return _WRITE_JS.replace("WORLD, ", f"world: {json.dumps(world)}, " if world else "")
 
 
 @dataclass(frozen=True)
@@ -49,6 +62,14 @@ def read_link(query: Mapping[str, str], default: Shared) -> tuple[Shared, list[s
     take("gamma", "gamma", lambda text: _number(text, float, 0.0, MAX_GAMMA))
     take("seed", "seed", lambda text: _number(text, int, 0, MAX_SEED))
     return state, complaints
+
+
+def read_world(query: Mapping[str, str], keys: Sequence[str]) -> tuple[str, list[str]]:
+    """The world that an address names, the first unless it names one of `keys`, and a complaint if it names another."""
+    named = query.get("world", keys[0])
+    if named in keys:
+        return named, []
+    return keys[0], [f"the link's world {named[:_QUOTED]!r} is left out: it is none of {', '.join(keys)}"]
 
 
 def _methods(text: str, allowed: tuple[str, ...]) -> tuple[str, ...]:

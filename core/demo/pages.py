@@ -22,7 +22,7 @@ from .guidance import sweep
 from .link import Shared, read_link
 from .similarity import read_questions
 from .studio import Studio
-from .views.cards import comparison_cards, error_card
+from .views.cards import comparison_cards, error_card, sensitive_note
 from .views.tabs import guidance_curves, guidance_plane, inference, refine_cards, refine_curve, similarity_maps
 
 _RANKED = 8  # questions that an adapter may be for
@@ -84,13 +84,13 @@ def guide(
         question, candidates = check_question(question), read_answers(answers)
         images, truths = studio.gather(question, drawn, count, paths, seed)
         x = studio.generator.backbone.encode_images(images)
-        seen = []
+        seen, note = [], sensitive_note(question)
         for guided in sweep(
             studio.generator, studio.plane, question, candidates, x, truths, name=studio.name, seed=seed
         ):
             seen.append(guided)
-            yield guidance_curves(seen, studio.gamma), None
-        yield guidance_curves(seen, studio.gamma), guidance_plane(studio.plane, seen)
+            yield note + guidance_curves(seen, studio.gamma), None
+        yield note + guidance_curves(seen, studio.gamma), guidance_plane(studio.plane, seen)
     except ValueError as error:
         yield error_card(str(error)), ""
 
@@ -144,10 +144,10 @@ def refine(
         else:  # every truth is a candidate, so pictures and examples are the same rows
             rows, others = few_shot.hold_out(examples, seed)
             learned, shown = rows[:most], others.tolist()
-        seen = []
+        seen, note = [], sensitive_note(question)
         for point in few_shot.k_shot_curve(generator, question, candidates, examples, held_out, most, seed=seed):
             seen.append(point)
-            yield refine_curve(seen, most, tested), None, None
+            yield note + refine_curve(seen, most, tested), None, None
         used = examples[learned]
         adapt = functools.partial(few_shot.refined, generator, question, candidates, seed=seed)
         row, other = studio.few_shot
@@ -159,7 +159,7 @@ def refine(
         }
         images, truths = [images[i] for i in shown], [truths[i] for i in shown]
         cards = refine_cards(images, truths, candidates, adapters, encode(images))
-        yield refine_curve(seen, most, tested), cards, str(studio.downloads.save(refined))
+        yield note + refine_curve(seen, most, tested), cards, str(studio.downloads.save(refined))
     except ValueError as error:
         yield error_card(str(error)), "", ""
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+
 from ..generator import AdapterGenerator
 from ..methods import DEFAULT_GENERATOR, row_of
 from . import ask, guidance, refine
@@ -19,9 +22,13 @@ _SCENES = 150  # scenes whose look sets what a familiar picture is
 class Studio:
     """A release with what is known about it: its world, example questions, what is strange to it, its latents."""
 
+    key, prefix = "", ""  # what addresses and programs call it, and what its elements' names begin with, among others
+
     def __init__(self, generator: AdapterGenerator) -> None:
+        """Load what the page needs of a release."""
         self.generator = generator
         self.world: World = describe(generator)
+        self.title = self.world.title
         self.examples = examples(generator, self.world)
         self.downloads = Downloads()
         self.methods = ask.available(generator)
@@ -35,9 +42,14 @@ class Studio:
         self.similarity = Similarity(generator, self.name) if comparable else None
         rows = refine.rows(generator)
         self.few_shot = rows if len(rows) == len(refine.ROWS) else {}  # there is nothing to compare with one alone
-        known = [] if self.world.drawn else generator.known_questions
-        self.first_question = known[0]["question"] if known else _FIRST_QUESTION
+        self.first_question = self._first_question()
         self._warm()
+
+    def _first_question(self) -> str:
+        if self.world.samples:
+            return self.world.samples[0].question
+        known = [] if self.world.drawn else self.generator.known_questions
+        return known[0]["question"] if known else _FIRST_QUESTION
 
     @property
     def gamma(self) -> float:
@@ -48,6 +60,11 @@ class Studio:
     def calibrated(self) -> bool:
         """Whether validation tasks chose the scales of probabilities, too."""
         return bool(self.generator.config.get("scales"))
+
+    @property
+    def least_probability(self) -> float | None:
+        """That of an answer which is worth claiming; None where validation questions chose none."""
+        return self.generator.config.get("thresholds", {}).get("answer")
 
     @property
     def question_encoder(self) -> str:
@@ -87,6 +104,7 @@ class Studio:
             methods,
             questions=self.questions,
             pictures=None if drawn else self.pictures,
+            least=None if drawn else self.least_probability,
             **{"name": self.name, **settings},
         )
 
@@ -100,6 +118,21 @@ class Studio:
             name = self.readers[0]
             adapter = self.generator.generate(self.first_question, "hyperclip", generator=name, steps=1)
             self.generator.infer_question(adapter, 1, name)
+
+
+def open_worlds(generators: Sequence[AdapterGenerator]) -> list[Studio]:
+    """A studio of each release. Of several each gets a key, its preset's name, and a title of its own."""
+    studios = [Studio(generator) for generator in generators]
+    if len(studios) > 1:
+        names = [re.sub(r"[^a-z0-9]+", "-", str(g.config.get("preset")).lower()).strip("-") for g in generators]
+        titles = [studio.title for studio in studios]
+        for i, studio in enumerate(studios):
+            again = names[:i].count(names[i])
+            studio.key = f"{names[i] or 'world'}-{again + 1}" if again else names[i] or "world"
+            studio.prefix = f"{studio.key}-"
+            same = titles[:i].count(titles[i])
+            studio.title = f"{titles[i]} ({same + 1})" if same else titles[i]
+    return studios
 
 
 def _familiar_pictures(generator: AdapterGenerator, world: World) -> PictureNovelty | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image
 
@@ -14,6 +15,15 @@ from ..generator import AdapterGenerator
 from .views.templates import escape_markdown
 
 EXAMPLES = 6  # questions of each family
+PHOTOS = Path(__file__).parent / "photos"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture to try, and a question that suits it."""
+
+    path: Path
+    question: str
 
 
 @dataclass(frozen=True)
@@ -21,14 +31,18 @@ class World:
     """What to tell people about a release, in Markdown. `drawn`: pictures can be made to order, with known truths."""
 
     drawn: bool
+    title: str  # plain text
     summary: str
     credit: str
     bias: str
     alike: tuple[str, ...] = ()  # questions worth comparing
+    questions: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # to try, by family
+    samples: tuple[Sample, ...] = ()
 
 
 _DRAWN = World(
     True,
+    "Drawn scenes",
     "This model lives in a **world of drawn scenes**: up to four things on coloured badges, in a frame. It has never "
     "seen a photograph.",
     "Glyphs and scenes: [OpenMoji](https://openmoji.org), CC BY-SA 4.0; the models were trained on them.",
@@ -45,16 +59,61 @@ _DRAWN = World(
         "What animal is there?",
     ),
 )
+_PHOTOGRAPHS = World(
+    False,
+    "Photographs",
+    "This model answers about **photographs of everyday life**. Add one of yours: upload, paste or take it. Rooms, "
+    "sports, animals and what people do are what it knows best; **colours, counts and times of day it often gets "
+    "wrong**, and it cannot read.",
+    "Photographs: COCO. Questions and answers: VQA v2, CC BY 4.0, as sorted in Meta-VQA. Example photographs: cat by "
+    "Stefan van der Walt and coffee by Rachel Michetti (CC0), from scikit-image; rocket by SpaceX (public domain), "
+    "from scikit-image; raccoon (public domain), from SciPy.",
+    "The photographs were collected on Flickr, and mostly show Western everyday life: homes, streets, meals and sports "
+    "of other places are known less well. Answers are the words that paid annotators chose, their guesses and "
+    "stereotypes of gender, race and age among them; the commonest answer is preferred where the picture says little. "
+    "What is not among the candidate answers cannot be found.",
+    (
+        "What animal is this?",
+        "What type of animal is this?",
+        "What color is the cat?",
+        "What is the cat doing?",
+        "What room is this?",
+        "What sport is this?",
+        "What is the man doing?",
+        "How many people are there?",
+    ),
+    {
+        "Animals": ("What animal is this?", "What is the cat doing?", "What is the cat sitting on?"),
+        "Places": ("What room is this?", "Where is this picture taken?", "What is in the background?"),
+        "Sports and doings": ("What sport is this?", "What is the person doing?", "What is the man riding?"),
+        "Food and things": ("What food is on the plate?", "What is in the cup?", "What kind of vehicle is this?"),
+        "Colours, counts and times (often wrong)": (
+            "What color is the cat?",
+            "What color is the wall?",
+            "How many people are there?",
+            "What time of day is it?",
+        ),
+    },
+    (
+        Sample(PHOTOS / "cat.jpg", "What animal is this?"),
+        Sample(PHOTOS / "coffee.jpg", "What is in the cup?"),
+        Sample(PHOTOS / "raccoon.jpg", "How many animals are there?"),
+        Sample(PHOTOS / "rocket.jpg", "What time of day is it?"),
+    ),
+)
 
 
 def describe(generator: AdapterGenerator) -> World:
     """The world of a release, by the dataset that its config names; its texts are Markdown."""
-    dataset = generator.config.get("dataset") or "an unnamed dataset"
-    if dataset == VERSION:
+    named = str(generator.config.get("dataset") or "an unnamed dataset")
+    if named == VERSION:
         return _DRAWN
-    dataset = escape_markdown(str(dataset))
+    if named.startswith("meta-vqa"):
+        return _PHOTOGRAPHS
+    dataset = escape_markdown(named)
     return World(
         False,
+        named,
         f"This model was trained on **{dataset}**: bring your own pictures of the kind it knows.",
         f"Data: {dataset}, under its own licence.",
         f"The models inherit whatever {dataset} holds, stereotypes of gender and race among it; see the note below.",
@@ -62,7 +121,9 @@ def describe(generator: AdapterGenerator) -> World:
 
 
 def examples(generator: AdapterGenerator, world: World) -> dict[str, list[str]]:
-    """Questions by family: of a drawn world those that training never saw, else known ones."""
+    """Questions by family: the world's own; of a drawn world those that training never saw; else known ones."""
+    if world.questions:
+        return {name: list(questions) for name, questions in world.questions.items()}
     if world.drawn:
         known = {question["question"] for question in generator.known_questions}
         rng = random.Random("examples")

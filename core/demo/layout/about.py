@@ -19,6 +19,7 @@ def about_tab(studio: Studio, *, queue: int, file_size: str, address: str) -> No
         pictures=MAX_PICTURES,
         size=file_size,
         calibrated=studio.calibrated,
+        least=studio.least_probability,
     )
     gr.Markdown(text, elem_classes="qa-about")
     gr.Markdown("**For programs.** Every endpoint is listed under “Use via API” at the foot of the page.")

@@ -2,31 +2,39 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import gradio as gr
 
 from ...methods import MAX_SAMPLES
 from .. import pages
 from ..ask import GENERATORS_BY_LABEL
-from ..link import MAX_GAMMA, WRITE_JS
+from ..link import MAX_GAMMA, read_world, write_js
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, download_of, paths_of, stops, warn
+from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, Samples, download_of, stops, warn
 
 
-def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
-    """Lay the tab out; returns its question, which other tabs take over."""
+def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch: gr.Radio | None = None) -> Question:
+    """Lay the tab out; returns its question, which other tabs take over.
+
+    Args:
+        keys: of all worlds of the page, in their order.
+        switch: what chooses among several worlds. One that is not shown at first waits with its first answer until it
+            is.
+    """
     families = list(studio.examples)
 
     @on_gpu
-    def ask(question, answers, source, count, own, methods, label, gamma, steps, samples, seed, score):
+    def ask(question, answers, source, count, own, methods, label, gamma, steps, samples, seed, score, sample):
         html, score, file = pages.ask(
             studio,
             question,
             answers,
             source == DRAWN,
             int(count),
-            paths_of(own),
+            pictures.paths(own, sample),
             methods,
             GENERATORS_BY_LABEL[label],
             float(gamma),
@@ -38,21 +46,28 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
         return html, score, download_of(file)
 
     def restore(request: gr.Request):
-        """The state that the page's address asks for."""
-        shared, complaints = pages.restore(studio, dict(request.query_params))
+        """The state that the page's address asks for, and whether this world waits, since another is shown."""
+        query = dict(request.query_params)
+        waits = read_world(query, keys)[0] != studio.key
+        shared, complaints = pages.restore(studio, {} if waits else query)
         for complaint in complaints:
             warn(complaint)
-        return shared.question, shared.answers, shared.question, list(shared.methods), shared.gamma, shared.seed
+        state = (shared.question, shared.answers, shared.question, list(shared.methods), shared.gamma, shared.seed)
+        return *state, waits
 
     with gr.Row(elem_classes="qa-grid"):
         with gr.Column(elem_classes="qa-words"):
+            if not studio.world.drawn:  # people come with a picture
+                pictures = Pictures(studio, "ask", count=6)
+            tried = Samples(studio)
             words = Question(studio, "ask")
             with gr.Row():
-                button = gr.Button("Generate", variant="primary", elem_id="ask", scale=3, min_width=90)
+                button = gr.Button("Generate", variant="primary", elem_id=f"{studio.prefix}ask", scale=3, min_width=90)
                 again = gr.Button("New scenes", visible=studio.world.drawn, scale=3, min_width=90)
                 stop = gr.Button("Stop", scale=1, min_width=60)
         with gr.Column(elem_classes="qa-settings"):
-            pictures = Pictures(studio, "ask", count=6)
+            if studio.world.drawn:
+                pictures = Pictures(studio, "ask", count=6)
             chosen = gr.CheckboxGroup(
                 [(label, method) for method, label in studio.methods.items()],
                 value=list(studio.methods),
@@ -75,35 +90,39 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
                 reset = gr.Button("Start the score anew", size="sm")
             download = gr.DownloadButton("Download the adapter", interactive=False, size="md")
         with gr.Column(elem_classes="qa-result"):
-            result = gr.HTML(empty("The answers will be here."), elem_id="result", min_height=200)
+            result = gr.HTML(empty("The answers will be here."), elem_id=f"{studio.prefix}result", min_height=200)
             family = gr.Dropdown(families, value=families[0] if families else None, label="Examples by family")
             examples = gr.Dataset(
                 components=[gr.Textbox(visible=False)],
                 samples=[[question] for question in studio.examples[families[0]]] if families else [],
                 show_label=False,
-                elem_id="examples",
+                elem_id=f"{studio.prefix}examples",
             )
 
-    score = gr.State({})
-    inputs = [words.question, words.answers, *pictures.inputs, chosen, decoder, gamma, steps, samples, seed, score]
+    score, waiting = gr.State({}), gr.State(False)
+    settings = [chosen, decoder, gamma, steps, samples, seed]
+    inputs = [words.question, words.answers, *pictures.inputs, *settings, score, tried.number]
     outputs = [result, score, download]
     writing = {
         "fn": None,
         "inputs": [words.question, words.answers, chosen, gamma, seed],
-        "js": WRITE_JS,
+        "js": write_js(studio.key),
         **PRIVATE,
     }
     asking = {"fn": ask, "inputs": inputs, "outputs": outputs, **MODELS}
-    clicked = button.click(**words.filling).then(**asking, api_name="ask", api_visibility="undocumented")
+    api_name = "ask" if studio.key == keys[0] else f"ask_{studio.key}"
+    clicked = button.click(**words.filling).then(**asking, api_name=api_name, api_visibility="undocumented")
     clicked.then(**writing)
     submitted = words.question.submit(**words.filling).then(**asking, **PRIVATE)
     submitted.then(**writing)
     renewed = again.click(lambda seed: int(seed or 0) + 1, seed, seed, **PRIVATE).then(**asking, **PRIVATE)
     renewed.then(**writing)
-    picked = examples.click(lambda sample: sample[0], examples, words.question, **PRIVATE)
-    picked = picked.then(**words.filling).then(**asking, **PRIVATE)
+    picked = examples.click(lambda sample: words.take(sample[0]), examples, words.taken, **PRIVATE)
+    picked = picked.then(**asking, **PRIVATE)
     picked.then(**writing)
-    stops(stop, clicked, submitted, renewed, picked)
+    tried_one = tried.picked(pictures.own, words).then(**asking, **PRIVATE)
+    tried_one.then(**writing)
+    stops(stop, clicked, submitted, renewed, picked, tried_one)
     family.change(
         lambda family: gr.Dataset(samples=[[question] for question in studio.examples[family]]),
         family,
@@ -111,6 +130,16 @@ def ask_tab(demo: gr.Blocks, studio: Studio) -> Question:
         **PRIVATE,
     )
     reset.click(lambda: {}, None, score, **PRIVATE)
-    restored = [words.question, words.answers, words.filled_for, chosen, gamma, seed]
-    demo.load(restore, None, restored, **PRIVATE).then(**asking, **PRIVATE)
+
+    def begin(wanted: bool, *inputs):
+        """The first answer, if it is wanted now; the world waits for it no longer."""
+        return (*ask(*inputs), False) if wanted else (gr.skip(),) * 4
+
+    restored = [words.question, words.answers, words.filled_for, chosen, gamma, seed, waiting]
+    beginning = {"outputs": [*outputs, waiting], **PRIVATE, **MODELS}
+    opened = lambda waiting, *inputs: begin(not waiting, *inputs)
+    demo.load(restore, None, restored, **PRIVATE).then(opened, [waiting, *inputs], **beginning)
+    if switch is not None:
+        switched = lambda waiting, shown, *inputs: begin(waiting and shown == studio.key, *inputs)
+        switch.input(switched, [waiting, switch, *inputs], **beginning)
     return words

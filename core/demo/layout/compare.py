@@ -18,9 +18,11 @@ def compare_tab(studio: Studio) -> None:
         "Questions that read alike may need very different adapters, and questions that read differently the same one.",
         elem_classes="qa-lead",
     )
-    text = gr.Textbox("\n".join(studio.alike), label="Questions, one a line (2 to 12)", lines=7, elem_id="questions")
+    text = gr.Textbox(
+        "\n".join(studio.alike), label="Questions, one a line (2 to 12)", lines=7, elem_id=f"{studio.prefix}questions"
+    )
     with gr.Row():
-        button = gr.Button("Compare", variant="primary", elem_id="compare", scale=3)
+        button = gr.Button("Compare", variant="primary", elem_id=f"{studio.prefix}compare", scale=3)
         seed = gr.Number(0, precision=0, minimum=0, label="Seed", scale=1, min_width=120)
-    result = gr.HTML(empty("Two maps of similarities will be here."), elem_id="compared")
+    result = gr.HTML(empty("Two maps of similarities will be here."), elem_id=f"{studio.prefix}compared")
     button.click(compare, [text, seed], result, **PRIVATE, **MODELS)

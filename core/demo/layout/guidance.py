@@ -8,7 +8,7 @@ from .. import pages
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, paths_of, stops
+from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, stops
 
 
 def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
@@ -16,7 +16,7 @@ def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
 
     @on_gpu
     def guide(question, answers, source, count, own, seed):
-        steps = pages.guide(studio, question, answers, source == DRAWN, int(count), paths_of(own), int(seed or 0))
+        steps = pages.guide(studio, question, answers, source == DRAWN, int(count), pictures.paths(own), int(seed or 0))
         for curves, plane in steps:
             yield curves, gr.skip() if plane is None else plane
 
@@ -30,14 +30,16 @@ def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
             words = Question(studio, "guidance")
             words.follow(tab, asked)
             with gr.Row():
-                button = gr.Button("Turn the strength up", variant="primary", elem_id="guide", scale=3)
+                button = gr.Button("Turn the strength up", variant="primary", elem_id=f"{studio.prefix}guide", scale=3)
                 stop = gr.Button("Stop", scale=1, min_width=60)
         with gr.Column(elem_classes="qa-settings"):
             pictures = Pictures(studio, "guidance", count=32)
             seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes and noise")
         with gr.Column(elem_classes=["qa-result", "qa-charts"]):
-            curves = gr.HTML(empty("Accuracy and confidence over gamma will be here."), elem_id="curves")
-            plane = gr.HTML(empty("The way of the latent will be here."), elem_id="plane")
+            curves = gr.HTML(
+                empty("Accuracy and confidence over gamma will be here."), elem_id=f"{studio.prefix}curves"
+            )
+            plane = gr.HTML(empty("The way of the latent will be here."), elem_id=f"{studio.prefix}plane")
     running = button.click(
         guide,
         [words.question, words.answers, *pictures.inputs, seed],

@@ -25,16 +25,18 @@ def identify_tab(studio: Studio) -> None:
                 label="Adapter file (.safetensors)",
                 file_count="single",
                 type="filepath",
-                elem_id="adapter-file",
+                elem_id=f"{studio.prefix}adapter-file",
                 height=140,
             )
-            button = gr.Button("What is it for?", variant="primary", elem_id="identify")
-            made = gr.Button("Try an adapter fine-tuned for a known question", size="sm", elem_id="identify-example")
+            button = gr.Button("What is it for?", variant="primary", elem_id=f"{studio.prefix}identify")
+            made = gr.Button(
+                "Try an adapter fine-tuned for a known question", size="sm", elem_id=f"{studio.prefix}identify-example"
+            )
             known = gr.Dropdown(
                 [question["question"] for question in studio.generator.known_questions[:_EXAMPLES]],
                 label="Known question",
             )
         with gr.Column(elem_classes="qa-result"):
-            result = gr.HTML(empty("The most likely questions will be here."), elem_id="identified")
+            result = gr.HTML(empty("The most likely questions will be here."), elem_id=f"{studio.prefix}identified")
     button.click(identify, file, result, **PRIVATE, **MODELS)
     made.click(example, known, file, **PRIVATE, **MODELS).then(identify, file, result, **PRIVATE, **MODELS)

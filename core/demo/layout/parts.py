@@ -22,30 +22,46 @@ class Question:
         first = studio.first_question
         self.filled_for = gr.State(first)
         self.question = gr.Textbox(
-            first, label="Question", placeholder=first, elem_id=f"{tab}-question", max_length=MAX_QUESTION, lines=1
+            first,
+            label="Question",
+            placeholder=first,
+            elem_id=f"{studio.prefix}{tab}-question",
+            max_length=MAX_QUESTION,
+            lines=1,
         )
         self.answers = gr.Textbox(
             ", ".join(studio.suggest(first)),
             label="Candidate answers, separated by commas",
             info="Filled in from the nearest known question; edit as you like.",
-            elem_id=f"{tab}-answers",
+            elem_id=f"{studio.prefix}{tab}-answers",
             lines=1,
             max_lines=4,
         )
         self.filling = {
             "fn": self._fill,
-            "inputs": [self.question, self.filled_for, self.answers],
+            "inputs": [self.question, self.filled_for],
             "outputs": [self.answers, self.filled_for],
             "show_progress": "hidden",
             **PRIVATE,
         }
         self.question.change(**self.filling, trigger_mode="always_last")
 
-    def _fill(self, question: str, filled_for: str, answers: str) -> tuple[str, str]:
+    def _fill(self, question: str, filled_for: str) -> tuple:
+        """Answers for the question and the question itself. Where they stay, they are left alone, not sent back: a
+        visitor may have edited them since."""
         question = " ".join((question or "").split())
         if not question or question == filled_for or len(question) > MAX_QUESTION:
-            return answers, filled_for
+            return gr.skip(), gr.skip()
         return ", ".join(self._studio.suggest(question)), question
+
+    def take(self, question: str) -> tuple[str, str, str]:
+        """Another question with its answers, for `taken`: all at once, so that no answer of the one before is left."""
+        return question, ", ".join(self._studio.suggest(question)), question
+
+    @property
+    def taken(self) -> list:
+        """The components of what `take` gives."""
+        return [self.question, self.answers, self.filled_for]
 
     def follow(self, tab: gr.Tab, other: Question) -> None:
         """Take over another tab's question when this tab is opened, if that question is a new one."""
@@ -66,9 +82,10 @@ class Pictures:
 
     def __init__(self, studio: Studio, tab: str, count: int, most: int = MAX_PICTURES) -> None:
         drawn = studio.world.drawn
+        self._samples = studio.world.samples
         self.source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Pictures", visible=drawn)
         self.count = gr.Slider(1, most, min(count, most), step=1, label="How many scenes", visible=drawn)
-        self.own = upload("Your pictures", elem_id=f"{tab}-pictures", visible=not drawn)
+        self.own = upload("Your pictures", elem_id=f"{studio.prefix}{tab}-pictures", visible=not drawn)
         self.source.change(
             lambda source: (gr.update(visible=source == DRAWN), gr.update(visible=source == OWN)),
             self.source,
@@ -78,17 +95,51 @@ class Pictures:
         )
         self.inputs = [self.source, self.count, self.own]
 
+    def paths(self, own: list[tuple[str, str | None]] | None, sample: int = 0) -> list[str]:
+        """The files of the gallery, or the world's sample of that number, if it has any, where the gallery is empty."""
+        return paths_of(own) or [str(found.path) for found in self._samples[sample : sample + 1]]
+
+
+class Samples:
+    """The world's pictures to try, each with a question that suits it."""
+
+    def __init__(self, studio: Studio) -> None:
+        self._samples = studio.world.samples
+        self.number = gr.State(0)
+        self._gallery = gr.Gallery(
+            [(str(sample.path), sample.path.stem) for sample in self._samples],
+            label="Or try one of these",
+            object_fit="cover",
+            interactive=False,
+            allow_preview=False,
+            buttons=[],
+            columns=len(self._samples) or None,
+            visible=bool(self._samples),
+            elem_id=f"{studio.prefix}samples",
+            elem_classes="qa-samples",
+        )
+
+    def picked(self, own: gr.Gallery, words: Question):
+        """The event of a click on one: it takes the place of own pictures, and its question that of the question."""
+
+        def put(event: gr.SelectData):
+            return event.index, None, *words.take(self._samples[event.index].question)
+
+        return self._gallery.select(put, None, [self.number, own, *words.taken], show_progress="hidden", **PRIVATE)
+
 
 def upload(label: str, **kwargs) -> gr.Gallery:
     """Where pictures come in: many files, pasted, or from the camera."""
     return gr.Gallery(
-        label=f"{label}: add files, paste, or use the camera",
+        label=label,
         sources=["upload", "clipboard", "webcam"],
         type="filepath",
         file_types=["image"],
         interactive=True,
         columns=4,
         height=210,
+        object_fit="contain",
+        elem_classes="qa-upload",
         **kwargs,
     )
 

@@ -39,22 +39,26 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
         with gr.Column(elem_classes="qa-words"):
             words = Question(studio, "refine")
             words.follow(tab, asked)
-            most = gr.Slider(0, KS[-1], KS[-1], step=1, label="Labelled examples, at most", elem_id="examples-count")
+            most = gr.Slider(
+                0, KS[-1], KS[-1], step=1, label="Labelled examples, at most", elem_id=f"{studio.prefix}examples-count"
+            )
             with gr.Row():
-                button = gr.Button("Refine", variant="primary", elem_id="refine", scale=3)
+                button = gr.Button("Refine", variant="primary", elem_id=f"{studio.prefix}refine", scale=3)
                 stop = gr.Button("Stop", scale=1, min_width=60)
         with gr.Column(elem_classes="qa-settings"):
             source = gr.Radio([DRAWN, OWN], value=DRAWN if drawn else OWN, label="Examples", visible=drawn)
             with gr.Group(visible=not drawn) as own_group:
-                own = upload("Pictures with one right answer", elem_id="refine-pictures")
-                answer = gr.Textbox(label="Their right answer", elem_id="refine-answer")
+                own = upload("Pictures with one right answer", elem_id=f"{studio.prefix}refine-pictures")
+                answer = gr.Textbox(label="Their right answer", elem_id=f"{studio.prefix}refine-answer")
                 add = gr.Button("Add as examples", size="sm")
                 gallery = gr.Gallery(label="Labelled examples", interactive=False, columns=4, height=180)
             seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes, noise and order")
             download = gr.DownloadButton("Download the refined adapter", interactive=False, size="md")
         with gr.Column(elem_classes="qa-result"):
-            curve = gr.HTML(empty("Accuracy over the number of examples will be here."), elem_id="curve")
-            cards = gr.HTML(elem_id="refined")
+            curve = gr.HTML(
+                empty("Accuracy over the number of examples will be here."), elem_id=f"{studio.prefix}curve"
+            )
+            cards = gr.HTML(elem_id=f"{studio.prefix}refined")
     labelled = gr.State([])
     source.change(lambda source: gr.update(visible=source == OWN), source, own_group, **PRIVATE)
     add.click(label, [own, answer, labelled], [labelled, gallery, own], **PRIVATE)

@@ -15,13 +15,14 @@ _SHOWN = (
 )
 
 
-def results_tab(directory: Path, preset: str) -> None:
-    """Lay the tab out, of the results in a directory that are of this preset: others say nothing of its releases."""
+def results_tab(directory: Path, preset: str, prefix: str = "") -> None:
+    """Lay the tab out, of the results in a directory that are of this preset: others say nothing of its releases.
+    `prefix` begins the names of the tab's elements."""
     for name, title, show in _SHOWN:
         gr.Markdown(f"### {title}")
         document = results.read(directory, name)
         if document is None or document["preset"] != preset:
             gr.HTML(results.missing(name, preset))
             continue
-        gr.HTML(show(document), elem_id=f"results-{name}")
+        gr.HTML(show(document), elem_id=f"{prefix}results-{name}")
         gr.HTML(results.source(document))

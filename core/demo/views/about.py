@@ -65,21 +65,36 @@ _CALIBRATION = """
 **Percentages.** Those of generated adapters are calibrated on validation questions, those of plain CLIP are its own."""
 
 
+_NONE = """
+
+**None of these.** Where no answer has {least:.0%}, a threshold that validation questions chose, none is claimed: the
+right one may be missing from the candidates, or the picture from what the models know."""
+
+
 def picture() -> Markup:
     """The method in one picture."""
     return render("method_picture.html")
 
 
-def text(world: World, *, encoder: str, queue: int, pictures: int, size: str, calibrated: bool = False) -> str:
+def text(
+    world: World,
+    *,
+    encoder: str,
+    queue: int,
+    pictures: int,
+    size: str,
+    calibrated: bool = False,
+    least: float | None = None,
+) -> str:
     """What there is to know, in Markdown. `encoder`: what embeds questions, in words; `calibrated`: the release holds
-    scales that validation questions chose."""
+    scales that validation questions chose; `least`: the probability of an answer that is claimed, if one was chosen."""
     return _TEXT.format(
         summary=world.summary,
         credit=world.credit,
         encoder=encoder,
         bias=world.bias,
         novelty=_NOVELTY_DRAWN if world.drawn else _NOVELTY_OTHER,
-        calibration=_CALIBRATION if calibrated else "",
+        calibration=(_CALIBRATION if calibrated else "") + ("" if least is None else _NONE.format(least=least)),
         queue=queue,
         pictures=pictures,
         size=size,

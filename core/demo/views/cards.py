@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..ask import LABELS, Comparison, Score, totals
+from ..sensitive import subject
 from .templates import render
 
 CSS_CLASS = {"hyperldm": "c0", "hyperclip": "c1", "cond_multitask": "c2", "clip": "c3"}  # colours of the style sheet
@@ -21,11 +22,12 @@ _SHOWN_SIZE = 320  # pixels of a shown photograph
 
 @dataclass(frozen=True)
 class Row:
-    """One method's line in every card: its probabilities (N, C) for all pictures."""
+    """One method's line in every card: its probabilities (N, C) for all pictures, and where it claims no answer."""
 
     label: str
     css: str
     probabilities: Tensor
+    unclaimed: Sequence[bool] = ()
 
 
 def empty(text: str) -> Markup:
@@ -41,17 +43,25 @@ def error_card(message: str) -> Markup:
     return render("error.html", message=message)
 
 
+def sensitive_note(question: str) -> Markup:
+    """A notice where a question asks about a person what a picture cannot tell; nothing where it does not."""
+    return render("sensitive.html", sensitive=subject(question))
+
+
 def comparison_cards(comparison: Comparison, score: Score | None = None) -> Markup:
     """The page's answer to a question: tiles with right answers here and over the visit, notices, cards."""
     visit = totals(score or {})
     rows = [
-        Row(LABELS[method], CSS_CLASS[method], probabilities)
+        Row(LABELS[method], CSS_CLASS[method], probabilities, comparison.unclaimed(method))
         for method, probabilities in comparison.probabilities.items()
     ]
     return render(
         "comparison.html",
         tiles=[_tile(comparison, method, visit.get(method)) for method in comparison.probabilities],
         strange_question=comparison.strange_question,
+        sensitive=comparison.sensitive,
+        unclaimed=any(any(row.unclaimed) for row in rows),
+        least=comparison.least,
         strange_pictures=any(comparison.strange_images),
         truths_known=any(truth is not None for truth in comparison.truths),
         cards=picture_cards(comparison.images, comparison.truths, comparison.answers, rows, comparison.strange_images),
@@ -107,6 +117,7 @@ def _judgement(row: Row, i: int, answers: Sequence[str], truth: str | None) -> d
         "css": row.css,
         "answer": answers[best],
         "probability": float(row.probabilities[i, best]),
+        "claimed": not (row.unclaimed and row.unclaimed[i]),
         "mark": "" if truth is None else "right" if answers[best] == truth else "wrong",
     }
 
