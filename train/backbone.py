@@ -30,8 +30,10 @@ FORMAT = 2  # raise when a change of this script changes what it makes
 
 def stages(preset: Preset) -> list[Stage]:
     """One stage, where the preset trains its backbone."""
-    if preset.tiny_clip is None:
+    if preset.own_backbone is None:
         return []
+    if preset.tiny_clip is None:
+        return [photo_tower_stage(preset)]
     return [
         Stage(
             "backbone",
@@ -43,6 +45,25 @@ def stages(preset: Preset) -> list[Stage]:
             seeded=False,
         )
     ]
+
+
+def photo_tower_stage(preset: Preset) -> Stage:
+    """The stage of `train/encoders/photo_tower.py`."""
+
+    def work(run: Run) -> dict[str, float]:
+        from train.encoders import photo_tower  # with timm
+
+        return photo_tower.run(run)
+
+    return Stage(
+        "backbone",
+        work,
+        needs=(),
+        config=(preset.photo_tower, preset.dataset),
+        outputs=lambda run: [_directory(run) / "photo_tower.json"],
+        work=lambda run: [run.work / "photo_tower"],
+        seeded=False,
+    )
 
 
 def _directory(run: Run) -> Path:

@@ -29,7 +29,7 @@ def stages(preset: Preset) -> list[Stage]:
         Stage(
             "features",
             count,
-            needs=("backbone",) if preset.tiny_clip is not None else (),
+            needs=("backbone",) if preset.own_backbone is not None else (),
             config=(preset.dataset, preset.backbone),
             outputs=lambda run: [run.work / "features" / "index.json"],
             cost=(preset.backbone,),

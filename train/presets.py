@@ -23,6 +23,7 @@ from train.pipeline.settings import (
     HyperCLIPTraining,
     MamlConfig,
     MultitaskConfig,
+    PhotoTowerTraining,
     Preset,
     SamplingConfig,
     TinyCLIPConfig,
@@ -123,7 +124,11 @@ _PHOTOS = replace(
     name="photos",
     backbone="local-dir:weights/photos/backbone",
     tiny_clip=None,
-    dataset=MetaVQAConfig(directory="weights/photos/data", folds=5),
+    photo_tower=PhotoTowerTraining(),
+    dataset=MetaVQAConfig(directory="weights/photos/data", val_tasks=74),
+    pooled=True,
+    logit_scale=20.0,
+    networks=default_configs() | {"clip_adapter": AdapterConfig(hidden=16), "lowrank": LowRankConfig(rank=16)},
 )
 
 _PRESETS: dict[str, Preset] = {

@@ -74,7 +74,7 @@ def _module(name: str) -> Loader:
 
 
 # Kinds of backbones, by the file that tells a directory of the kind.
-KINDS: dict[str, Loader] = {"open_clip_config.json": _module("clip")}
+KINDS: dict[str, Loader] = {"open_clip_config.json": _module("clip"), "photo_tower.json": _module("photo_tower")}
 
 _NAME = re.compile(r"(fp16:)?(hf-hub:)?[\w.-]+/[\w.-]+")  # of a model that open_clip downloads
 
@@ -115,6 +115,8 @@ def embedding_dim(spec: str) -> int | None:
     description = located(spec.removeprefix("local-dir:")) / "open_clip_config.json"
     if description.is_file():
         return json.loads(description.read_text(encoding="utf-8"))["model_cfg"]["embed_dim"]
+    if (description.parent / "photo_tower.json").is_file():
+        return 384
     if not _NAME.fullmatch(spec) or "hf-hub:" in spec:
         return None
     known = import_module("open_clip").get_model_config(spec.removeprefix("fp16:").split("/")[0])

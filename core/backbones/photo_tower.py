@@ -44,7 +44,6 @@ class PhotoTowerConfig:
     sentence_sha256: str = ""  # digest of the sentence encoder that answers go through
     image_size: int = 260  # pictures are squashed to a square of so many pixels
     blocks: tuple[int, ...] = (4, 5, 6)  # whose maps are read besides the last: colour and number die on the way
-    classes: float = 0.3  # weight of the names of the ImageNet classes that the trunk recognises
     logit_scale: float = 20.0
 
 
@@ -59,6 +58,13 @@ class Trunk(nn.Module):
 
         self.blocks = config.blocks
         self.net = timm.create_model(config.trunk, pretrained=False)
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many features each source gives."""
+        with torch.no_grad():
+            groups, _ = self(torch.zeros(1, 3, 2 * _SIDE, 2 * _SIDE))
+        return [group.shape[1] for group in groups]
 
     def forward(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
         """A group of features for each source, and the probabilities."""
@@ -117,8 +123,8 @@ class PhotoTower:
 
         Args:
             head: "mean", "scale" (F,) of features; "weight" (F, D), "bias" (D,) of the regression; "classes" (1000, D)
-                embeddings of the class names, whitened, their mean over photographs taken off in "bias"; "text_mean"
-                (D,) and "text_whitening" (D, D) of answers.
+                embeddings of the names of ImageNet's classes, which it builds on; "text_mean" (D,) and "text_whitening"
+                (D, D) of answers.
 
         Raises:
             ValueError: another sentence encoder than the tower was made with.
@@ -143,7 +149,7 @@ class PhotoTower:
     def identity(self) -> dict[str, str]:
         """All that embeddings depend on."""
         state = {f"trunk.{name}": tensor for name, tensor in self.trunk.state_dict().items()} | self.head
-        digest = digest_of(state, json.dumps([self.config.sentence_sha256, self.config.classes]))
+        digest = digest_of(state, self.config.sentence_sha256)
         return {"model": f"photo tower ({self.config.trunk})", "sha256": digest, "transform": repr(self.transform)}
 
     def encode_images(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:

@@ -106,6 +106,14 @@ class FeatureStore:
             table[shard * SHARD : shard * SHARD + len(rows)] = rows
         return table
 
+    def put_images(self, table: Tensor) -> None:
+        """Store rows (num_images, D) that were encoded elsewhere."""
+        if table.shape != (self.dataset.num_images, self.backbone.dim):
+            expected = (self.dataset.num_images, self.backbone.dim)
+            raise ValueError(f"image features of shape {tuple(table.shape)}; expected {expected}")
+        for shard, rows in enumerate(table.half().split(SHARD)):
+            self._save(self._path(shard), rows)
+
     def answers(self, answers: Sequence[str]) -> Tensor:
         """Unit embeddings (rows, D), float32, of answers as they are to be read, bare or in their prompts."""
         return self._texts(answers, lambda: self.backbone.encode_texts(answers), "answers")

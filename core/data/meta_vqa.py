@@ -109,6 +109,11 @@ class MetaVQA:
     def num_images(self) -> int:
         return len(self.names)
 
+    @property
+    def features(self) -> Path:
+        """Where the dataset brings features of its pictures, if it does."""
+        return self.directory / "features"
+
     @cached_property
     def files(self) -> ImageFiles:
         """Where the images lie.

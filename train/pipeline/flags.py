@@ -131,7 +131,8 @@ def preset_with_data(name: str, directory: Path | None) -> Preset:
     if directory is not None:
         mine = isinstance(preset.dataset, MetaVQAConfig)
         own = preset.dataset.moved(directory) if mine else MetaVQAConfig.at(directory)
-        return replace(preset, name=f"{name}-{directory.resolve().name}", dataset=own)
+        # the backbone is taken as it is: one's own pictures are not what it is made from
+        return replace(preset, name=f"{name}-{directory.resolve().name}", dataset=own, photo_tower=None)
     if isinstance(preset.dataset, MetaVQAConfig):
         return replace(preset, dataset=preset.dataset.pinned())
     return preset

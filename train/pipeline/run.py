@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
@@ -135,7 +136,17 @@ class Run:
         with encoding, and up to 8 beside a GPU)."""
         if workers is None:
             workers = min(8, os.cpu_count() or 1) if self.device.type == "cuda" else 0
+        self._take_features()
         return FeatureStore(self.work / "features", self.dataset, self.backbone, workers)
+
+    def _take_features(self) -> None:
+        """Begin with the features that a dataset brings, if they are of this backbone."""
+        brought, own = getattr(self.dataset, "features", None), self.work / "features"
+        if brought is None or not (brought / "index.json").is_file() or (own / "index.json").is_file():
+            return
+        stored = json.loads((brought / "index.json").read_text(encoding="utf-8"))
+        if stored["backbone"] == self.backbone.identity:
+            shutil.copytree(brought, own, dirs_exist_ok=True)
 
     def task_set(self, *splits: str, prompted: bool = False) -> TaskSet:
         """Tasks of some splits with features, encoding what is not yet on disk."""

@@ -61,6 +61,15 @@ class TinyCLIPConfig:
 
 
 @dataclass(frozen=True)
+class PhotoTowerTraining:
+    """How the photo tower's head is fitted (`train/encoders/photo_tower.py`)."""
+
+    blocks: tuple[int, ...] = (4, 5, 6)  # of the trunk, whose maps are read besides the last
+    classes: float = 0.3  # weight of the names of the ImageNet classes that the trunk recognises
+    shrinkage: float = 15.0
+
+
+@dataclass(frozen=True)
 class MultitaskConfig:
     """Algorithms 2, 5 and 6: no inner loop."""
 
@@ -181,6 +190,7 @@ class Preset:
     networks: dict[str, Any] = field(default_factory=default_configs)  # settings of each base network
     logit_scale: float = TRAINING_SCALE  # on cosines, in every loss
     tiny_clip: TinyCLIPConfig | None = None  # the backbone is trained by this run's first stage, if any
+    photo_tower: PhotoTowerTraining | None = None  # likewise, where the backbone is a directory
     # What e is, for every row that reads a question: of "sentence", these layers; of "clip", which is the paper's way,
     # the end token or the mean.
     question_encoder: Kind = "sentence"
@@ -221,6 +231,11 @@ class Preset:
                 f"sampling.steps {self.sampling.steps}; allowed: up to hyperldm.num_timesteps, "
                 f"{self.hyperldm.num_timesteps}"
             )
+
+    @property
+    def own_backbone(self) -> TinyCLIPConfig | PhotoTowerTraining | None:
+        """How a run trains its backbone; None where it takes one as it is."""
+        return self.tiny_clip or (self.photo_tower if self.backbone.startswith("local-dir:") else None)
 
     @property
     def network_config(self) -> Any:

