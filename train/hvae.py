@@ -68,7 +68,6 @@ def run(run: Run) -> dict[str, float]:
     """Train the HVAE; returns losses and the accuracy of decoded weights."""
     config, training, network = run.preset.hvae, run.preset.hvae_training, run.network
     w = AdaptedWeights(load_draws(run, HVAE.name), run.device)
-    T = len(run.train_batch)
     torch.manual_seed(run.rng("hvae", "init").initial_seed())
     model = HVAE(config, num_params=network.num_params).to(run.device)
     model.set_statistics(*w.moments())
@@ -77,7 +76,7 @@ def run(run: Run) -> dict[str, float]:
     terms: dict[str, Tensor] = {}
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for _, rng in training_steps(run, HVAE.checkpoint, training.steps, state):
-        rows = torch.randint(T, (training.batch,), generator=rng)
+        rows = run.draw_tasks(training.batch, rng)
         draw = torch.randint(len(w), (training.batch,), generator=rng)
         noise = torch.randn(training.batch, config.latent, generator=rng)
         mine = run.processes.share(training.batch)

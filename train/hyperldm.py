@@ -30,7 +30,7 @@ from train.pipeline.adapted import load_generator, training_latents
 from train.pipeline.asked import Asked
 from train.pipeline.flags import open_run, parser
 from train.pipeline.optim import adam, cosine_decay
-from train.pipeline.run import Run
+from train.pipeline.run import Run, drawn
 from train.pipeline.settings import Preset, once
 from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
 from train.pipeline.steps import RunningMean, training_steps
@@ -81,25 +81,18 @@ def questions(run: Run, z: Tensor) -> Asked:
     return replace(run.asked, e=e.where(described[:, None, None], others[:, None]))
 
 
-def draw_tasks(weight: Tensor, count: int, rng: torch.Generator) -> Tensor:
-    """`count` rows of tasks, drawn as often as `weight` (T,) says."""
-    if bool((weight == weight[0]).all()):
-        return torch.randint(len(weight), (count,), generator=rng)
-    return torch.multinomial(weight, count, replacement=True, generator=rng)
-
-
 def run(run: Run, name: str) -> dict[str, float]:
     """Train on one generator's latents; returns the loss and the accuracy on validation tasks at gamma 1."""
     training, stage, network = run.preset.diffusion, f"{name}_hyperldm", run.network
     latents = training_latents(run, name)  # (draws, T, Z)
-    draws, T, Z = latents.shape
+    draws, _, Z = latents.shape
     asked = questions(run, latents.mean(0))
     torch.manual_seed(run.rng(stage, "init").initial_seed())
     model = build(run.preset, name, network).to(run.device)
     model.set_statistics(latents.flatten(0, 1), asked.all(run.described))
     schedule = model.schedule
-    draw_weight = torch.ones(T)  # on the CPU, with the random state
-    draw_weight[run.described] = training.described_weight
+    weights = run.task_weights.clone()
+    weights[run.described] *= training.described_weight
     generator = load_generator(run, name)
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     rate = cosine_decay(optimizer, training.steps)
@@ -113,7 +106,7 @@ def run(run: Run, name: str) -> dict[str, float]:
             return model.predict(z_t, t, e, noise).float()
 
     for _, rng in training_steps(run, stage, training.steps, state):
-        rows = draw_tasks(draw_weight, training.batch, rng)
+        rows = drawn(weights, training.batch, rng)
         z0 = model.standardise(latents[torch.randint(draws, (training.batch,), generator=rng), rows])
         e = drop_condition(asked.draw(rows, rng), training.drop_condition, rng)
         t = torch.randint(schedule.num_steps, (training.batch,), generator=rng).to(run.device)

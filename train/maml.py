@@ -98,7 +98,7 @@ def run(run: Run, row: str) -> dict[str, float]:
     schedule = cosine_decay(optimizer, config.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for _, rng in training_steps(run, row, config.steps, state):
-        chosen = rows[torch.randint(len(rows), (config.tasks,), generator=rng)]
+        chosen = run.draw_tasks(config.tasks, rng, rows)
         tasks = subsample(replace(batch[chosen], question=run.asked.draw(chosen, rng)), config.examples, rng)
         support, query = split_support_query(tasks, support_fraction=config.support_fraction, rng=rng)
         inner_steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=rng)

@@ -77,7 +77,7 @@ def run(run: Run, row: str) -> dict[str, float]:
     schedule = cosine_decay(optimizer, config.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
     for _, rng in training_steps(run, row, config.steps, state):
-        chosen = rows[torch.randint(len(rows), (config.tasks,), generator=rng)]
+        chosen = run.draw_tasks(config.tasks, rng, rows)
         mine = run.processes.share(config.tasks)
         tasks = subsample(batch[chosen], config.examples, rng)[mine]
         noise = torch.randn(config.tasks, model.condition_dim, generator=rng)[mine].to(run.device)

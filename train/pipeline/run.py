@@ -197,6 +197,19 @@ class Run:
         random.Random(f"{self.seed}/descriptors").shuffle(order)
         return torch.tensor(sorted(order[: max(2, round(self.preset.descriptors * len(order)))]))
 
+    @functools.cached_property
+    def task_weights(self) -> torch.Tensor:
+        """How often each training task is drawn, relative to the others (T,), on the CPU with the random state: all
+        alike, or as many examples as it has where accuracy is pooled over pairs."""
+        examples = self.train_batch.example_mask.sum(1).float().cpu()
+        return examples if self.preset.pooled else torch.ones_like(examples)
+
+    def draw_tasks(self, count: int, rng: torch.Generator, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """`count` training tasks, among `rows` (default: all)."""
+        weights = self.task_weights if rows is None else self.task_weights[rows]
+        chosen = drawn(weights, count, rng)
+        return chosen if rows is None else rows[chosen]
+
     def accuracy(self, w: Weights | None, batch: TaskBatch | TaskTable) -> float:
         """Mean over tasks of per-task accuracy of weights w (T, P), or of plain CLIP; over all tasks' examples alike if
         the preset pools them."""
@@ -205,6 +218,13 @@ class Run:
             return float(found.mean())
         count = batch.example_mask.sum(1)
         return float((found * count).sum() / count.sum())
+
+
+def drawn(weights: torch.Tensor, count: int, rng: torch.Generator) -> torch.Tensor:
+    """`count` indices, drawn as often as `weights` (T,) say."""
+    if bool((weights == weights[0]).all()):
+        return torch.randint(len(weights), (count,), generator=rng)
+    return torch.multinomial(weights, count, replacement=True, generator=rng)
 
 
 def encoding_bar(total: int) -> tqdm:
