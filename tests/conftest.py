@@ -91,3 +91,29 @@ def release(tmp_path):
     for stays in ("hvae.pt", "hvae.safetensors.tmp", "notes.txt", ".DS_Store", "backbone/x.bin"):
         (directory / stays).write_text("no")
     return directory
+
+
+@pytest.fixture(scope="session")
+def colours(tmp_path_factory):
+    """A built dataset: what colour is it, twelve training and two test questions about six noisy pictures each."""
+    import numpy as np
+    from PIL import Image
+
+    from core.data.built import ImageFiles, image_names, write_dataset
+
+    root = tmp_path_factory.mktemp("colours")
+    shades = {"red": (200, 30, 30), "green": (30, 160, 40), "blue": (30, 40, 200)}
+    questions = {"train": {}, "test": {}}
+    (root / "pictures").mkdir()
+    for i in range(14):
+        pairs = []
+        for k, answer in enumerate(2 * list(shades)):
+            noise = np.random.default_rng(10 * i + k).integers(-20, 20, (64, 64, 3))
+            pixels = np.clip(np.array(shades[answer]) + noise, 0, 255).astype(np.uint8)
+            pairs.append([f"{i:02d}-{k}.png", answer])
+            Image.fromarray(pixels).save(root / "pictures" / pairs[-1][0])
+        entry = {"train": pairs[:3], "test": pairs[3:], "answers": list(shades)}
+        questions["test" if i > 11 else "train"][f"What color is thing {i}?"] = entry
+    images = ImageFiles(root / "pictures", tuple(image_names(questions.values())))
+    write_dataset(root / "data", questions, name="colours", source="drawn", prompts={}, images=images)
+    return root / "data"

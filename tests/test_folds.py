@@ -1,0 +1,46 @@
+"""Five-fold validation of settings on training questions."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from core.data.meta_vqa import MetaVQA, MetaVQAConfig
+from eval.datasets import folds
+
+
+def test_every_training_question_is_judged_once_by_a_run_that_did_not_see_it(colours, tmp_path, capsys) -> None:
+    argv = ["--preset", "photos", "--data", str(colours), "--folds", "2", "--steps-share", "0.02", "--device", "cpu"]
+    argv += ["--work", str(tmp_path / "work"), "--rows", "clip", "uncond_multitask"]
+    folds.main([*argv, "--json", str(tmp_path / "r.json")])
+    printed = capsys.readouterr().out
+    assert "CLIP, bare answers" in printed and "Uncond. Multitask" in printed
+    records = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["results"]
+    assert {(r["row"], r["tasks"]) for r in records} == {
+        (row, tasks) for row in ("clip", "uncond_multitask") for tasks in ("all", "colour")
+    }
+    for record in records:
+        assert record["n_tasks"] == 12 and record["n_pairs"] == 72
+        assert record["interval"][0] <= record["mean"] <= record["interval"][1]
+    by_fold = []
+    for fold in range(2):
+        tasks = MetaVQA(MetaVQAConfig(str(colours), folds=2, fold=fold)).tasks
+        by_fold.append({task.question for task in tasks if task.split == "val"})
+    assert not by_fold[0] & by_fold[1] and len(by_fold[0] | by_fold[1]) == 12
+
+
+def test_kinds_are_told_by_words() -> None:
+    asked = {
+        "What color is the room?": "colour",
+        "How many animals are there?": "count",
+        "What sport is this?": "room, sport, animal, activity",
+        "What is on the plate?": "other",
+    }
+    assert {question: folds.kind_of(question) for question in asked} == asked
+
+
+def test_one_fold_is_refused(capsys) -> None:
+    with pytest.raises(SystemExit):
+        folds.main(["--folds", "1"])
+    assert "--folds 1; allowed: 2 or more" in capsys.readouterr().err
