@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from core.backbones.clip import load as load_clip
 from core.backbones.photo_tower import Squash
+from core.data.built import ImageFiles, image_names, write_dataset
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.data.emoji.questions import FAMILIES
 from core.data.images import read_image
 from core.data.look import LOOK, Look, describe
+from core.data.meta_vqa import MetaVQAConfig
 from core.demo import pages
 from core.demo.studio import Studio
 from core.demo.views import about
@@ -23,6 +26,7 @@ from core.demo.world import PHOTOS
 from core.release.default import located
 from tests.conftest import ROOT
 from tests.test_worlds import photographs
+from train.encoders import photo_tower
 
 SHIPPED = located("weights/photos/backbone") / LOOK
 EMOJI = ROOT / "weights" / "emoji" / "backbone"
@@ -123,6 +127,35 @@ def test_photographs_and_others_are_told_apart() -> None:
     look = Look.fit(describe(crops(240, seed=0), squash))
     assert sum(look.are_strange(describe(crops(100, seed=1), squash))) <= 8
     assert all(look.are_strange(describe([*scenes(20), *map(screenshot, range(10))], squash)))
+
+
+def test_the_tower_s_script_writes_the_look_of_training_pictures(tmp_path) -> None:
+    """Also where it does not read them again."""
+    pictures, backbone = tmp_path / "pictures", tmp_path / "backbone"
+    pictures.mkdir(), backbone.mkdir()
+    for k, part in enumerate(crops(24, seed=0)):
+        part.save(pictures / f"{k:02d}.jpg")
+    entry = lambda i: {"train": pairs(6 * i, 3), "test": pairs(6 * i + 3, 3), "answers": ["cat", "dog", "cup"]}
+    pairs = lambda first, count: [[f"{first + k:02d}.jpg", ("cat", "dog", "cup")[k]] for k in range(count)]
+    questions = {"train": {f"What is {i}?": entry(i) for i in range(3)}, "test": {"What is it?": entry(3)}}
+    images = ImageFiles(pictures, tuple(image_names(questions.values())))
+    write_dataset(tmp_path / "data", questions, name="a", source="b", prompts={}, images=images)
+    config = replace(MetaVQAConfig.at(tmp_path / "data"), val_tasks=1)
+    data = config.open()
+    for file in SHIPPED.parent.glob("trunk*"):
+        shutil.copy(file, backbone)
+    settings = [f"dataset.directory={config.directory}", f"dataset.digest={config.digest}", "dataset.val_tasks=1"]
+    settings += [f"backbone=local-dir:{backbone}"]
+    learned = sorted({i for task in data.tasks if task.split == "train" for i in task.examples("all")[0]})
+    expected = Look.fit(describe([data.load_image(i) for i in learned], Squash(260)))
+    assert len(learned) == 12
+    for _ in range(2):
+        photo_tower.main(["--set", *settings, "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out")])
+        look = Look.read(backbone / LOOK)
+        torch.testing.assert_close(look.mean, expected.mean)
+        assert look.limit == pytest.approx(expected.limit, rel=1e-3)
+        shutil.rmtree(pictures, ignore_errors=True)
+        (backbone / LOOK).unlink()
 
 
 # The shipped one
