@@ -186,7 +186,7 @@ def test_the_page_says_that_a_question_or_picture_is_unfamiliar(studio, tmp_path
 def test_distance_needs_no_scale(studio):
     """The threshold is a quantile: about 2% of what was left out lies beyond it."""
     scenes = [draw(studio.world, q["question"], 1, 5)[0][0] for q in studio.generator.known_questions[:90]]
-    novelty = PictureNovelty(studio.generator.backbone, scenes)
+    novelty = PictureNovelty.of(studio.generator.backbone, scenes)
     assert sum(novelty.are_strange(scenes[::3])) <= 3
 
 

@@ -10,13 +10,11 @@ from collections.abc import Sequence
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from ..backbones import Backbone
 from ..data.known_questions import FALSE_ALARMS, NEIGHBOURS, nearness
+from ..data.look import Look, describe
 from ..generator import AdapterGenerator
-
-_QUANTILES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.97)
 
 
 class QuestionNovelty:
@@ -50,40 +48,22 @@ class QuestionNovelty:
 
 
 class PictureNovelty:
-    """Pictures unlike known ones in how they are drawn: the Mahalanobis distance of the distribution of differences
-    between neighbouring pixels, at the backbone's own resolution.
+    """Pictures unlike known ones in how they are drawn (`core.data.look`), at the backbone's own resolution."""
 
-    The embedding is the wrong ruler for a backbone that was trained on one kind of picture: it maps all others into
-    the same place. Of eight photographs none is farther from drawn scenes, by embedding (nearest neighbours or
-    Mahalanobis), than 1% of drawn scenes are from each other; by this measure all are.
-    """
+    def __init__(self, backbone: Backbone, look: Look) -> None:
+        """`look`: that of known pictures, by the backbone's transform."""
+        self._backbone, self._look = backbone, look
 
-    def __init__(self, backbone: Backbone, images: Sequence[Image.Image]) -> None:
-        """Statistics of `images`; every third is left out of them and sets the threshold. Each also counts enlarged
-        twice to five times, since people send screenshots."""
-        self._backbone = backbone
+    @classmethod
+    def of(cls, backbone: Backbone, images: Sequence[Image.Image]) -> PictureNovelty:
+        """From known pictures. Each also counts enlarged twice to five times, since people send screenshots."""
         enlarged = [
             image.resize((image.width * (2 + i % 4), image.height * (2 + i % 4)), Image.Resampling.BICUBIC)
             for i, image in enumerate(images)
         ]
-        x = self._describe([*images, *enlarged])
-        left_out = torch.arange(len(images)).repeat(2) % 3 == 0
-        self._mean = x[~left_out].mean(0)
-        covariance = torch.cov(x[~left_out].mT)
-        self._precision = torch.linalg.inv(covariance + 1e-3 * torch.eye(len(covariance)))
-        self.max_distance = float(self._distance(x[left_out]).quantile(1 - FALSE_ALARMS))
-
-    def _describe(self, images: Sequence[Image.Image]) -> Tensor:
-        """Log quantiles (N, 7) of the differences between neighbouring pixels."""
-        x = torch.stack([self._backbone.transform(image.convert("RGB")) for image in images])  # (N, 3, H, W)
-        across = (x[..., 1:] - x[..., :-1]).abs().mean(1).flatten(1)
-        down = (x[..., 1:, :] - x[..., :-1, :]).abs().mean(1).flatten(1)
-        differences = torch.cat([across, down], dim=1)
-        return (torch.quantile(differences, torch.tensor(_QUANTILES), dim=1).mT + 0.02).log()
-
-    def _distance(self, x: Tensor) -> Tensor:
-        return (((x - self._mean) @ self._precision) * (x - self._mean)).sum(1)
+        x = describe([*images, *enlarged], backbone.transform)
+        return cls(backbone, Look.fit(x, folds=torch.arange(len(images)).repeat(2) % 3))
 
     def are_strange(self, images: Sequence[Image.Image]) -> list[bool]:
         """For each picture, whether it is unlike all that the models know."""
-        return (self._distance(self._describe(images)) > self.max_distance).tolist()
+        return self._look.are_strange(describe(images, self._backbone.transform))

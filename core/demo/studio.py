@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from ..data.look import LOOK, Look
 from ..generator import AdapterGenerator
 from ..methods import DEFAULT_GENERATOR, row_of
+from ..release.manifest import backbone_directory
 from . import ask, guidance, refine
 from .ask import Comparison
 from .files import Downloads, read_pictures
@@ -136,9 +138,14 @@ def open_worlds(generators: Sequence[AdapterGenerator]) -> list[Studio]:
 
 
 def _familiar_pictures(generator: AdapterGenerator, world: World) -> PictureNovelty | None:
-    """From scenes of known questions, where scenes can be drawn; a release ships no pictures."""
-    if not world.drawn:
+    """By scenes of known questions, where scenes can be drawn; else by the look of the pictures that the backbone was
+    made from, where that lies beside it. A release ships no pictures."""
+    if world.drawn:
+        known = generator.known_questions
+        asked = [question["question"] for question in known[:: max(1, len(known) // _SCENES)]]
+        scenes = [draw(world, question, 1, seed=0)[0][0] for question in asked]
+        return PictureNovelty.of(generator.backbone, scenes)
+    backbone = backbone_directory(generator.directory, generator.config)
+    if backbone is None or not (backbone / LOOK).is_file():
         return None
-    known = generator.known_questions
-    asked = [question["question"] for question in known[:: max(1, len(known) // _SCENES)]]
-    return PictureNovelty(generator.backbone, [draw(world, question, 1, seed=0)[0][0] for question in asked])
+    return PictureNovelty(generator.backbone, Look.read(backbone / LOOK))

