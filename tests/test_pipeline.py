@@ -39,6 +39,7 @@ def test_files_carry_how_they_were_made(tiny):
     header, _ = load_model(release(tiny) / "hvae_hyperldm.safetensors", "hyperldm")
     assert header["metadata"]["seed"] == 0 and header["config"]["config"]["num_timesteps"] == 350
     config = json.loads((release(tiny) / "config.json").read_text())
+    assert 0.0 < config["thresholds"]["answer"] < 1.0
     assert (
         config["preset"] == "tiny" and config["choices"]["hvae_hyperldm"]["gamma"] in get_preset("tiny").sampling.gammas
     )

@@ -22,7 +22,7 @@ from eval.harness.parts import photos
 from eval.harness.rows import FEW_SHOT, chosen_few_shot
 from eval.harness.tables import pooled_sets, question_of_pairs
 from tests.conftest import ROOT, random_batch
-from train.choose import stages
+from train.pipeline.graph import build, identities
 from train.pipeline.run import Run
 from train.presets import get_preset
 
@@ -103,10 +103,24 @@ def test_a_run_weights_tasks_by_their_pairs(tmp_path):
         assert run.accuracy(None, batch) == pytest.approx(expected)
 
 
-def test_choices_alone_depend_on_it():
-    preset = get_preset("tiny")
-    before, after = (stages(replace(preset, pooled=pooled))[0].config for pooled in (False, True))
-    assert after == (*before, "pooled")
+def test_what_draws_tasks_and_what_judges_them_depends_on_it(tiny):
+    run = make_run(tiny)
+    before, after = (identities(run, build(replace(run.preset, pooled=pooled))) for pooled in (False, True))
+    changed = {name for name in before if before[name] != after[name]}
+    assert {"mnet_maml", "cond_multitask", "hvae", "hvae_hyperldm", "choose"} <= changed
+    assert not changed & {"features", "backbone"}
+
+
+def test_a_run_draws_tasks_by_their_pairs(tiny):
+    run, even = make_run(tiny), make_run(tiny).changed(preset=get_preset("tiny"))
+    count = torch.tensor([float(1 + i % 4) for i in range(len(run.train))])
+    vars(run)["task_weights"] = count
+    rows = torch.arange(8)
+    drawn = run.draw_tasks(20_000, torch.Generator().manual_seed(0), rows)
+    share = drawn.bincount(minlength=8) / 20_000
+    torch.testing.assert_close(share, count[:8] / count[:8].sum(), atol=0.01, rtol=0.0)
+    assert run.val_judged.example_mask.sum() == sum(len(task.examples("all")[0]) for task in run.val.tasks)
+    assert even.val_judged is even.val_query and even.task_weights.unique().tolist() == [1.0]
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from core.data.phrasings import Phrasings
 from core.data.tasks import Task
 from core.generator import AdapterGenerator
 from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
+from core.networks.base import right_answers
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_model
 from core.release.manifest import KNOWN, write_release
@@ -36,6 +37,7 @@ from train.pipeline.stage import Stage
 
 _SEEDS = 3  # a choice should not hang on one draw of noise
 CEILING = "few_shot_ceiling"
+RIGHT_REFUSED = 0.1  # share of right answers that a page may call "none of these"
 
 
 def stages(preset: Preset) -> list[Stage]:
@@ -51,7 +53,6 @@ def stages(preset: Preset) -> list[Stage]:
             config=(
                 *(preset.guidance, preset.sampling, preset.few_shot_lrs, preset.few_shot_steps),
                 *(*preset.network_settings, *preset.question_settings),
-                *(("pooled",) if preset.pooled else ()),
             ),
             outputs=lambda run: [run.output / "config.json"],
             steps=len(preset.adaptations) * sum(denoiser_steps(option) for option in options),
@@ -107,7 +108,7 @@ class _Choices:
 
     def search(self, method: str, name: str, options: list[dict[str, Any]]) -> None:
         """The option of a search with the best accuracy over draws of the noise."""
-        row, query = row_of(method, name), self.run.val_query
+        row, query = row_of(method, name), self.run.val_judged
         began, scores = time.monotonic(), []
         for option in options:
             self.made[row] = option
@@ -175,8 +176,8 @@ def run(run: Run) -> dict[str, float]:
             "question_encoder": run.questions.identity,
             "network": run.network.spec(),
             "choices": choices.made,
-            "scales": scales(run, release),
-            "thresholds": {"question": question_threshold(run)},
+            "scales": (fitted := scales(run, release)),
+            "thresholds": {"question": question_threshold(run)} | answer_threshold(run, release, fitted),
             "questions": [{"question": t.question, "answers": list(t.answers), "family": t.family} for t in known],
         },
         preset.backbone,
@@ -210,21 +211,40 @@ def question_threshold(run: Run) -> float:
     return round(float(near.quantile(FALSE_ALARMS)), 4)
 
 
+def answer_threshold(run: Run, release: AdapterGenerator, fitted: dict[str, float]) -> dict[str, float]:
+    """The probability, as HyperLDM gives it, that 90% of the right answers about validation examples reach: below it, a
+    page says "none of these". Nothing for a run without HyperLDM."""
+    row = row_of("hyperldm", DEFAULT_GENERATOR)
+    if not release.has_row(row):
+        return {}
+    judged = run.val_judged
+    w = release.weights(judged.question, "hyperldm", generator=DEFAULT_GENERATOR)
+    probability = run.network.logits(w, judged, scale=fitted[row]).softmax(-1).amax(-1)
+    right = right_answers(run.network.logits(w, judged), judged)
+    if not right.any():
+        return {}
+    return {"answer": round(float(probability[right].quantile(RIGHT_REFUSED)), 4)}
+
+
 def scales(run: Run, release: AdapterGenerator) -> dict[str, float]:
     """By row: the factor on cosines with which probabilities are read out. Plain CLIP's is its own; the others' are
     fitted to the query examples of validation tasks."""
-    preset, support, query = run.preset, run.val_support, run.val_query
-    fitted = lambda w: round(fit_scale(run.network.logits(w, query, scale=1.0), query), 3)
+    preset, support, query, judged = run.preset, run.val_support, run.val_query, run.val_judged
+    fitted = lambda w, batch: round(fit_scale(run.network.logits(w, batch, scale=1.0), batch), 3)
     result = {"training": run.network.scale, "clip": getattr(run.backbone, "logit_scale", run.network.scale)}
     for method in METHODS:
         for name in preset.adaptations if method in SEARCHES else [""]:
             row = row_of(method, name)
             if method != "clip" and release.has_row(row):
-                result[row] = fitted(release.weights(query.question, method, generator=name or DEFAULT_GENERATOR))
+                result[row] = fitted(
+                    release.weights(judged.question, method, generator=name or DEFAULT_GENERATOR), judged
+                )
     for row in few_shot_rows(preset):
         choice = release.choice(f"few_shot_{row}")
         if choice:
-            result[f"few_shot_{row}"] = fitted(release.few_shot_weights(support, row, choice["lr"], choice["steps"]))
+            result[f"few_shot_{row}"] = fitted(
+                release.few_shot_weights(support, row, choice["lr"], choice["steps"]), query
+            )
     return result
 
 

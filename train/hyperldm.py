@@ -131,7 +131,7 @@ def run(run: Run, name: str) -> dict[str, float]:
         ema.update(model)
         running.update(run.processes.mean(loss))
 
-    query, sampling = run.val_query, run.preset.sampling
+    query, sampling = run.val_judged, run.preset.sampling
     noise = standard_normal(run.rng(stage, "val"))
     z_T = noise(torch.empty(len(query), Z, device=run.device))
     with torch.no_grad():

@@ -92,7 +92,7 @@ def run(run: Run, row: str) -> dict[str, float]:
         schedule.step()
 
     with torch.no_grad():
-        accuracy = run.accuracy(model.weights(run.val_query.question), run.val_query)
+        accuracy = run.accuracy(model.weights(run.val_judged.question), run.val_judged)
     metrics = {"loss": run.processes.mean(loss), "val_accuracy": accuracy}
     if run.processes.is_main:
         save_module(run.output / f"{row}.safetensors", model, {"row": row, "seed": run.seed, **metrics})

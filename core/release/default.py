@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-FOLDER = Path("weights", "emoji")  # in a checkout and in the installed package
-OTHERS = (Path("weights", "photos"),)  # releases that may be shipped, too
+FOLDERS = {preset: Path("weights", preset) for preset in ("photos", "emoji")}  # in a checkout and in the package
 SENTENCE_FOLDER = Path("weights", "sentence")
 
 
 def default_release() -> Path:
     """The shipped release. The directory may be missing, as in a Space that serves another release."""
-    return _shipped(FOLDER)
+    return _shipped(FOLDERS["emoji"])
+
+
+def shipped_release(preset: str) -> Path | None:
+    """Where the release of a preset is shipped; None for a preset of which none is."""
+    return _shipped(FOLDERS[preset]) if preset in FOLDERS else None
 
 
 def shipped_releases() -> list[Path]:
     """All that are shipped, in the order in which a page shows them: photographs first, where they are there."""
-    there = [release for folder in OTHERS if ((release := _shipped(folder)) / "config.json").is_file()]
-    return [*there, default_release()]
+    there = [release for folder in FOLDERS.values() if ((release := _shipped(folder)) / "config.json").is_file()]
+    return there or [default_release()]
 
 
 def default_sentence_encoder() -> Path:

@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils import validate_repo_id
 
-from .default import FOLDER
+from .default import SENTENCE_FOLDER
 from .manifest import CARD, CONFIG, RECORDS, backbone_directory, is_config, read_config, weight_files
 
 # All that the client raises: it wraps failed uploads in RuntimeErrors, and the HTTP library's own errors, whichever
@@ -40,7 +40,7 @@ def parse_repo(text: str) -> tuple[str, str | None]:
         ValueError: it has neither form, or names the project's folder of releases.
     """
     repo, at, revision = text.partition("@")
-    if repo.startswith(f"{FOLDER.parts[0]}/"):  # whoever registered that name would decide what is loaded
+    if repo.startswith(f"{SENTENCE_FOLDER.parts[0]}/"):  # whoever registered that name would decide what is loaded
         raise ValueError(
             f"{text!r} would be a directory in a checkout, and is not sought on the Hub; "
             "the shipped release is the default, from any folder"

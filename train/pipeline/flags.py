@@ -10,7 +10,7 @@ from typing import Any
 
 from core.config import config_hash, override
 from core.data.meta_vqa import MetaVQAConfig
-from core.release.default import default_release, located
+from core.release.default import located, shipped_release
 from core.release.manifest import read_config
 from train.presets import PRESET_NAMES, get_preset, shortened
 
@@ -58,7 +58,9 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
     )
     result.add_argument("--device", default=default_device(), help="torch device (default: %(default)s)")
     result.add_argument(
-        "--output", type=Path, help="release files (default: weights/PRESET for seed 0 of emoji, else under --work)"
+        "--output",
+        type=Path,
+        help="release files (default: weights/PRESET for seed 0 of what is shipped, else under --work)",
     )
     result.add_argument("--work", type=Path, help="work files: features, resume states, metrics (default: runs/PRESET)")
     return result
@@ -67,8 +69,9 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
 def release_directory(preset: str, seed: int, variant: str, work: Path) -> Path:
     """Where a run's release goes unless --output says otherwise. The shipped one lies beside the code, wherever one
     stands."""
-    if preset == "emoji" and seed == 0 and not variant:
-        return default_release()
+    shipped = shipped_release(preset)
+    if seed == 0 and not variant and shipped is not None:
+        return shipped
     return work / f"seed-{seed}" / f"weights{variant}"
 
 

@@ -209,6 +209,12 @@ class Run:
         return self.val.batch(part="query").to(self.device)
 
     @functools.cached_property
+    def val_judged(self) -> TaskBatch:
+        """The validation examples that zero-shot weights are judged by: query sets, or all where accuracy is pooled,
+        for there are few and no support is needed."""
+        return self.val.batch(part="all").to(self.device) if self.preset.pooled else self.val_query
+
+    @functools.cached_property
     def described(self) -> torch.Tensor:
         """Rows (long) of the training tasks whose question is known; which ones is fixed by the seed."""
         order = list(range(len(self.train)))

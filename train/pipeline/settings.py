@@ -244,8 +244,8 @@ class Preset:
 
     @property
     def network_settings(self) -> tuple[Any, ...]:
-        """What everything that makes weights depends on."""
-        return self.network, self.network_config, self.logit_scale
+        """What everything that makes weights depends on. Where accuracy is pooled, tasks are drawn by their pairs."""
+        return self.network, self.network_config, self.logit_scale, *(("pooled",) if self.pooled else ())
 
     @property
     def questions(self) -> dict[str, Any]:
