@@ -125,9 +125,10 @@ def test_backbone_elsewhere_goes_along(hub, release):
 def test_paths_of_this_machine_stay_here(hub, release):
     config = json.loads((release / "config.json").read_text())
     run = {"preset": "tiny", "data": str(release.parent / "mine"), "steps_share": 1.0, "set": []}
+    run["start"] = str(release.parent / "photos")
     (release / "config.json").write_text(json.dumps({**config, "run": run}))
     send(release)
-    assert json.loads(hub.files(REPO)["config.json"])["run"] == {**run, "data": "mine"}
+    assert json.loads(hub.files(REPO)["config.json"])["run"] == {**run, "data": "mine", "start": "photos"}
     assert str(release.parent).encode() not in b"".join(hub.files(REPO).values())
 
 

@@ -130,15 +130,19 @@ def run(run: Run, name: str) -> dict[str, float]:
 
 
 def _model(run: Run, name: str, weights: TrainingWeights) -> HyperCLIP:
-    """A fresh model with the statistics of the training weights and questions."""
+    """The model to train: that of the run's start, or a fresh one with the statistics of training weights and
+    questions."""
     config, stage = run.preset.hyperclip[name], f"{name}_hyperclip"
     questions, sample = run.asked.all(run.described), None
     if config.components:
         sample = weights.sample(run.rng(stage, "components"))
-        # A small dataset cannot tell so many apart.
-        config = replace(config, components=min(config.components, len(sample) // 2, sample.shape[1]))
+        # A small dataset cannot tell so many apart; a start has its own.
+        given = None if run.start is None else run.start.setting(stage, "components")
+        config = replace(config, components=given or min(config.components, len(sample) // 2, sample.shape[1]))
     torch.manual_seed(run.rng(stage, "init").initial_seed())
     model = build(run.preset, config, run.network).to(run.device)
+    if run.begin(model, stage):
+        return model
     if sample is None:
         model.set_statistics(*weights.moments(), questions)
     else:

@@ -89,7 +89,8 @@ def run(run: Run, name: str) -> dict[str, float]:
     asked = questions(run, latents.mean(0))
     torch.manual_seed(run.rng(stage, "init").initial_seed())
     model = build(run.preset, name, network).to(run.device)
-    model.set_statistics(latents.flatten(0, 1), asked.all(run.described))
+    if not run.begin(model, stage):
+        model.set_statistics(latents.flatten(0, 1), asked.all(run.described))
     schedule = model.schedule
     weights = run.task_weights.clone()
     weights[run.described] *= training.described_weight

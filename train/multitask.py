@@ -71,7 +71,8 @@ def run(run: Run, row: str) -> dict[str, float]:
     torch.manual_seed(rng.initial_seed())
     model = build(run.preset, row, run.network, rng).to(run.device)
     rows = run.described if model.condition_dim else torch.arange(len(batch))
-    model.fit(run.asked.all(rows))
+    if not run.begin(model, row):
+        model.fit(run.asked.all(rows))
 
     optimizer = adam(model.parameters(), config.lr, config.weight_decay)
     schedule = cosine_decay(optimizer, config.steps)

@@ -89,8 +89,9 @@ def contents(directory: Path, card: str) -> dict[str, Path | bytes]:
     elif config["backbone"].startswith("local-dir:"):
         raise ValueError(f"{directory}: its backbone {config['backbone']!r} is not here, and belongs to the release")
     config["files"] = {path: file.stat().st_size for path, file in weights.items()}
-    if data := (config.get("run") or {}).get("data"):  # where it lies on this machine is nobody else's business
-        config["run"] = {**config["run"], "data": Path(data).name}
+    run = config.get("run") or {}
+    if places := {key: Path(run[key]).name for key in ("data", "start") if run.get(key)}:
+        config["run"] = run | places  # where they lie on this machine is nobody else's business
     made = {CONFIG: (json.dumps(config, indent=1) + "\n").encode(), CARD: card.encode()}
     records = {RECORDS: directory / RECORDS} if (directory / RECORDS).is_file() else {}
     return {**made, **records, **weights}

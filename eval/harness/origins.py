@@ -26,6 +26,7 @@ class Training:
     data: str | None = None  # the directory of a built dataset in place of the preset's own
     steps_share: float = 1.0
     set: tuple[str, ...] = ()
+    start: str | None = None  # the release that its models began from; evaluation does not need it
 
 
 def run_of(generator: AdapterGenerator, args: argparse.Namespace) -> Run:
@@ -50,13 +51,15 @@ def run_of(generator: AdapterGenerator, args: argparse.Namespace) -> Run:
             descriptors=descriptors(generator),
             set=list(training.set),
             steps_share=training.steps_share,
+            start=None,
             device=args.device,
             output=where,
             work=args.work or _work_of(where) or Path("runs") / config["preset"],
         )
     )
     preset = replace(run.preset, name=config["preset"], **as_settings(config["question_encoder"]))
-    return replace(run, preset=replace(preset, backbone=_backbone_of(generator)))
+    origin = run.origin | {"start": training.start}
+    return replace(run, preset=replace(preset, backbone=_backbone_of(generator)), origin=origin)
 
 
 def training_of(generator: AdapterGenerator) -> Training:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from core.generator import AdapterGenerator
-from core.release.default import located
 from eval.harness.origins import descriptors, run_of
 from train.pipeline.environment import default_device, usable_device
 from train.pipeline.flags import command_of, flags_of, preset_with_data, release_directory, variant
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset
+from train.pipeline.start import backbone_digest
 from train.presets import PRESET_NAMES
 
 
@@ -149,24 +148,12 @@ def _check_alike(runs: Sequence[Run], generators: Sequence[AdapterGenerator]) ->
                 f"{generator.directory} embeds questions by {generator.config['question_encoder']}, others otherwise; "
                 "one at a time"
             )
-        if settings(run.preset) != settings(first.preset):
+        if settings(run.preset) != settings(first.preset) or run.origin["start"] != first.origin["start"]:
             ours, theirs = (shlex.join(flags_of(r)) for r in (run, first))
             told = f" ({ours}; {theirs})" if ours != theirs else ""
             raise ValueError(f"{generator.directory} was trained otherwise than {where}{told}; one at a time")
-        if _backbone_digest(run.preset.backbone) != _backbone_digest(first.preset.backbone):
+        if backbone_digest(run.preset.backbone) != backbone_digest(first.preset.backbone):
             raise ValueError(f"{generator.directory} has another backbone than {where}; one at a time")
-
-
-def _backbone_digest(spec: str) -> str:
-    """A hash of the weights of a backbone that lies here; else its name."""
-    directory = located(spec.removeprefix("local-dir:"))
-    digest = hashlib.sha256()
-    files = sorted(directory.glob("*.safetensors")) if directory.is_dir() else []
-    for path in files:
-        with path.open("rb") as file:
-            for block in iter(lambda file=file: file.read(1 << 20), b""):
-                digest.update(block)
-    return digest.hexdigest() if files else spec
 
 
 def _check_questions(generator: AdapterGenerator, known: set[str]) -> None:

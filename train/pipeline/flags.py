@@ -10,13 +10,16 @@ from typing import Any
 
 from core.config import config_hash, override
 from core.data.meta_vqa import MetaVQAConfig
-from core.release.default import shipped_release
+from core.release.default import located, shipped_release
+from core.release.manifest import read_config
 from train.presets import PRESET_NAMES, get_preset, shortened
 
+from . import graph
 from .environment import default_device, usable_device
 from .processes import Processes
 from .run import Run
 from .settings import Preset
+from .start import Start, digests
 
 
 def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
@@ -27,6 +30,13 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
     result.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="sizes and schedules (default: emoji)")
     result.add_argument(
         "--data", type=Path, metavar="DIR", help="a dataset built by train/make_data.py, instead of the preset's own"
+    )
+    result.add_argument(
+        "--start",
+        type=Path,
+        metavar="DIR",
+        help="a release whose models this run's begin from, with its base network, questions and backbone; what it "
+        "lacks begins afresh. For few questions of one's own; --steps-share 0.2 is enough then",
     )
     result.add_argument("--seed", type=int, default=0, help="seed of everything but the dataset (default: 0)")
     result.add_argument(
@@ -65,26 +75,29 @@ def release_directory(preset: str, seed: int, variant: str, work: Path) -> Path:
     return work / f"seed-{seed}" / f"weights{variant}"
 
 
-def variant(changed: str, descriptors: float) -> str:
-    """What is added to the names of a run's folders: for changed settings, and for a share of descriptors below 1."""
-    return changed + (f"-{100 * descriptors:g}" if descriptors < 1.0 else "")
+def variant(changed: str, descriptors: float, start: Path | None = None) -> str:
+    """What is added to the names of a run's folders: for changed settings, a start, and a share of descriptors below
+    1."""
+    begun = "" if start is None else f"-from-{start.resolve().name}"
+    return changed + begun + (f"-{100 * descriptors:g}" if descriptors < 1.0 else "")
 
 
 def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Run:
-    """The run that parsed flags describe; a ValueError for a bad setting, or a device that does not exist. `processes`
-    are those of another run in this process, if there was one."""
+    """The run that parsed flags describe; a ValueError for a bad setting, a device that does not exist, or a start that
+    does not fit. `processes` are those of another run in this process, if there was one."""
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
-    origin = origin_of(args.preset, args.data, args.steps_share, args.set)
+    origin = origin_of(args.preset, args.data, args.steps_share, args.set, args.start)
     base, preset = preset_of(origin_of(args.preset, args.data, 1.0, [])), preset_of(origin)
     changed = "" if preset == base else f"-{config_hash(preset)[:8]}"
     preset = replace(preset, descriptors=args.descriptors)
-    suffix = variant(changed, args.descriptors)
+    suffix = variant(changed, args.descriptors, args.start)
     work = args.work or Path("runs") / preset.name
     preset = _with_tower_of_its_own(preset, base, work)
     default = release_directory(preset.name, args.seed, suffix, work)
     processes = processes or Processes(usable_device(args.device))
-    return Run(preset, args.seed, args.output or default, work, processes.device, suffix, origin, processes=processes)
+    run = Run(preset, args.seed, args.output or default, work, processes.device, suffix, origin, processes=processes)
+    return run if args.start is None else replace(run, start=open_start(run, located(args.start)))
 
 
 def _with_tower_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:
@@ -95,13 +108,30 @@ def _with_tower_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:
     return replace(preset, backbone=f"local-dir:{work / f'backbone-{config_hash(*made)[:8]}'}")
 
 
-def origin_of(preset: str, data: Path | None, steps_share: float, changed: list[str]) -> dict[str, Any]:
-    """What chose a run's preset, dataset and settings, JSON-able: a release keeps it under "run"."""
+def open_start(run: Run, directory: Path) -> Start:
+    """The start of a run from a release; a ValueError that names what does not fit, or if it is none."""
+    try:
+        config = read_config(directory)
+    except ValueError as error:
+        raise ValueError(f"--start {error}") from None
+    stages = graph.build(run.preset)
+    held = digests(directory, stages)
+    models = {name: held[name] for name in graph.continued(stages, held)}
+    start = Start(directory, config.get("question_encoder") or {}, models)
+    start.check(run)
+    return start
+
+
+def origin_of(
+    preset: str, data: Path | None, steps_share: float, changed: list[str], start: Path | None = None
+) -> dict[str, Any]:
+    """What chose a run's preset, dataset, settings and start, JSON-able: a release keeps it under "run"."""
     return {
         "preset": preset,
         "data": None if data is None else str(data.resolve()),
         "steps_share": steps_share,
         "set": list(changed),
+        "start": None if start is None else str(located(start).resolve()),
     }
 
 
@@ -112,10 +142,11 @@ def preset_of(origin: dict[str, Any]) -> Preset:
 
 
 def flags_of(run: Run) -> list[str]:
-    """The flags that chose a run's preset, dataset and settings."""
+    """The flags that chose a run's preset, dataset, start and settings."""
     origin = run.origin
     words = ["--preset", origin["preset"]]
     words += ["--data", _from_here(origin["data"])] if origin["data"] else []
+    words += ["--start", _from_here(origin["start"])] if origin["start"] else []
     words += ["--steps-share", str(origin["steps_share"])] if origin["steps_share"] != 1.0 else []
     return words + (["--set", *origin["set"]] if origin["set"] else [])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from graphlib import TopologicalSorter
 
@@ -72,11 +72,28 @@ def resolved(stages: dict[str, Stage], kept: Callable[[str], bool]) -> dict[str,
 
 
 def identities(run: Run, stages: dict[str, Stage]) -> dict[str, str]:
-    """Hash of each stage's config, format and inputs' identities; what it makes is a function of these."""
+    """Hash of each stage's config, format and inputs' identities, and of the model that it begins from, if any; what it
+    makes is a function of these."""
     result: dict[str, str] = {}
     for stage in stages.values():
         seed = run.seed if stage.seeded else None
-        result[stage.name] = config_hash(stage.name, stage.format, seed, stage.config, [result[n] for n in stage.needs])
+        inputs = [result[name] for name in stage.needs]
+        own = run.begun_from(stage.name)
+        result[stage.name] = config_hash(stage.name, stage.format, seed, stage.config, inputs, *own)
+    return result
+
+
+def continued(stages: dict[str, Stage], held: Container[str]) -> list[str]:
+    """The stages whose models can begin from a release's, given the names of the models that it holds: those that are
+    held, if what they build on is held as well. A denoiser of other latents, say, would be of no use."""
+    afresh: set[str] = set()
+    result = []
+    for name, stage in stages.items():  # every stage comes after what it needs
+        trains = stage.release and stage.seeded and stage.steps > 0
+        if afresh & set(stage.needs) or (trains and name not in held):
+            afresh.add(name)
+        elif trains:
+            result.append(name)
     return result
 
 

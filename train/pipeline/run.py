@@ -24,11 +24,13 @@ from core.data.features import FeatureStore, build_task_set
 from core.data.phrasings import Phrasings
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.networks.base import BaseNetwork, accuracies
+from core.networks.weight_model import Saved
 from core.release.manifest import encoder_directory
 
 from .asked import RULES, Asked, other_words
 from .processes import Processes
 from .settings import Preset
+from .start import Start
 
 Weights = torch.Tensor | Callable[[torch.Tensor], torch.Tensor]  # w (T, P), or what makes the rows that are asked for
 
@@ -47,7 +49,8 @@ class Run:
     work: Path
     device: torch.device
     variant: str = ""  # what tells this run from the preset's own: changed settings, fewer descriptors
-    origin: dict[str, object] = field(default_factory=dict)  # what chose preset, dataset and settings (`flags.origin`)
+    origin: dict[str, object] = field(default_factory=dict)  # what chose preset, dataset, settings (`flags.origin_of`)
+    start: Start | None = None  # the release that its models begin from
     processes: Processes = field(default_factory=Processes)
     loops: dict[str, tuple[int, float]] = field(default_factory=dict)  # by stage: steps made here, and their seconds
     identities: dict[str, str] = field(default_factory=dict)  # by stage, set by run_all.py: see `graph.identities`
@@ -81,6 +84,21 @@ class Run:
     def state_path(self, stage: str) -> Path:
         return self.scratch / f"state{self.variant}" / f"{stage}.pt"
 
+    def begin(self, model: Saved, stage: str) -> bool:
+        """Whether a stage's fresh model begins from the run's start, whose parameters and statistics it then has. What
+        is kept must not be fitted anew: parameters mean nothing to other statistics."""
+        if self.start is None:
+            return False
+        begun = self.start.begin(model, stage)
+        if self.processes.is_main:
+            lacks = f"begins afresh: {self.start.directory} lacks it, or what it builds on"
+            print(f"{stage}: {f'begins from {self.start.directory}' if begun else lacks}", flush=True)
+        return begun
+
+    def begun_from(self, stage: str) -> list[str]:
+        """What the result of a stage depends on for its start: the digest of the model that it begins from, if any."""
+        return [self.start.models[stage]] if self.start is not None and stage in self.start.models else []
+
     def autocast(self) -> torch.autocast:
         """Mixed precision for large networks: bfloat16 on a GPU, none on a CPU. Losses and statistics stay float32."""
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda" and not self.exact)
@@ -103,7 +121,7 @@ class Run:
     @functools.cached_property
     def questions(self) -> QuestionEncoder:
         """What makes task embeddings e."""
-        spec = self.preset.questions
+        spec = self.preset.questions if self.start is None else {**self.start.questions}
         if self.preset.backbone == STORED and spec["encoder"] != "clip":
             return StoredQuestions(self.work / "features", spec)
         return open_question_encoder(spec, lambda: self.backbone, encoder_directory(self.output), self.device)

@@ -56,7 +56,7 @@ def training_steps(
     """
     path = run.state_path(stage)
     # A state of other settings, inputs or formats is no state of this run.
-    key = config_hash(run.preset, run.seed, total, run.identities.get(stage))
+    key = config_hash(run.preset, run.seed, total, run.identities.get(stage), *run.begun_from(stage))
     start = 0
     if path.is_file():
         saved = load_state(path, run.device)
