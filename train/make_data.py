@@ -125,7 +125,7 @@ def build_meta_vqa(args: argparse.Namespace, output: Path) -> None:
         if args.download:
             vqa_download.download(vqa_download.COCO_ARCHIVES, args.images)
         splits, images, part = take_part(splits, args.images, anew=args.preset == "photos")
-    name = "meta-vqa" if args.preset == "metavqa" else args.preset
+    name = "meta-vqa" if args.preset == "metavqa" else f"meta-vqa-{args.preset}"
     identity = write_dataset(output, splits, name=name, source=source, prompts=prompts, images=images, part=part)
     counts = {key: identity["counts"][key] for key in _PUBLISHED}
     same = "as published" if counts == _PUBLISHED else f"published: {_PUBLISHED}"

@@ -108,7 +108,7 @@ def describe(generator: AdapterGenerator) -> World:
     named = str(generator.config.get("dataset") or "an unnamed dataset")
     if named == VERSION:
         return _DRAWN
-    if named == "photos" or named.startswith("meta-vqa"):
+    if named.startswith("meta-vqa"):
         return _PHOTOGRAPHS
     dataset = escape_markdown(named)
     return World(
