@@ -65,7 +65,9 @@ def test_it_is_loaded_by_what_its_directory_holds(directory):
 
 def test_a_directory_of_no_kind_or_of_two_is_refused(directory, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="one of open_clip_config.json, mean_colour.json; it holds none"):
+    with pytest.raises(
+        ValueError, match="one of open_clip_config.json, photo_tower.json, mean_colour.json; it holds none"
+    ):
         load_backbone(f"local-dir:{tmp_path / 'empty'}")
     (directory / "open_clip_config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match="it holds open_clip_config.json and mean_colour.json"):

@@ -134,7 +134,7 @@ def test_a_part_says_what_it_lacks(built, full, coco, capsys, tmp_path, source):
     there = {path.stem for path in coco.iterdir()}
     expected = dealt_anew(with_images(full, there))
     identity, splits, prompts = read_dataset(built)
-    assert splits == expected and identity["name"] == "photos"
+    assert splits == expected and identity["name"] == "meta-vqa-photos"
     assert identity["part"] == left_out(full, expected)
     pairs_left, images_left = sum(map(len, (pairs(full, s) for s in full))), len(image_names(full.values())) - 14
     pairs_left -= identity["counts"]["pairs"]
@@ -173,8 +173,7 @@ def test_meta_vqa_keeps_its_roles(tmp_path, source, coco, full, capsys):
             path.unlink()
     shown = with_images(full, {path.stem for path in coco.iterdir()})
     expected = in_both_roles(shown)
-    with pytest.raises(SystemExit):  # too few training tasks for 87 of validation
-        make_data.main([str(flag) for flag in flags])
+    make_data.main([str(flag) for flag in flags])  # too few for 87 validation tasks: a fifth are
     out = capsys.readouterr().out
     identity, splits, _ = read_dataset(tmp_path / "mv")
     assert splits == expected and identity["part"] == left_out(full, expected) and identity["name"] == "meta-vqa"
@@ -186,8 +185,7 @@ def test_all_images_make_no_part(tmp_path, source, coco, full, capsys):
     for image in image_names(full.values()):
         Image.new("RGB", (9, 7)).save(coco / f"{image}.jpg")
     flags = ["--preset", "metavqa", "--split-dir", source, "--images", coco, "--output", tmp_path / "mv"]
-    with pytest.raises(SystemExit):
-        make_data.main([str(flag) for flag in flags])
+    make_data.main([str(flag) for flag in flags])
     identity, splits, _ = read_dataset(tmp_path / "mv")
     assert splits == full and "part" not in identity and "left out" not in capsys.readouterr().out
 
@@ -365,7 +363,7 @@ def test_what_presets_name_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     config = get_preset("photos").dataset
     assert config.directory == "weights/photos/data" and located(config.directory) == SHIPPED
-    assert config.pinned() == MetaVQAConfig("weights/photos/data", config_hash(read_dataset(SHIPPED)[0]), folds=5)
+    assert config.pinned() == MetaVQAConfig("weights/photos/data", config_hash(read_dataset(SHIPPED)[0]), val_tasks=74)
     assert load_backbone(get_preset("emoji").backbone).dim == 256
     assert located("nowhere") == Path("nowhere") and located(tmp_path) == tmp_path
     (tmp_path / "weights" / "photos" / "data").mkdir(parents=True)  # what is here comes first
@@ -375,13 +373,13 @@ def test_what_presets_name_is_found_from_any_folder(tmp_path, monkeypatch):
 def test_the_shipped_questions(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     make_data.main(["--preset", "photos"])
-    assert "photos: 1073 tasks, 3347 images" in capsys.readouterr().out
+    assert "meta-vqa-photos: 1073 tasks, 3347 images" in capsys.readouterr().out
     data = get_preset("photos").dataset.open()
     splits = read_dataset(SHIPPED)[1]
     assert [len(splits[split]) for split in ("train", "test")] == [739, 334]
     assert [sum(pairs(splits, split).values()) for split in ("train", "test")] == [3759, 1584]
     assert data.num_images == 3347 and all(task.prompt for task in data.tasks)
-    assert Counter(task.split for task in data.tasks) == {"train": 592, "val": 147, "test": 334}
+    assert Counter(task.split for task in data.tasks) == {"train": 665, "val": 74, "test": 334}
     known = {name for _, name, _ in pairs(splits, "train")}
     assert sum(image not in known for _, image, _ in pairs(splits, "test")) == 813
     assert sum(path.stat().st_size for path in SHIPPED.glob("*.json")) < 2_000_000

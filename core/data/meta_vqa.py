@@ -62,9 +62,14 @@ class MetaVQAConfig(DatasetConfig):
         return cls(str(directory), val_tasks=0 if has_val else cls.val_tasks).pinned()
 
     def moved(self, directory: Path | str) -> MetaVQAConfig:
-        """The same settings for another directory, pinned; a dataset with validation tasks of its own keeps them."""
+        """The same settings for another directory, pinned; a dataset with validation tasks of its own keeps them, and
+        of one with too few questions for as many a fifth are validation tasks."""
         there = self.at(directory)
-        return replace(self, directory=there.directory, digest=there.digest) if there.val_tasks else there
+        if not there.val_tasks:
+            return there
+        same = replace(self, directory=there.directory, digest=there.digest)
+        few = not self.folds and 5 * self.val_tasks > read_identity(directory)["counts"]["train"]
+        return replace(same, folds=5) if few else same
 
     def pinned(self) -> MetaVQAConfig:
         """The same with the digest of what the directory holds now; itself where nothing is built yet."""

@@ -20,8 +20,9 @@ def shipped_release(preset: str) -> Path | None:
 
 def shipped_releases() -> list[Path]:
     """All that are shipped, in the order in which a page shows them: photographs first, where they are there."""
-    there = [release for folder in FOLDERS.values() if ((release := _shipped(folder)) / "config.json").is_file()]
-    return there or [default_release()]
+    releases = [_shipped(folder) for folder in FOLDERS.values()]
+    default = default_release()
+    return [release for release in releases if release == default or (release / "config.json").is_file()]
 
 
 def default_sentence_encoder() -> Path:
