@@ -228,8 +228,7 @@ def built(tmp_path, coco):
     (source / "prompt_meta.json").write_text(json.dumps({q: "it is {}" for q in [*train][:3]} | {"unknown": "{}?"}))
     output = tmp_path / "built"
     arguments = ["--preset", "metavqa", "--split-dir", str(source), "--images", str(coco), "--output", str(output)]
-    with pytest.raises(SystemExit):  # seven training tasks cannot give 87 validation tasks
-        make_data.main(arguments)
+    make_data.main(arguments)
     return output
 
 

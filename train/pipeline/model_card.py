@@ -84,14 +84,12 @@ _DATA = {
         "Apache-2.0 for code and weights; the weights were trained on CC BY-SA 4.0 artwork.",
     ),
     "meta-vqa-photos": _Data(  # before those it begins like
-        "a part of Meta-VQA, the paper's dataset: 3,759 pairs of a COCO photograph and an answer to one of 739 "
-        "questions (VQA v2's annotations, CC BY 4.0). For everyday photographs, and to study how weights follow from a "
-        "question; not for deciding anything about people, nor where an error costs something: more than half of the "
-        "answers to unseen questions are wrong. Best at rooms, sports and animals; colours, counts and text fail.",
-        "COCO and VQA v2 show mostly everyday life of the West, as annotators saw and named it, their stereotypes of "
-        "gender, age and origin included; the ImageNet trunk and the sentence encoder bring their own.",
-        "Apache-2.0 for the code and for the weights of EfficientNet-Lite2 and all-MiniLM-L6-v2; VQA v2's annotations "
-        "are CC BY 4.0. No photograph is in the repository.",
+        "the part of Meta-VQA, the paper's dataset, about 3,347 COCO photographs. For everyday photos, and to study "
+        "how weights follow from a question; not for deciding anything about people, nor where errors cost much: "
+        "most answers to unseen questions are wrong. Best at rooms, sports, animals; colours, counts and text fail.",
+        "COCO and VQA v2 show mostly everyday life of the West as annotators named it, stereotypes of gender, age and "
+        "origin included; the ImageNet trunk and the sentence encoder bring their own.",
+        "Apache-2.0 for code and encoders; VQA v2's annotations are CC BY 4.0. There are no photographs here.",
     ),
     "meta-vqa": _Data(
         "questions of VQA v2 about COCO photographs, one task per question.",
