@@ -136,7 +136,7 @@ def build_demo(*generators: AdapterGenerator) -> gr.Blocks:
 _EPILOG = """Every flag has an environment variable for a default, as a Space sets them: HF_WEIGHTS, GRADIO_SERVER_NAME,
 GRADIO_SERVER_PORT, MCP. Gradio reads more of its own (GRADIO_SHARE, GRADIO_ROOT_PATH ...).
 
-What it needs: about 1.2 GB of memory with the shipped weights, more while many ask at once; no GPU, though one is used
+What it needs: about 1.7 GB of memory with both shipped worlds, more while many ask at once; no GPU, though one is used
 where there is one, and no network for a local release. How long it takes to start: 10 to 20 seconds on two CPU cores.
 A release from the Hub is downloaded once (about 80 MB for the emoji preset)."""
 
