@@ -37,7 +37,7 @@ Examples:
   python train/run_all.py --preset emoji --seed 1    another seed, from the shipped backbone
   python train/run_all.py --preset emoji --descriptors 0.5   the column 50% Q. of Table 1
   python train/run_all.py --set question_encoder=clip  one setting changed; other stages are taken from the first run
-  python train/run_all.py --preset photos --data data/mine --start weights/photos --steps-share 0.2   few questions
+  python train/run_all.py --preset photos --data data/mine --start weights/photos --steps-share 0.05   few questions
   python train/run_all.py --preset tiny              every stage in about a minute
   python train/run_all.py --preset metavqa --seeds 0 1 2 --rows hvae_hyperldm   three runs, of what one row needs
   accelerate launch --num_processes 8 train/run_all.py --preset metavqa   eight GPUs, one run"""

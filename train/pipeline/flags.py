@@ -36,7 +36,7 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
         type=Path,
         metavar="DIR",
         help="a release whose models this run's begin from, with its base network, questions and backbone; what it "
-        "lacks begins afresh. For few questions of one's own; --steps-share 0.2 is enough then",
+        "lacks begins afresh. For few questions of one's own; --steps-share 0.05 is enough then",
     )
     result.add_argument("--seed", type=int, default=0, help="seed of everything but the dataset (default: 0)")
     result.add_argument(
