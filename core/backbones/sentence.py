@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from tokenizers import BertWordPieceTokenizer
@@ -189,6 +190,20 @@ def load(directory: Path | str, device: torch.device | str = "cpu") -> SentenceE
         return SentenceEncoder(config, tower.to(device), vocabulary)
     except ValueError as error:
         raise ValueError(f"sentence encoder {directory / VOCABULARY}: {error}") from None
+
+
+_loaded: WeakValueDictionary[tuple, SentenceEncoder] = WeakValueDictionary()  # by files and device
+
+
+def shared(directory: Path, device: torch.device | str = "cpu") -> SentenceEncoder:
+    """`load`, or the encoder that is in memory already, if the directory's files are still the same: questions and the
+    photo tower's answers go through one."""
+    files = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in sorted(directory.glob("*"))]
+    key = (directory.resolve(), tuple(files), torch.device(device))
+    found = _loaded.get(key)
+    if found is None:
+        found = _loaded[key] = load(directory, device)
+    return found
 
 
 def _read(path: Path) -> str:

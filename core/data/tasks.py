@@ -239,11 +239,14 @@ def split_support_query(
     # Drawn on the random state's device, so that a seed means the same on CPU and GPU.
     noise = torch.rand(mask.shape, generator=rng, device=rng.device).to(mask.device)
     rank = noise.masked_fill(~mask, 2.0).argsort(dim=1).argsort(dim=1)  # (T, N), padding ranks last
-    count = mask.sum(1, keepdim=True)  # (T, 1)
-    n_support = (count * support_fraction).round().long().clamp(min=1)
-    n_support = torch.minimum(n_support, (count - 1).clamp(min=1))
-    in_support = rank < n_support
+    in_support = rank < support_size(mask.sum(1, keepdim=True), support_fraction)
     return batch.with_mask(in_support).trimmed(), batch.with_mask(~in_support).trimmed()
+
+
+def support_size(count: Tensor, support_fraction: float) -> Tensor:
+    """How many of `count` examples are support, of any shape; one of each part where there are two."""
+    size = (count * support_fraction).round().long().clamp(min=1)
+    return torch.minimum(size, (count - 1).clamp(min=1))
 
 
 def subsample(batch: TaskBatch | TaskTable, examples: int, rng: torch.Generator) -> TaskBatch:

