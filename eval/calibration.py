@@ -79,7 +79,7 @@ def evaluate(run: Run, generators: Sequence[AdapterGenerator], limit: int | None
                 what = {"row": row.id, "label": row.label, **choices_of(row, some), "descriptors": share}
                 what |= {"when": when, "scales": list(scales.values())}
                 for tasks, mask in masks.items() if some else ():
-                    answers = [answers_of(cosines[g], scales[g], mask) for g in some]
+                    answers = [answers_of(cosines[g], scales[g], mask, by_example=run.preset.pooled) for g in some]
                     reached = _reached(answers, [g.config["seed"] for g in some])
                     bins = {"bins": _bins(answers)} if tasks == "all" else {}
                     records.append(what | {"tasks": tasks, **reached, "n_tasks": int(mask.sum())} | bins)
@@ -134,8 +134,9 @@ def main(argv: list[str] | None = None) -> None:
     run, generators = open_release(arguments, args)
     records = evaluate(run, generators, args.limit_tasks)
     print(tables.calibration_table(records).to_string())
+    weighs = "pair of picture and question" if run.preset.pooled else "task"
     print(
-        f"\nIn %, query sets of all {run.preset.name}'s test tasks, each task weighing the same. ECE: expected "
+        f"\nIn %, query sets of all {run.preset.name}'s test tasks, each {weighs} weighing the same. ECE: expected "
         f"calibration error,\n{BINS} bins of confidence, mean (s.d. over training seeds where there are several). "
         "Before: cosines times the\nscale of training; after: times the scale that the release names for the row."
     )

@@ -22,7 +22,7 @@ from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
 from core.networks.base import task_accuracy
 from eval.harness import tables
-from eval.harness.releases import open_release, parser, require
+from eval.harness.releases import open_release, parser, require, require_sets
 from eval.harness.results import write_results
 from eval.harness.rows import adapted_weights, can_adapt, can_few_shot, chosen_few_shot
 
@@ -74,6 +74,9 @@ def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> 
 def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
     run, generators = open_release(arguments, args)
+    require_sets(
+        arguments, run, *((split, part) for split in ("train", "val", "test") for part in ("support", "query"))
+    )
     require(arguments, run, generators, lacks)
     seeds = [generator.config["seed"] for generator in generators]
     records = []

@@ -33,7 +33,7 @@ from core.generator import AdapterGenerator
 from core.networks.base import accuracies
 from core.release.checkpoint import load_model
 from eval.harness import tables
-from eval.harness.releases import open_release, parser, require
+from eval.harness.releases import open_release, parser, require, require_sets
 from eval.harness.results import write_results
 from eval.harness.rows import GENERATORS
 
@@ -205,6 +205,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--generator", choices=tuple(GENERATORS), default="hvae", help="whose latents")
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
+    require_sets(arguments, run, ("val", "query"), ("test", "query"))
     require(arguments, run, generators, lambda generator: lacks(generator, args.generator))
     test = run.task_set("test")
     if args.limit_tasks is not None:
@@ -224,7 +225,8 @@ def main(argv: list[str] | None = None) -> None:
         for summary in tables.summaries(torch.stack(values), test, seeds)
     ]
     print(tables.grid(records, lambda r: r["label"]).to_string())
-    print("\nAccuracy in % on query sets of test tasks. Distances between standardised weights (medians):")
+    print("\nAccuracy in % on query sets of test tasks, each task weighing the same.")
+    print("Distances between standardised weights (medians):")
     for row, values in distances.items():
         record = {"row": row, "label": LABELS[row], **common, "tasks": "distance", **tables.over_seeds(values, seeds)}
         records.append(record)

@@ -28,7 +28,7 @@ from core.generator import AdapterGenerator
 from core.networks.hyperclip import ranks
 from eval.harness import figures, tables
 from eval.harness.origins import descriptors
-from eval.harness.releases import open_release, print_missing
+from eval.harness.releases import open_release, print_missing, require_sets
 from eval.harness.results import write_results
 from eval.harness.rows import INFERENCE_LABELS, INFERENCE_ROWS, InferenceRow, adapted_weights, can_adapt
 
@@ -173,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = figures.parser(__doc__)
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
+    require_sets(arguments, run, ("test", "support"))
     records = evaluate(run, generators, args.limit_tasks)
     print(as_table(records).to_string())
     print(

@@ -112,6 +112,9 @@ def test_answers_are_those_of_a_softmax_task_by_task():
             weight.append(1 / 4 / len(examples))
     assert found.confidence.tolist() == pytest.approx(confidence, abs=1e-6) and found.right.tolist() == right
     assert found.weight.tolist() == pytest.approx(weight)
+    alike = answers_of(parts, 5.0, mask, by_example=True)
+    assert alike.weight.tolist() == pytest.approx([1 / len(weight)] * len(weight))
+    assert alike.confidence.equal(found.confidence) and alike.right.equal(found.right)
     twice = pooled([found, found])
     assert float(twice.weight.sum()) == pytest.approx(1.0)
     assert calibration_error(reliability(twice)) == pytest.approx(calibration_error(reliability(found)))

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
+from core.data.tasks import Task
 from eval.datasets import folds
 
 
@@ -36,8 +38,35 @@ def test_kinds_are_told_by_words() -> None:
         "How many animals are there?": "count",
         "What sport is this?": "room, sport, animal, activity",
         "What is on the plate?": "other",
+        "What type of transportation is this?": "other",  # no sport
+        "?": "other",
     }
     assert {question: folds.kind_of(question) for question in asked} == asked
+
+
+def test_no_row_is_judged_by_what_chose_it() -> None:
+    rows = folds.rows_to_judge(["clip", "hvae_hyperldm", "hvae_hyperclip"])
+    assert [(row.id, row.gamma) for row in rows] == [
+        ("clip", None),
+        ("hvae_hyperclip", None),
+        ("hvae_hyperldm", 1.0),
+        ("hvae_hyperldm", 1.5),
+    ]
+
+
+def test_folds_are_pooled_over_their_pairs() -> None:
+    tasks = [
+        Task("What sport is this?", ("a", "b"), ((0, 1), (0, 1)), ((2,), (0,)), "val"),
+        Task("What color is it?", ("a", "b"), ((0,), (0,)), ((), ()), "val"),
+    ]
+    right = {"x": torch.tensor([True, False, True, False])}  # three pairs of the first, one of the second
+    found = {r["tasks"]: r for r in folds.judge(tasks, right, {"x": {"row": "x", "label": "x", "gamma": None}}, 3)}
+    assert {name: (r["mean"], r["n_pairs"]) for name, r in found.items()} == {
+        "all": (0.5, 4),
+        "room, sport, animal, activity": (0.6667, 3),
+        "colour": (0.0, 1),
+    }
+    assert all(record["seeds"] == [3] for record in found.values())
 
 
 def test_one_fold_is_refused(capsys) -> None:

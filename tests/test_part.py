@@ -271,6 +271,8 @@ def test_an_unreadable_image_takes_no_answer_that_had_none():
         not notes and kept.answers == ("red", "green") and kept.query == ((4, 6), (0, 0)) and kept.support == ((), ())
     )
     assert without_images([task], {4, 5, 6})[0] == []
+    had = Task("q", ("red", "blue"), ((1, 2), (0, 1)), ((4, 5, 6), (0, 1, 0)), "test")
+    assert len(without_images([had], {2})[0]) == 1 and without_images([had], {1, 2})[0] == []  # it loses its support
 
 
 # -- pictures that are elsewhere or not at all -----------------------------------------------------------------------

@@ -13,9 +13,10 @@ import torch
 from core.data.emoji.dataset import EmojiConfig, EmojiVQA
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
 from core.data.tasks import Task
+from core.data.without_images import trained_images
 from core.generator import AdapterGenerator
 from core.networks.base import accuracies
-from eval import table1, table4
+from eval import calibration, links, sanity, table1, table4, task_inference
 from eval.datasets import floors, photo_few_shot, photo_kinds
 from eval.harness.metrics import PooledPairs
 from eval.harness.parts import photos
@@ -68,7 +69,7 @@ def judged():
 
 def read(tmp_path):
     document = json.loads((tmp_path / "r.json").read_text())
-    assert {"command", "commit", "versions", "preset", "results"} == set(document) and document["preset"] == "tiny"
+    assert {"command", "commit", "versions", "preset", "results"} == set(document) - {"bins"} and document["preset"] == "tiny"
     return document["results"]
 
 
@@ -216,6 +217,49 @@ def test_what_cannot_be_judged_is_said(flags, script, more, message, capsys):
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.parametrize(
+    "script, message",
+    [
+        (links, "1 val tasks of tiny have no query set"),
+        (task_inference, r"\d+ test tasks of tiny have no support set, '.*' for one"),
+        (sanity, "1 val tasks of tiny have no query set, '.*' for one"),
+    ],
+)
+def test_what_needs_sets_says_which_are_missing(flags, monkeypatch, script, message, capsys):
+    class OneMore(FewPairs):  # a validation task whose few pairs are all support
+        def __init__(self, config):
+            super().__init__(config)
+            i = next(i for i, task in enumerate(self.tasks) if task.split == "val")
+            self.tasks[i] = replace(self.tasks[i], query=((), ()))
+
+    monkeypatch.setattr(EmojiConfig, "open", lambda self: OneMore(self))
+    with pytest.raises(SystemExit):
+        script.main(flags)
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_sanity_of_means_over_tasks(flags, tmp_path, capsys):
+    sanity.main(flags)
+    assert "each task weighing the same" in capsys.readouterr().out
+    assert {"chance", "kernel_ridge", "hvae_hyperldm"} <= {r["row"] for r in read(tmp_path)}
+
+
+def test_calibration_has_the_accuracy_of_table1(flags, tmp_path, capsys):
+    calibration.main(flags)
+    assert "each pair of picture and question weighing the same" in capsys.readouterr().out
+    found = {r["label"]: r["accuracy"] for r in read(tmp_path) if (r["tasks"], r["when"]) == ("all", "before")}
+    table1.main(flags)
+    pooled = {r["label"]: r["mean"] for r in read(tmp_path) if r["tasks"] == "all"}
+    assert found == pytest.approx(pooled, abs=2e-4)
+
+
+def test_table4_of_pairs_has_no_column_of_table1(flags, tmp_path, monkeypatch):
+    monkeypatch.undo()  # the tasks as they are, with support sets
+    table4.main([*flags, "--limit-tasks", "5", "--csv", str(tmp_path / "t.csv")])
+    first, *others = pd.read_csv(tmp_path / "t.csv", index_col=0).columns
+    assert first.startswith("all (") and others == ["paper"]
+
+
 # -- floors ------------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +303,11 @@ def test_floors_of_a_release(flags, judged, part, tmp_path, capsys):
     assert records["commonest_answer"]["mean"] == pytest.approx(commonest, abs=1e-4)
     lines = part(photos.photo_floors)
     assert lines[0].startswith("| without a picture | all (") and f"| {100 * chance:.1f} [" in lines[2]
+
+
+def test_validation_tasks_show_pictures_of_training():
+    tasks = [make_task("x", ("a", "b"), [0, 1], split, [i, i + 1]) for i, split in enumerate(("train", "val", "test"))]
+    assert trained_images(tasks) == {0, 1, 2}
 
 
 def test_pairs_of_tasks_without_any():

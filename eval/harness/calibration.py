@@ -1,7 +1,8 @@
 """How far confidence is from accuracy: answers with their confidence, reliability by bins, expected calibration error.
 
 Confidence is the largest probability of an answer, the softmax of `scale` times cosines. Every task weighs the same and
-its examples share its weight, so that the accuracy here is that of Table 1.
+its examples share its weight, or every example weighs the same where a preset pools accuracy: so the accuracy here is
+that of Table 1.
 """
 
 from __future__ import annotations
@@ -58,13 +59,16 @@ def scale_of(row: Row, generator: AdapterGenerator) -> float:
     return training_scale(generator) if own is None else float(own)
 
 
-def answers_of(tasks: Iterable[tuple[TaskBatch, Tensor]], scale: float, mask: Tensor) -> Answers:
+def answers_of(
+    tasks: Iterable[tuple[TaskBatch, Tensor]], scale: float, mask: Tensor, *, by_example: bool = False
+) -> Answers:
     """Answers on all examples of the tasks in `mask`.
 
     Args:
         tasks: batches with the cosines (T, N, C) of every example and answer, -inf for padded answers.
         scale: what cosines are multiplied by.
         mask: (tasks of all batches,) bool.
+        by_example: whether every example weighs the same, instead of every task.
     """
     confidence, right, weight, first = [], [], [], 0
     for batch, cosines in tasks:
@@ -72,7 +76,8 @@ def answers_of(tasks: Iterable[tuple[TaskBatch, Tensor]], scale: float, mask: Te
         first += len(batch)
         probability, answer = (scale * cosines.double()).softmax(-1).max(-1)  # (T, N)
         examples = batch.example_mask & chosen[:, None]
-        each = 1.0 / batch.example_mask.sum(1, keepdim=True).clamp(min=1).double()
+        count = batch.example_mask.sum(1, keepdim=True).clamp(min=1).double()
+        each = torch.ones_like(count) if by_example else 1.0 / count
         confidence.append(probability[examples].cpu())
         right.append((answer == batch.labels)[examples].cpu())
         weight.append(each.expand(examples.shape)[examples].cpu())

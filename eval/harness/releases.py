@@ -110,6 +110,17 @@ def require(
             arguments.error(f"{generator.directory} lacks {', '.join(missing)}; {command} makes it")
 
 
+def require_sets(arguments: argparse.ArgumentParser, run: Run, *needed: tuple[str, str]) -> None:
+    """End the script with a line that says so where tasks lack a set that it needs: `needed` are splits, each with
+    "support" or "query"."""
+    for split, part in needed:
+        if lacking := [task for task in run.dataset.tasks if task.split == split and not getattr(task, part)[0]]:
+            arguments.error(
+                f"{len(lacking)} {split} tasks of {run.preset.name} have no {part} set, {lacking[0].question!r} "
+                "for one; this script needs them. eval/table1.py and eval/datasets do without"
+            )
+
+
 def _directories(args: argparse.Namespace) -> list[Path]:
     """The releases that flags name. Of seeds and shares of descriptors those that were trained; says what makes the
     others."""
