@@ -120,9 +120,9 @@ def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
 
 
 def open_image(source: Image.Image | str | Path) -> Image.Image:
-    """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
+    """A picture as a viewer shows it, from a PIL image or a path; a ValueError, naming the file, if it is none."""
     from PIL import Image
 
-    from .data.images import read_image
+    from .data.images import as_shown, read_image
 
-    return source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)
+    return as_shown(source) if isinstance(source, Image.Image) else read_image(source)
