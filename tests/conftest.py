@@ -83,13 +83,15 @@ def release(tmp_path):
         save_adapter(directory / f"{name}.safetensors", torch.arange(network.num_params) % 7.0, network)
     config = {"format_version": 2, "preset": "emoji", "seed": 0, "dataset": "emoji-vqa v1", "backbone": "backbone"}
     config |= {"network": network.spec(), "questions": []}
-    (directory / "config.json").write_text(json.dumps(config))
-    (directory / "stages.json").write_text(json.dumps({"mnet_maml": {"metrics": {"val_accuracy": 0.5}}}))
-    (directory / "README.md").write_text(CARD)
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (directory / "stages.json").write_text(
+        json.dumps({"mnet_maml": {"metrics": {"val_accuracy": 0.5}}}), encoding="utf-8"
+    )
+    (directory / "README.md").write_text(CARD, encoding="utf-8")
     (directory / "backbone").mkdir()
-    (directory / "backbone" / "open_clip_config.json").write_text("{}")
+    (directory / "backbone" / "open_clip_config.json").write_text("{}", encoding="utf-8")
     for stays in ("hvae.pt", "hvae.safetensors.tmp", "notes.txt", ".DS_Store", "backbone/x.bin"):
-        (directory / stays).write_text("no")
+        (directory / stays).write_text("no", encoding="utf-8")
     return directory
 
 

@@ -89,7 +89,11 @@ class FeatureStore:
     def unreadable(self) -> dict[int, str]:
         """Images that could not be read when their shard was encoded, with the reason; zeros stand for them."""
         path = self.directory / "unreadable.json"
-        return {int(i): reason for i, reason in json.loads(path.read_text()).items()} if path.is_file() else {}
+        return (
+            {int(i): reason for i, reason in json.loads(path.read_text(encoding="utf-8")).items()}
+            if path.is_file()
+            else {}
+        )
 
     def images(self, indices: Iterable[int], progress: Callable[[int], Progress] | None = None) -> Tensor:
         """A table (num_images, D) float16 in which the rows of `indices` are filled; others may be zeros.
