@@ -11,6 +11,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from hypothesis import HealthCheck, settings
 
 from core.data.tasks import TaskBatch
 from core.networks.adapter import AdapterConfig, CLIPAdapter
@@ -19,6 +20,12 @@ from tests.hub_stub import OWNER_TOKEN, HubStub
 
 torch.set_num_threads(1)  # many small products: more threads only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: what they compute is compared
+# Property tests try the same few examples every time; `--hypothesis-profile long` draws many new ones.
+settings.register_profile(
+    "short", max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("long", settings.get_profile("short"), max_examples=1000, derandomize=False)
+settings.load_profile("short")
 ROOT = Path(__file__).resolve().parent.parent
 REPO, CARD = "user/adapters", "---\nlicense: apache-2.0\n---\n\n# A card\n"  # of the `release` below
 
