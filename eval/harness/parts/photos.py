@@ -86,8 +86,8 @@ def photo_links() -> str:
     document = read_results("photo_links.json")
     table = grid(document["results"], lambda r: r["row"], tasks_column, short_percent)
     return f"{grid_markdown(table, 'link')}\n\n{_POOLED},\n{_seeds(document['results'])}. " + (
-        "*Train* and *val*: questions with support and query pairs,\njudged on the latter; training saw those of *train*. "
-        f"*Test*: questions with at least ten pairs, cross-fitted in\nfive folds.\n\n{made(document)}"
+        "*Train* and *val*: questions with support and query pairs,\njudged on the latter; training saw those of "
+        f"*train*. *Test*: questions with at least ten pairs, cross-fitted in\nfive folds.\n\n{made(document)}"
     )
 
 
