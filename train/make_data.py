@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _SIDE, _COLUMNS, _MARGIN, _TEXT = 160, 4, 14, 40
 _META_VQA = ("metavqa", "photos")  # presets whose questions are Meta-VQA's
+_TAKEN = ("emoji-vqa", "meta-vqa", "simulated")  # how names of datasets begin that are not one's own
 _PUBLISHED = {"train": 870, "test": 373, "pairs": 104_112}  # Meta-VQA as its authors published it
 
 _EPILOG = """Examples:
@@ -179,14 +180,16 @@ def attach_pictures(args: argparse.Namespace, directory: Path) -> None:
 
 
 def build_folder(args: argparse.Namespace, output: Path) -> None:
-    """A dataset from a directory of pictures and a table."""
-    config = FolderConfig(str(args.images), str(args.table))
-    data = read_folder(config)
+    """A dataset from a directory of pictures and a table; says in one place what was done to them."""
+    data = read_folder(FolderConfig(str(args.images), str(args.table)))
+    source, name = f"table {args.table.name}", args.table.stem
+    if name.lower().startswith(_TAKEN):  # what is said of these datasets is not true of this one
+        name = f"own {name}"
+    write_dataset(output, data.splits, name=name, source=source, prompts=data.prompts, images=data.images)
+    counts = ", ".join(f"{len(questions)} {split}" for split, questions in data.splits.items())
+    print(f"built {output} from {source}: {counts} questions, {len(data.images.files)} pictures")
     for note in data.notes:
-        print(note)
-    source = f"table {args.table.name}"
-    write_dataset(output, data.splits, name=args.table.stem, source=source, prompts=data.prompts, images=data.images)
-    print(f"built {output} from {source}; {len(data.notes)} answers and questions left out")
+        print(f"  {note}")
 
 
 def sheet_path(args: argparse.Namespace, directory: Path | None) -> Path:

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..data.images import as_shown
 from . import (
     Pooling,
     Precision,
@@ -88,7 +89,7 @@ class ClipBackbone:
                 torch.tensor(v)[:, None, None] for v in (self.model.visual.image_mean, self.model.visual.image_std)
             )
             return (batch.permute(0, 3, 1, 2).float() / 255 - mean) / std
-        return torch.stack([self.transform(image.convert("RGB")) for image in images])
+        return torch.stack([self.transform(as_shown(image)) for image in images])
 
     @torch.no_grad()
     def encode_images(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:

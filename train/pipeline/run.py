@@ -20,7 +20,7 @@ from core.backbones import Backbone, embedding_dim, load_backbone
 from core.backbones.questions import QuestionEncoder, open_question_encoder
 from core.backbones.stored import STORED, StoredBackbone, StoredQuestions
 from core.data.base import BringsBackbone, Dataset
-from core.data.features import FeatureStore, build_task_set
+from core.data.features import EarlierBuild, FeatureStore, build_task_set
 from core.data.phrasings import Phrasings
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.networks.base import BaseNetwork, accuracies
@@ -155,7 +155,14 @@ class Run:
         if workers is None:
             workers = min(8, os.cpu_count() or 1) if self.device.type == "cuda" else 0
         self._take_features()
-        return FeatureStore(self.work / "features", self.dataset, self.backbone, workers)
+        directory = self.work / "features"
+        try:
+            return FeatureStore(directory, self.dataset, self.backbone, workers)
+        except EarlierBuild as earlier:
+            print(f"{str(earlier).partition(';')[0]}; they are encoded anew", flush=True)
+            shutil.rmtree(directory)
+            self._take_features()
+            return FeatureStore(directory, self.dataset, self.backbone, workers)
 
     def _take_features(self) -> None:
         """Begin with the features that a dataset brings, if they are of this backbone."""
