@@ -15,6 +15,7 @@ from core.demo.layout.gpu import on_gpu  # before PyTorch
 import gradio as gr
 import torch
 
+from core.console import Parser
 from core.demo.api import endpoints
 from core.demo.layout import results
 from core.demo.layout.about import about_tab
@@ -143,7 +144,7 @@ A release from the Hub is downloaded once (about 80 MB for the emoji preset)."""
 
 def parser() -> argparse.ArgumentParser:
     """The flags, with what the environment says for defaults."""
-    result = argparse.ArgumentParser(
+    result = Parser(
         prog="python app.py",
         description="Serve the demo: ask a question, get an adapter for it, see what it does.",
         epilog=_EPILOG,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .console import Parser
 from .methods import MAX_GAMMA, METHODS
 
 if TYPE_CHECKING:  # PyTorch takes seconds to load: only what runs after the flags are read imports it
@@ -36,7 +37,7 @@ _COMMAND = "question-to-adapter"  # what `pip install` puts on the path
 _GENERATION = ("method", "generator", "gamma", "steps", "samples", "seed")  # flags that say how to generate
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage that argparse would print above it."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")

@@ -35,13 +35,13 @@ from typing import Any
 import httpx
 from PIL import Image
 
+from core.console import Parser
 from core.data.emoji.dataset import VERSION, EmojiVQA, draw_scenes_for_question
 from core.data.tasks import Task
 from core.demo import ask
 from core.generator import AdapterGenerator
 from core.release.default import default_release
-from eval.harness.releases import open_release, require
-from eval.harness.releases import parser as release_parser
+from eval.harness import releases
 from eval.harness.results import ROOT, write_results
 from eval.harness.rows import ROWS, accuracy
 from train.pipeline.run import Run
@@ -249,7 +249,7 @@ def screenshots(address: str, folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visitors", type=int, default=20, help="who ask at once (default: 20)")
     parser.add_argument("--pictures", type=int, default=8, help="of each visitor (default: 8)")
     parser.add_argument("--accuracy", action="store_true", help="compare accuracy through the API with Table 1")
@@ -268,8 +268,8 @@ def main(argv: list[str] | None = None) -> None:
     if generator.config.get("dataset") != VERSION and not args.screenshots:
         parser.error(f"HF_WEIGHTS={WEIGHTS} knows no drawn scenes to ask about; --screenshots takes any release")
     if args.accuracy:
-        run, _ = open_release(parser, release_parser("").parse_args(["--weights", WEIGHTS]))
-        require(parser, run, [generator], lambda g: [] if g.has("hyperldm") else ["HVAE + HyperLDM"])
+        run, _ = releases.open_release(parser, releases.parser("").parse_args(["--weights", WEIGHTS]))
+        releases.require(parser, run, [generator], lambda g: [] if g.has("hyperldm") else ["HVAE + HyperLDM"])
     wrong = ""
     with served() as address:
         if args.screenshots:

@@ -16,6 +16,7 @@ import argparse
 import re
 from collections.abc import Callable
 
+from core.console import Parser
 from eval import calibration, figure5, figure6, phrasings, table1, task_inference
 from eval.harness.parts import costs, methods, photos, questions, zero_shot
 from eval.harness.results import RESULTS, ROOT, read_results
@@ -101,7 +102,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
     try:
         texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS]

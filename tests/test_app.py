@@ -84,7 +84,9 @@ def test_endpoints_are_named_typed_and_documented(client):
 
 def test_the_snippet_of_the_about_tab_runs(url, picture):
     code = about.snippet(url, QUESTION)
-    done = subprocess.run([sys.executable, "-c", code], cwd=picture.parent, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=picture.parent, capture_output=True, text=True, timeout=60, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     assert "black" in done.stdout and ".safetensors" in done.stdout
 
@@ -317,7 +319,7 @@ def test_a_visitor_asks(visit, tmp_path):
     # own pictures, one of them no picture
     for i, (image, _) in enumerate(draw_scenes_for_question("Where is the cat?", 2)):
         image.save(tmp_path / f"{i}.png")
-    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no picture", encoding="utf-8")
     page.get_by_label("My own pictures").first.check()
     page.set_input_files("#ask-pictures input[type=file]", [tmp_path / "0.png", tmp_path / "1.png"])
     page.wait_for_selector("#ask-pictures img")
@@ -395,7 +397,7 @@ def test_a_visitor_sees_guidance_refinement_inference_and_similarity(visit, tmp_
     page.wait_for_selector("#identified .qa-error:has-text('choose an adapter file')")
     page.click("#identify-example")
     page.wait_for_selector("#identified .qa-ranked li")
-    (tmp_path / "wrong.safetensors").write_text("hello")
+    (tmp_path / "wrong.safetensors").write_text("hello", encoding="utf-8")
     page.get_by_label("Remove this file").or_(page.get_by_label("Clear")).first.click()
     page.set_input_files("#adapter-file input[type=file]", tmp_path / "wrong.safetensors")
     page.wait_for_selector("text=wrong")
@@ -468,7 +470,7 @@ def test_text_of_strangers_stays_text(chromium, tmp_path):
     demo = app.build_demo(generator)
     _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
     draw_scenes_for_question(QUESTION, 1)[0][0].save(tmp_path / "<img src=x>.png")
-    (tmp_path / "<img src=x>.safetensors").write_text("no adapter")
+    (tmp_path / "<img src=x>.safetensors").write_text("no adapter", encoding="utf-8")
     page = chromium.new_page(viewport=DESKTOP)
     try:
         page.goto(address + "?" + urlencode(dict.fromkeys(("question", "answers", "method", "gamma", "seed"), hostile)))

@@ -48,9 +48,9 @@ class FewPairs(EmojiVQA):
 def pooled_release(tiny, directory, seed=0):
     """The tiny release, with a preset that pools."""
     shutil.copytree(tiny / "seed-0" / "weights", directory)
-    config = json.loads((directory / "config.json").read_text())
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     config |= {"seed": seed, "run": {"preset": "tiny", "data": None, "set": ["pooled=true"]}}
-    (directory / "config.json").write_text(json.dumps(config))
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     return directory
 
 
@@ -68,7 +68,7 @@ def judged():
 
 
 def read(tmp_path):
-    document = json.loads((tmp_path / "r.json").read_text())
+    document = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
     assert {"command", "commit", "versions", "preset", "results"} == set(document) - {"bins"} and document[
         "preset"
     ] == "tiny"
@@ -80,7 +80,9 @@ def part(monkeypatch, tmp_path):
     """The lines of a part of the document, made of the file that a script has just written."""
 
     def lines(make):
-        monkeypatch.setattr(photos, "read_results", lambda name: json.loads((tmp_path / "r.json").read_text()))
+        monkeypatch.setattr(
+            photos, "read_results", lambda name: json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+        )
         return make().splitlines()
 
     return lines
@@ -326,7 +328,7 @@ def test_kinds(flags, judged, part, tmp_path, capsys):
     chosen = judged[:5]
     names = [json.dumps(task.question) for task in chosen]
     kinds = tmp_path / "kinds.toml"
-    kinds.write_text(f"[kinds]\nfew = [{', '.join(names[:3])}]\nmany = [{', '.join(names[3:])}]\n")
+    kinds.write_text(f"[kinds]\nfew = [{', '.join(names[:3])}]\nmany = [{', '.join(names[3:])}]\n", encoding="utf-8")
     photo_kinds.main([*flags, "--kinds", str(kinds)])
     assert "on average" in capsys.readouterr().out
     records = read(tmp_path)
@@ -389,7 +391,7 @@ def test_the_list_of_kinds_is_whole():
     ],
 )
 def test_files_that_are_no_list_of_kinds(tmp_path, text, message):
-    (tmp_path / "kinds.toml").write_text(text)
+    (tmp_path / "kinds.toml").write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         photo_kinds.read_kinds(tmp_path / "kinds.toml")
 

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 
 from core.backbones import load_backbone
+from core.console import Parser
 from core.release.default import default_release, located
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
@@ -77,7 +78,7 @@ def _stage(run_: Run) -> dict[str, float]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Time: about 40 minutes on two CPU threads that multiply in bfloat16; the report five to ten.",

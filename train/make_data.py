@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
+from core.console import Parser
 from core.data import download as vqa_download
 from core.data.base import Dataset
 from core.data.built import (
@@ -202,9 +203,7 @@ def sheet_path(args: argparse.Namespace, directory: Path | None) -> Path:
 
 def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """The flags, checked for combinations that mean nothing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="whose dataset (default: emoji)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a dataset that this script has built")
     parser.add_argument("--split-dir", type=Path, help="Meta-VQA: the directory of meta_train.json, meta_test.json")

@@ -28,6 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.backbones.sentence import CONFIG, KIND, VOCABULARY, WEIGHTS, SentenceConfig, pack
+from core.console import Parser
 from core.files import write_json
 from core.release.checkpoint import save_model
 from core.release.default import default_sentence_encoder
@@ -146,9 +147,7 @@ def write_vectors(source: Path, texts: Sequence[str], path: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = Parser(description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument(
         "--from",
         dest="source",

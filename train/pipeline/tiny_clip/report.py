@@ -101,5 +101,7 @@ def report(backbone: Backbone, questions: int = 8, seed: int = 0, json_path: Pat
     print(f"\nprobe on {TRAIN} scenes: mean {mean:.3f} (bar 0.80), worst {worst:.3f} (bar 0.60)")
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(table.round(4).reset_index().to_dict("records"), indent=1) + "\n")
+        json_path.write_text(
+            json.dumps(table.round(4).reset_index().to_dict("records"), indent=1) + "\n", encoding="utf-8"
+        )
     return table
