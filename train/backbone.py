@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 
 from core.backbones import load_backbone
+from core.ending import in_one_line
 from core.release.default import default_release, located
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
@@ -105,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.report:
