@@ -23,6 +23,7 @@ from core.adaptation.calibration import fit_scale
 from core.data.known_questions import FALSE_ALARMS, KnownQuestion, fit_answers, nearness
 from core.data.phrasings import Phrasings
 from core.data.tasks import Task
+from core.ending import in_one_line
 from core.generator import AdapterGenerator
 from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
 from core.networks.base import right_answers
@@ -30,7 +31,7 @@ from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_model
 from core.release.manifest import KNOWN, write_release
 from train.pipeline.asked import RULES, other_words
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, SamplingConfig
 from train.pipeline.stage import Stage
@@ -248,8 +249,9 @@ def scales(run: Run, release: AdapterGenerator) -> dict[str, float]:
     return result
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
-    print("choose", run(open_run(parser(__doc__).parse_args(argv))))
+    print("choose", run(training_run(parser(__doc__).parse_args(argv))))
 
 
 if __name__ == "__main__":
