@@ -14,6 +14,7 @@ from ..generator import Adapter, AdapterGenerator, check_answers, check_images
 from ..methods import DEFAULT_GENERATOR, SEARCHES
 from ..networks.weight_generator import WEIGHT_GENERATORS
 from . import sensitive
+from .limits import MAX_PICTURES, MAX_QUESTION
 from .novelty import PictureNovelty, QuestionNovelty
 
 # Side by side, by what people read; the keys are `core.generator.METHODS`.
@@ -28,7 +29,6 @@ GENERATORS_BY_LABEL = {
     WEIGHT_GENERATORS[name].label: name
     for name in sorted(WEIGHT_GENERATORS.names(), key=lambda name: (name != DEFAULT_GENERATOR, name))
 }
-MAX_PICTURES, MAX_QUESTION = 64, 300
 
 Score = dict[str, dict[tuple, bool]]  # by method: scene -> right?
 

@@ -10,7 +10,6 @@ import torch
 
 from . import refine as few_shot
 from .ask import (
-    MAX_PICTURES,
     Score,
     add_to_score,
     check_count,
@@ -19,6 +18,7 @@ from .ask import (
 )
 from .files import open_adapter, read_pictures
 from .guidance import sweep
+from .limits import MAX_PICTURES
 from .link import Shared, read_link
 from .similarity import read_questions
 from .studio import Studio

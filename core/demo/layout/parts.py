@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gradio as gr
-from markupsafe import escape
 
-from ..ask import MAX_PICTURES, MAX_QUESTION
+from ..limits import MAX_PICTURES, MAX_QUESTION, WORKERS
 from ..studio import Studio
+from ..views.templates import escape_html
 
 DRAWN, OWN = "Drawn scenes", "My own pictures"
-WORKERS = 2  # requests worked on at a time
 MODELS = {"concurrency_limit": WORKERS, "concurrency_id": "models"}  # one limit for all that computes
 PRIVATE = {"api_visibility": "private"}  # events of the page, of no use to programs
 
@@ -146,7 +145,7 @@ def upload(label: str, **kwargs) -> gr.Gallery:
 
 def warn(message: str) -> None:
     """Show a message beside the page. Gradio takes it for HTML, and it may quote what a stranger wrote."""
-    gr.Warning(str(escape(message)))
+    gr.Warning(escape_html(message))
 
 
 def paths_of(gallery: list[tuple[str, str | None]] | None) -> list[str]:
