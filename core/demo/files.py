@@ -58,11 +58,10 @@ def read_pictures(paths: Sequence[str | Path] | None) -> list[Image.Image]:
     if not paths:
         raise ValueError("please add at least one picture")
     check_count(len(paths))
-    pixels = sum(map(_pixels, paths))
-    if len(paths) > 1 and pixels > MAX_TOTAL_PIXELS:
-        raise ValueError(
-            f"{len(paths)} pictures of {mega(pixels)} megapixels; allowed: up to {mega(MAX_TOTAL_PIXELS)} at once"
-        )
+    sizes = [_pixels(path) for path in paths]
+    if max(sizes) <= MAX_PIXELS and sum(sizes) > MAX_TOTAL_PIXELS:
+        allowed = f"allowed: up to {mega(MAX_TOTAL_PIXELS)} megapixels at once"
+        raise ValueError(f"{len(paths)} pictures of {mega(sum(sizes))} megapixels; {allowed}")
     images = []
     for path in map(Path, paths):
         try:

@@ -20,7 +20,7 @@ MAX_UPLOAD = 200 * 10**6  # bytes of one upload of several files
 MAX_BODY = 10**6  # bytes of any other request
 
 # A visitor, by the address that requests come from, within `KEPT`
-VISITOR_FILES, VISITOR_BYTES = 512, 500 * 10**6
+VISITOR_FILES, VISITOR_BYTES = 2048, 10**9  # a class may share one address
 
 # The server
 WORKERS, QUEUE = 2, 64  # requests that are worked on at a time, and that may wait
@@ -30,6 +30,7 @@ ADAPTERS = 512  # generated files, the latest
 VISITS = (
     128  # whose latest answers and score are in memory; more than `QUEUE`, so that none is forgotten while it waits
 )
+SCORED = 1024  # scenes of a visit and a method, the latest
 UNREAD = 256  # messages in memory that nobody has fetched
 
 

@@ -60,7 +60,7 @@ class Visitor:
 
     def tab(self) -> None:
         """Open the page, upload pictures, ask about them, close the page."""
-        visit = uuid.uuid4().hex[:11]
+        visit = self._arrive()
         self.browser.get("/")
         with self.browser.stream("GET", f"/gradio_api/heartbeat/{visit}"):
             files = [("files", (f"{visit}-{i}.png", self.picture, "image/png")) for i in range(self.pictures)]
@@ -70,10 +70,16 @@ class Visitor:
 
     def program(self) -> None:
         """Ask about scenes and fetch an adapter."""
-        visit = uuid.uuid4().hex[:11]
+        visit = self._arrive()
         self.run("ask", visit, {"Pictures": DRAWN, "How many": self.pictures})
         answer = self.run("generate", visit, {}, [QUESTION, "hyperclip", None, 0])
         self.browser.get(answer["data"][0]["url"]).raise_for_status()
+
+    def _arrive(self) -> str:
+        """Another visitor, with an address of its own; returns the visit's name."""
+        visit = uuid.uuid4().hex[:11]
+        self.browser.headers["x-forwarded-for"] = f"visitor-{visit}"
+        return visit
 
     def run(self, name: str, visit: str, values: dict[str, Any], data: Sequence[Any] | None = None) -> dict[str, Any]:
         """The output of an event; its components' own values, but for those whose label begins as in `values`."""
@@ -100,25 +106,28 @@ class Visitor:
 def soak(visits: int, minutes: float, pictures: int, every: int) -> list[dict[str, Any]]:
     """Memory in MiB and files after every so many visits, which are spread over `minutes`."""
     records = []
-    with tempfile.TemporaryDirectory() as folder, served({"TMPDIR": folder}) as (address, process):
-        visitor, begun = Visitor(address, pictures), time.monotonic()
-        for done in range(visits + 1):
-            if done % every == 0:
-                files, size = on_disk(Path(folder))
-                records.append(
-                    {
-                        "visits": done,
-                        "minutes": round((time.monotonic() - begun) / 60, 1),
-                        "memory": round(memory(process.pid), 1),
-                        "files": files,
-                        "disk": round(size, 1),
-                    }
-                )
-                told = "{visits:5d} visits {minutes:6.1f} min {memory:8.1f} MiB; {files} files, {disk:.1f} MiB"
-                print(told.format(**records[-1]), flush=True)
-            if done < visits:
-                (visitor.tab if done % 2 else visitor.program)()
-                time.sleep(max(0.0, begun + 60 * minutes * (done + 1) / visits - time.monotonic()))
+    with tempfile.TemporaryDirectory() as folder:
+        with served({"TMPDIR": folder}) as (address, process):
+            visitor, begun = Visitor(address, pictures), time.monotonic()
+            for done in range(visits + 1):
+                if done % every == 0:
+                    files, size = on_disk(Path(folder))
+                    records.append(
+                        {
+                            "visits": done,
+                            "minutes": round((time.monotonic() - begun) / 60, 1),
+                            "memory": round(memory(process.pid), 1),
+                            "files": files,
+                            "disk": round(size, 1),
+                        }
+                    )
+                    told = "{visits:5d} visits {minutes:6.1f} min {memory:8.1f} MiB; {files} files, {disk:.1f} MiB"
+                    print(told.format(**records[-1]), flush=True)
+                if done < visits:
+                    (visitor.tab if done % 2 else visitor.program)()
+                    time.sleep(max(0.0, begun + 60 * minutes * (done + 1) / visits - time.monotonic()))
+        if left := [path.name for path in Path(folder).iterdir()]:
+            raise RuntimeError(f"the demo left {left[0]!r} behind in its temporary folder")
     return records
 
 

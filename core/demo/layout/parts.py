@@ -51,7 +51,10 @@ class Question:
         question = " ".join((question or "").split())
         if not question or question == filled_for or len(question) > MAX_QUESTION:
             return gr.skip(), gr.skip()
-        return ", ".join(self._studio.suggest(question)), question
+        try:
+            return ", ".join(self._studio.suggest(question)), question
+        except ValueError:  # too long for the encoder, as the answer will say
+            return gr.skip(), gr.skip()
 
     def take(self, question: str) -> tuple[str, str, str]:
         """Another question with its answers, for `taken`: all at once, so that no answer of the one before is left."""
