@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # that Gradio remembers to tell how long one takes
 from core.demo.layout.gpu import on_gpu  # before PyTorch
 
 # isort: split
@@ -17,14 +19,16 @@ import torch
 
 from core.console import Parser
 from core.demo.api import endpoints
+from core.demo.door.page import PROTECTION, Page
 from core.demo.layout import results
 from core.demo.layout.about import about_tab
 from core.demo.layout.ask import ask_tab
 from core.demo.layout.compare import compare_tab
 from core.demo.layout.guidance import guidance_tab
 from core.demo.layout.identify import identify_tab
-from core.demo.layout.parts import MODELS, PRIVATE, WORKERS, warn
+from core.demo.layout.parts import MODELS, PRIVATE, warn
 from core.demo.layout.refine import refine_tab
+from core.demo.limits import QUEUE, WORKERS
 from core.demo.link import WORLD_JS, read_world
 from core.demo.studio import Studio, open_worlds
 from core.demo.views.tabs import header
@@ -36,7 +40,6 @@ from core.release.default import shipped_releases
 ROOT = Path(__file__).parent
 WEIGHTS = [where.strip() for where in os.environ.get("HF_WEIGHTS", "").split(",") if where.strip()]
 WEIGHTS = WEIGHTS or [str(directory) for directory in shipped_releases()]
-QUEUE, FILE_SIZE = 64, "10 MB"  # requests that may wait, and the size of an upload
 THEME = gr.themes.Default(
     primary_hue="indigo",
     secondary_hue="indigo",
@@ -55,8 +58,8 @@ THEME = gr.themes.Default(
 LAUNCH = {
     "theme": THEME,
     "css_paths": STYLE,
-    "max_file_size": FILE_SIZE.replace(" ", "").lower(),
     "allowed_paths": [str(PHOTOS)],
+    **PROTECTION,
 }
 
 
@@ -87,7 +90,7 @@ def world_tabs(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), swi
             results_tab(studio.generator.config["preset"], studio.prefix)
         with gr.Tab("About", id="about"):
             address = os.environ.get("SPACE_ID", "http://127.0.0.1:7860")
-            about_tab(studio, queue=QUEUE, file_size=FILE_SIZE, address=address)
+            about_tab(studio, address=address)
 
 
 def worlds(demo: gr.Blocks, studios: Sequence[Studio]) -> None:
@@ -123,7 +126,7 @@ def worlds(demo: gr.Blocks, studios: Sequence[Studio]) -> None:
 def build_demo(*generators: AdapterGenerator) -> gr.Blocks:
     """The Gradio app around loaded models, a world for each; launch it with the arguments of `LAUNCH`."""
     studios = open_worlds(generators)
-    with gr.Blocks(title="A question becomes a neural network", delete_cache=(3600, 3600)) as demo:
+    with Page(title="A question becomes a neural network") as demo:
         gr.HTML(header())
         if len(studios) == 1:
             world_tabs(demo, studios[0])
@@ -185,6 +188,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         demo = build_demo(*(AdapterGenerator.from_pretrained(where, device=device) for where in weights))
     except ValueError as error:
         arguments.error(f"--weights (or HF_WEIGHTS) {', '.join(weights)}: {error}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: temporary files go
     demo.queue(max_size=QUEUE).launch(server_name=args.host, server_port=args.port, mcp_server=args.mcp, **LAUNCH)
 
 

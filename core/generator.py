@@ -49,7 +49,8 @@ class AdapterGenerator(ReleaseModels):
             ValueError: neither a directory nor a repository, a release that is not whole or of a newer format, or a
                 `core.release.hub.HubError` that says what to do.
         """
-        directory, name = Path(default_release() if path_or_hub_id is None else path_or_hub_id), None
+        path_or_hub_id = default_release() if path_or_hub_id is None else path_or_hub_id
+        directory, name = Path(path_or_hub_id), None
         if not directory.is_dir():
             from .release.hub import HubError, pull  # with a client that takes a while to import
 
