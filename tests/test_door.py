@@ -19,7 +19,7 @@ from core.demo.limits import ADAPTERS, MAX_BODY, MAX_FILE, MAX_PICTURES, VISITS
 from core.demo.studio import Studio
 from core.demo.views import about
 from core.generator import AdapterGenerator
-from tests.conftest import ROOT
+from tests.conftest import ROOT, build_demo, launch
 
 gr = pytest.importorskip("gradio")
 QUESTION = "What colour is the badge behind the dog?"
@@ -33,16 +33,12 @@ def generator():
 
 @pytest.fixture(scope="module")
 def demo(generator):
-    import app
-
-    return app.build_demo(generator)
+    return build_demo(generator)
 
 
 @pytest.fixture(scope="module")
 def browser(demo):
-    import app
-
-    demo.queue(max_size=app.QUEUE).launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
+    launch(demo)
     with httpx.Client(base_url=demo.local_url, timeout=60) as client:
         yield client
     demo.close()

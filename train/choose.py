@@ -29,7 +29,7 @@ from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, ro
 from core.networks.base import right_answers
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_model
-from core.release.manifest import KNOWN, write_release
+from core.release.manifest import BACKBONE_SHA256, KNOWN, write_release
 from train.pipeline.asked import RULES, other_words
 from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run
@@ -174,6 +174,7 @@ def run(run: Run) -> dict[str, float]:
             "seed": run.seed,
             "descriptors": preset.descriptors,
             "dataset": run.dataset.identity["name"],
+            BACKBONE_SHA256: run.backbone.identity.get("sha256"),  # simulated features have none
             "question_encoder": run.questions.identity,
             "network": run.network.spec(),
             "choices": choices.made,

@@ -29,7 +29,7 @@ def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
     keys = [studio.key for studio in studios]
     drawn = [studio for studio in studios if studio.world.drawn]
     reading = [studio for studio in studios if studio.readers]
-    comparable = [studio for studio in studios if studio.similarity is not None]
+    comparable = [studio for studio in studios if studio.comparable]
     usual = studios[0].gamma if len(studios) == 1 else None  # what validation tasks chose differs between worlds
 
     def suggest_answers(question: str, world: str = keys[0]) -> list[str]:

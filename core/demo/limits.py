@@ -27,9 +27,7 @@ WORKERS, QUEUE = 2, 64  # requests that are worked on at a time, and that may wa
 KEPT, SWEPT = 3600, 300  # seconds for which files are kept, and between two looks for older ones
 SERVER_BYTES = 4 * 10**9  # of all uploads within `KEPT`
 ADAPTERS = 512  # generated files, the latest
-VISITS = (
-    128  # whose latest answers and score are in memory; more than `QUEUE`, so that none is forgotten while it waits
-)
+VISITS = 128  # whose latest answers and score are in memory; more than `QUEUE`: none is forgotten while it waits
 SCORED = 1024  # scenes of a visit and a method, the latest
 UNREAD = 256  # messages in memory that nobody has fetched
 

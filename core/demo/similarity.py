@@ -38,8 +38,8 @@ class Similarity:
     def __init__(self, generator: AdapterGenerator, name: str = DEFAULT_GENERATOR) -> None:
         """Of HyperLDM's adapters, by the weight generator called `name`."""
         self._generator, self._name = generator, name
-        known = generator.known_questions
-        e = generator.embed_questions([q["question"] for q in known[:: max(1, len(known) // _CENTRE)]])
+        known = generator.known_embeddings
+        e = known[:: max(1, len(known) // _CENTRE)]
         self._e_mean, self._w_mean = e.mean(0), self._weights(e, seed=0, samples=1).mean(0)
 
     def _weights(self, e: Tensor, seed: int, samples: int | None = None) -> Tensor:

@@ -16,7 +16,7 @@ def about_tab(studio: Studio, *, address: str) -> None:
         encoder=studio.question_encoder,
         calibrated=studio.calibrated,
         least=studio.least_probability,
-        judged=studio.pictures is not None,
+        judged=studio.judges_pictures,
     )
     gr.Markdown(text, elem_classes="qa-about")
     gr.Markdown("**For programs.** Every endpoint is listed under “Use via API” at the foot of the page.")
