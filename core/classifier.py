@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from .networks.base import BaseNetwork
 from .release.checkpoint import load_adapter, save_adapter
+from .texts import folded
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -107,9 +107,16 @@ def check_answers(answers: Sequence[str]) -> list[str]:
     if len(longest) > MAX_ANSWER:
         start = f"{longest[:40]}..."
         raise ValueError(f"the answer {start!r} has {len(longest)} characters; {MAX_ANSWER} are allowed")
-    answer, times = Counter(answers).most_common(1)[0]
-    if times > 1:
-        raise ValueError(f"the answer {answer!r} is given more than once")
+    first: dict[str, str] = {}
+    for answer in answers:
+        key = folded(answer)
+        if key in first:
+            twin = first[key]
+            told = (
+                "is given more than once" if twin == answer else f"differs from {twin!r} in case, form or spaces alone"
+            )
+            raise ValueError(f"the answer {answer!r} {told}")
+        first[key] = answer
     return answers
 
 
@@ -120,9 +127,9 @@ def check_images(images: Sequence[Image.Image]) -> Sequence[Image.Image]:
 
 
 def open_image(source: Image.Image | str | Path) -> Image.Image:
-    """A PIL image, from one or from a path; a ValueError naming the file if it is none."""
+    """A picture as a viewer shows it, from a PIL image or a path; a ValueError, naming the file, if it is none."""
     from PIL import Image
 
-    from .data.images import read_image
+    from .data.images import as_shown, read_image
 
-    return source.convert("RGB") if isinstance(source, Image.Image) else read_image(source)
+    return as_shown(source) if isinstance(source, Image.Image) else read_image(source)

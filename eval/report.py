@@ -42,6 +42,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "photo_table1": photos.photo_table1,
     "photo_floors": photos.photo_floors,
     "photo_kinds": photos.photo_kinds,
+    "photo_links": photos.photo_links,
     "photo_few_shot": photos.photo_few_shot,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
@@ -55,7 +56,7 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 OPTIONAL = (  # filled later
     *("tuning", "ablations", "calibration", "phrasings", "suggestions", "lowrank"),
-    *("photo_table1", "photo_floors", "photo_kinds", "photo_few_shot"),
+    *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot"),
 )
 NOT_YET = "Not measured yet."
 

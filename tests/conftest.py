@@ -30,6 +30,24 @@ ROOT = Path(__file__).resolve().parent.parent
 REPO, CARD = "user/adapters", "---\nlicense: apache-2.0\n---\n\n# A card\n"  # of the `release` below
 
 
+def build_demo(*generators):
+    """The page that serves these releases, not launched."""
+    from core.demo.layout import page
+    from core.demo.studio import open_worlds
+
+    return page.build_demo(open_worlds(generators), ROOT / "eval" / "results")
+
+
+def launch(demo):
+    """The address of the page on a free port of this machine, served as `app.py` does."""
+    from core.demo.layout import page
+    from core.demo.limits import QUEUE
+
+    queue = demo.queue(max_size=QUEUE)
+    _, address, _ = queue.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **page.LAUNCH)
+    return address
+
+
 def random_batch(T: int = 4, N: int = 12, C: int = 5, D: int = 16, seed: int = 0, dtype=torch.float32) -> TaskBatch:
     """Ragged random tasks with something to learn: the label is the answer nearest to a rotated image."""
     g = torch.Generator().manual_seed(seed)

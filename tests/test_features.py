@@ -10,9 +10,11 @@ import torch
 from PIL import Image
 
 import core.data.features
+import core.data.images
 from core.backbones import load_backbone
 from core.backbones.questions import TowerQuestions
-from core.data.features import FeatureStore, build_task_set
+from core.backbones.stored import StoredBackbone
+from core.data.features import EarlierBuild, FeatureStore, build_task_set
 from core.data.tasks import Task
 from tests.conftest import ROOT
 from train import features
@@ -154,6 +156,40 @@ def test_pictures_are_transformed_and_those_that_cannot_be_read_are_listed(tmp_p
     assert "1 unreadable images" in out and "left out: 'q1?'" in out
     with pytest.raises(ValueError, match="no task with readable images"):
         build_task_set(store, pictures.tasks[:1], questions=ASKED)
+
+
+def test_mended_pictures_and_only_they_are_read_by_the_next_run(tmp_path, monkeypatch):
+    pictures = Pictures(tmp_path / "pictures")
+    for i in (1, 4):
+        (pictures.directory / f"{i}.png").rename(tmp_path / f"{i}.png")
+    FeatureStore(tmp_path / "features", pictures, PictureEncoder()).images(range(10))
+    (tmp_path / "4.png").rename(pictures.directory / "4.png")
+    seen = []
+    monkeypatch.setattr(
+        Pictures, "load_image", lambda self, i, load=Pictures.load_image: seen.append(i) or load(self, i)
+    )
+    store = FeatureStore(tmp_path / "features", pictures, PictureEncoder())
+    table = store.images([0, 4, 9])
+    store.images(range(10))
+    assert seen == [1, 4] and table[4, 0] == 4 and list(store.unreadable) == [1]
+    monkeypatch.setattr(Pictures, "load_image", lambda self, i: int("the pictures are not here"))  # a ValueError
+    assert FeatureStore(tmp_path / "features", pictures, PictureEncoder()).images(range(10))[4, 0] == 4
+
+
+def test_features_of_pictures_hold_for_one_way_of_reading_them(tmp_path, monkeypatch):
+    pictures = Pictures(tmp_path / "pictures")
+    FeatureStore(tmp_path / "features", pictures, PictureEncoder())
+    monkeypatch.setattr(core.data.images, "READING", "otherwise")
+    with pytest.raises(EarlierBuild, match="made for another reading .*, now 'otherwise'"):
+        FeatureStore(tmp_path / "features", pictures, PictureEncoder())
+    stored = StoredBackbone(tmp_path / "features")  # encodes nothing, so it takes what there is
+    assert FeatureStore(tmp_path / "features", pictures, stored).directory == tmp_path / "features"
+    pictures.identity = {"name": "other"}
+    with pytest.raises(ValueError) as refused:
+        FeatureStore(tmp_path / "features", pictures, PictureEncoder())
+    assert refused.type is ValueError
+    FeatureStore(tmp_path / "drawn", Images(), Encoder())
+    assert "reading" not in json.loads((tmp_path / "drawn" / "index.json").read_text(encoding="utf-8"))
 
 
 def test_a_directory_that_is_gone_is_an_error_and_leaves_no_shard(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ import torch
 
 from core.backbones import load_backbone
 from core.console import Parser
+from core.ending import in_one_line
 from core.release.default import default_release, located
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
@@ -106,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.report:

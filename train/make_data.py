@@ -38,6 +38,8 @@ from core.data.meta_vqa import MetaVQAConfig, read_published
 from core.data.part import dealt_anew, in_both_roles, left_out, sizes, with_images
 from core.data.tasks import Split, Task
 from core.data.vqa_v2 import from_vqa_v2
+from core.ending import in_one_line, in_words
+from core.files import check_writable
 from core.release.default import located
 from train.pipeline.flags import preset_with_data
 from train.presets import PRESET_NAMES, get_preset
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
 _SIDE, _COLUMNS, _MARGIN, _TEXT = 160, 4, 14, 40
 _META_VQA = ("metavqa", "photos")  # presets whose questions are Meta-VQA's
+_TAKEN = ("emoji-vqa", "meta-vqa", "simulated")  # how names of datasets begin that are not one's own
 _PUBLISHED = {"train": 870, "test": 373, "pairs": 104_112}  # Meta-VQA as its authors published it
 
 _EPILOG = """Examples:
@@ -180,14 +183,16 @@ def attach_pictures(args: argparse.Namespace, directory: Path) -> None:
 
 
 def build_folder(args: argparse.Namespace, output: Path) -> None:
-    """A dataset from a directory of pictures and a table."""
-    config = FolderConfig(str(args.images), str(args.table))
-    data = read_folder(config)
+    """A dataset from a directory of pictures and a table; says in one place what was done to them."""
+    data = read_folder(FolderConfig(str(args.images), str(args.table)))
+    source, name = f"table {args.table.name}", args.table.stem
+    if name.lower().startswith(_TAKEN):  # what is said of these datasets is not true of this one
+        name = f"own {name}"
+    write_dataset(output, data.splits, name=name, source=source, prompts=data.prompts, images=data.images)
+    counts = ", ".join(f"{len(questions)} {split}" for split, questions in data.splits.items())
+    print(f"built {output} from {source}: {counts} questions, {len(data.images.files)} pictures")
     for note in data.notes:
-        print(note)
-    source = f"table {args.table.name}"
-    write_dataset(output, data.splits, name=args.table.stem, source=source, prompts=data.prompts, images=data.images)
-    print(f"built {output} from {source}; {len(data.notes)} answers and questions left out")
+        print(f"  {note}")
 
 
 def sheet_path(args: argparse.Namespace, directory: Path | None) -> Path:
@@ -245,6 +250,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Nam
     return parser, args
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     parser, args = parse(argv)
     building = bool(args.table or args.split_dir or args.vqa_dir)
@@ -252,6 +258,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if building:
             directory = args.output or located(config.directory)
+            check_writable(directory)
             (build_folder if args.table else build_meta_vqa)(args, directory)
         elif args.data or isinstance(config, MetaVQAConfig):
             directory = args.data or located(config.directory)
@@ -268,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
             contact_sheet(data, args.count, args.seed).save(sheet)
             print(f"wrote {sheet}")
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(in_words(error))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import argparse
 import contextlib
 
 from core.console import Parser
+from core.ending import in_one_line
 from train.pipeline.model_card import release_card
 
 _EPILOG = """It needs a token that may write to the repository: set HF_TOKEN, or run `hf auth login`. HF_ENDPOINT names
@@ -34,6 +35,7 @@ def push_release(directory: Path, repo: str, revision: str | None = None) -> str
     return push(contents(directory, str(card)), repo, revision=revision)
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     from core.release.hub import contents, parse_repo, push
 

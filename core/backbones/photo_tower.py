@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import from_dict
+from ..data.images import as_shown
 from ..release.checkpoint import load_into, load_model
 from ..release.manifest import encoder_directory
 from . import Pooling
@@ -105,7 +106,7 @@ class Squash:
         self.size = size
 
     def __call__(self, image: Image.Image) -> Tensor:
-        small = image.convert("RGB").resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        small = as_shown(image).resize((self.size, self.size), Image.Resampling.BICUBIC, reducing_gap=3.0)
         return torch.from_numpy(np.asarray(small).copy()).permute(2, 0, 1).float()
 
     def __repr__(self) -> str:

@@ -95,14 +95,14 @@ def _fetch_picture(name: str, path: Path) -> None:
     """Fetch one picture, scaled, into `path`."""
     from PIL import Image
 
-    from .images import UNREADABLE
+    from .images import UNREADABLE, as_shown
 
     url = f"{SERVER}{_NAME.fullmatch(name)[1]}/{name}.jpg"
     content = _content(url)
     try:
         with Image.open(io.BytesIO(content)) as image:
             # Pillow's bicubic filter widens when it scales down, so that nothing aliases
-            scaled = image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BICUBIC)
+            scaled = as_shown(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     except UNREADABLE:
         raise ValueError(f"{url}: what came is no picture ({len(content):,} bytes)") from None
     partial = temporary(path)

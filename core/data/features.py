@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..backbones import Backbone
 from ..backbones.questions import QuestionEncoder
-from ..backbones.stored import StoredBackbone, note_encoder
+from ..backbones.stored import StoredBackbone, note_encoder, read_index
 from ..config import config_hash
-from ..files import write_json
+from ..files import read_json, write_json
+from ..tensors import load_tensors, save_tensors
 from .tasks import Task, TaskSet
 from .without_images import without_images
-
-if TYPE_CHECKING:
-    pass
 
 SHARD = 4096  # images
 _ARRAYS = 256  # images a batch, made at the backbone's size
@@ -46,25 +42,32 @@ class Progress(Protocol):
     def close(self) -> None: ...
 
 
+class EarlierBuild(ValueError):
+    """Features of a dataset of pictures that was built anew since, or of pictures as they were read before."""
+
+
 class FeatureStore:
     """A directory of features: `index.json`, `images-00000.safetensors`, ... of 4,096 rows each, float16, and
     `texts-HASH.safetensors`, one list of texts each, float32.
 
     Shards are encoded when first needed and written atomically, so an interrupted run loses at most one, and an
     evaluation on test tasks encodes only theirs. Images that cannot be read are listed in `unreadable.json`; their
-    rows are zeros. The index records what everything depends on: dataset (with its prompts), backbone and transform.
-    A `StoredBackbone` reads what is there: nothing is drawn or encoded.
+    rows are zeros, and the next store tries them again. The index records what everything depends on: dataset (with
+    its prompts), backbone and transform, and of pictures in files how they become pixels. A `StoredBackbone` reads what
+    is there: nothing is drawn or encoded.
     """
 
     def __init__(self, directory: Path | str, dataset: ImageSource, backbone: Backbone, workers: int = 0) -> None:
         """Open or begin a store. `workers` processes prepare pixels; with 0, this one does.
 
         Raises:
-            ValueError: the directory holds features of another dataset or backbone.
+            EarlierBuild: the directory holds features of an earlier build of the dataset.
+            ValueError: the directory holds features of another dataset or backbone, or its index is damaged.
         """
         self.directory, self.dataset, self.backbone, self.workers = Path(directory), dataset, backbone, workers
+        self._tried_again = isinstance(backbone, StoredBackbone)
         index = self.directory / "index.json"
-        stored = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else None
+        stored = read_index(self.directory) if index.is_file() else None
         carried = isinstance(backbone, StoredBackbone) and stored is not None
         identity = {
             "dataset": (stored["dataset"] if carried else getattr(dataset, "pixels", {})) | dataset.identity,
@@ -73,11 +76,17 @@ class FeatureStore:
             "dim": backbone.dim,
             "shard": SHARD,
         }
+        if not hasattr(dataset, "load_arrays"):
+            identity["reading"] = stored.get("reading") if carried else _reading()
         identity = json.loads(json.dumps(identity))
         if stored is not None:
             different = [key for key in identity if stored.get(key) != identity[key]]
             if different:
-                raise ValueError(
+                rebuilt = "reading" in identity and stored["dataset"].get("name") == dataset.identity["name"]
+                kind = (
+                    EarlierBuild if rebuilt and {"dataset", "images", "reading"}.issuperset(different) else ValueError
+                )
+                raise kind(
                     f"{self.directory}: made for another {different[0]} "
                     f"({_difference(stored.get(different[0]), identity[different[0]])}); "
                     "remove the directory or choose another"
@@ -89,11 +98,13 @@ class FeatureStore:
     def unreadable(self) -> dict[int, str]:
         """Images that could not be read when their shard was encoded, with the reason; zeros stand for them."""
         path = self.directory / "unreadable.json"
-        return (
-            {int(i): reason for i, reason in json.loads(path.read_text(encoding="utf-8")).items()}
-            if path.is_file()
-            else {}
-        )
+        if not path.is_file():
+            return {}
+        anew = f"remove {self.directory}, and the next run encodes everything again"
+        listed = read_json(path, dict, anew)
+        if not all(index.isdecimal() for index in listed):
+            raise ValueError(f"{path}: damaged (its keys are no numbers of images); {anew}")
+        return {int(index): reason for index, reason in listed.items()}
 
     def images(self, indices: Iterable[int], progress: Callable[[int], Progress] | None = None) -> Tensor:
         """A table (num_images, D) float16 in which the rows of `indices` are filled; others may be zeros.
@@ -103,11 +114,13 @@ class FeatureStore:
         wanted = sorted({index // SHARD for index in indices})
         table = torch.zeros(self.dataset.num_images, self.backbone.dim, dtype=torch.float16)
         missing = [shard for shard in wanted if not self._path(shard).is_file()]
+        if not self._tried_again:
+            self._try_again()
         if missing:
             self._encode(missing, progress)
         for shard in wanted:
-            rows = load_file(self._path(shard))["features"]
-            table[shard * SHARD : shard * SHARD + len(rows)] = rows
+            place = table[shard * SHARD : (shard + 1) * SHARD]
+            place[:] = self._load(self._path(shard), len(place))
         return table
 
     def put_images(self, table: Tensor) -> None:
@@ -131,15 +144,38 @@ class FeatureStore:
         path = self.directory / f"texts-{config_hash(list(texts), way)}.safetensors"
         if not path.is_file():
             self._save(path, encode())
-        return load_file(path)["features"]
+        return self._load(path, len(texts))
 
     def _path(self, shard: int) -> Path:
         return self.directory / f"images-{shard:05d}.safetensors"
 
     def _save(self, path: Path, rows: Tensor) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two processes may encode the same
-        save_file({"features": rows.contiguous()}, temporary)
-        temporary.replace(path)
+        save_tensors(path, {"features": rows})
+
+    def _load(self, path: Path, count: int) -> Tensor:
+        rows = load_tensors(path, "features")["features"]
+        if rows.ndim != 2 or len(rows) != count:
+            raise ValueError(f"{path}: damaged (shape {tuple(rows.shape)}, not {count} rows); remove it")
+        return rows
+
+    def _try_again(self) -> None:
+        """Read what could not be read when its shard was encoded: its owner may have mended it since."""
+        self._tried_again = True
+        unreadable = self.unreadable
+        for index in [index for index in unreadable if self._path(index // SHARD).is_file()]:
+            try:
+                pixels, reasons = _Pixels(self.dataset, self.backbone.transform, [range(index, index + 1)])[0]
+            except ValueError:  # the pictures are not at hand, which their features do without
+                return
+            if reasons:
+                continue
+            shard = index // SHARD
+            path = self._path(shard)
+            rows = self._load(path, min(SHARD, self.dataset.num_images - shard * SHARD))
+            rows[index % SHARD] = self.backbone.encode_images(pixels)[0].half()
+            self._save(path, rows)
+            del unreadable[index]
+            write_json(self.directory / "unreadable.json", {str(i): reason for i, reason in unreadable.items()})
 
     def _encode(self, shards: Sequence[int], progress: Callable[[int], Progress] | None) -> None:
         """Encode and write shards, in order, from one stream of batches."""
@@ -182,6 +218,13 @@ class FeatureStore:
             bar.close()
 
 
+def _reading() -> str:
+    """How pictures become pixels, by the module that reads them; it needs Pillow, which stored features do without."""
+    from .images import READING
+
+    return READING
+
+
 def _difference(stored: Any, now: Any) -> str:
     """Two unlike values in words; of dictionaries, what differs."""
     if isinstance(stored, dict) and isinstance(now, dict):
@@ -202,11 +245,13 @@ class _Pixels(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> tuple[np.ndarray | Tensor, dict[int, str]]:
         if hasattr(self.source, "load_arrays"):
             return self.source.load_arrays(self.batches[i]), {}
+        from .images import PictureError, as_shown
+
         pixels, reasons = [], {}
         for index in self.batches[i]:
             try:
-                pixels.append(self.transform(self.source.load_image(index)))
-            except OSError as error:
+                pixels.append(self.transform(as_shown(self.source.load_image(index))))
+            except (OSError, PictureError) as error:
                 reasons[index] = str(error)
         return torch.stack(pixels) if pixels else torch.empty(0), reasons
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..networks.whitening import Whitening
+from ..texts import folded
 
 NEIGHBOURS = 5  # whose mean cosine says how near a question is to all known ones
 FALSE_ALARMS = 0.02  # share of what is familiar that may be called strange
@@ -129,4 +130,4 @@ def nearness(meaning: Tensor, known: Tensor, own: bool = False) -> Tensor:
 
 def _plain(question: str) -> str:
     """A question less what typing it changes: case, spaces, marks at the end."""
-    return " ".join(question.casefold().split()).rstrip("?!. ")
+    return folded(question).rstrip("?!. ")

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from ..files import write_json
+from .images import as_shown
 from .known_questions import FALSE_ALARMS
 
 LOOK = "look.json"  # beside a backbone: the look of the pictures that it was made from
@@ -90,7 +91,7 @@ def describe(images: Sequence[Image.Image], transform: Transform) -> Tensor:
     """Descriptions (N, 7) of pictures, as a backbone's transform prepares them: log quantiles of the differences
     between neighbouring pixels, as shares of the way from black to white, which each transform puts into numbers of
     its own."""
-    return descriptions(torch.stack([transform(image.convert("RGB")) for image in images]), transform)
+    return descriptions(torch.stack([transform(as_shown(image)) for image in images]), transform)
 
 
 def descriptions(pixels: Tensor, transform: Transform) -> Tensor:

@@ -57,9 +57,11 @@ class MetaVQAConfig(DatasetConfig):
 
     @classmethod
     def at(cls, directory: Path | str) -> MetaVQAConfig:
-        """The config of a directory, pinned; a ValueError if it holds no dataset."""
-        has_val = read_identity(directory)["counts"]["val"] > 0
-        return cls(str(directory), val_tasks=0 if has_val else cls.val_tasks).pinned()
+        """The config of a directory, pinned: where it has no validation tasks of its own, a tenth of the training
+        questions are, as in Meta-VQA. A ValueError if it holds no dataset."""
+        counts = read_identity(directory)["counts"]
+        tenth = min(cls.val_tasks, max(1, round(counts["train"] / 10)))
+        return cls(str(directory), val_tasks=0 if counts["val"] else tenth).pinned()
 
     def moved(self, directory: Path | str) -> MetaVQAConfig:
         """The same settings for another directory, pinned; a dataset with validation tasks of its own keeps them, and
@@ -179,8 +181,13 @@ def _validation_questions(config: MetaVQAConfig, splits: dict[Split, Questions])
         random.Random(f"{config.seed}/folds").shuffle(order)
         bounds = [k * len(order) // config.folds for k in (config.fold, config.fold + 1)]
         return set(order[slice(*bounds)])
-    if not own and not 0 < config.val_tasks < len(train):
-        raise ValueError(f"val_tasks {config.val_tasks}; allowed: 1 to {len(train) - 1}, {config.directory} has no own")
+    most = len(train) // 2  # else too little is left to learn from
+    if not own and not 0 < config.val_tasks <= most:
+        raise ValueError(
+            f"val_tasks {config.val_tasks}; allowed: 1 to {most}, of {len(train)} training questions in "
+            f"{config.directory}, which has no validation tasks; a tenth will do: --set dataset.val_tasks="
+            f"{max(1, round(len(train) / 10))}"
+        )
     return set(random.Random(f"{config.seed}/validation").sample(sorted(train), config.val_tasks))
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import reprlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,12 @@ from .built import Questions, divide
 
 PARTS = ("train2014", "val2014")
 MIN_EXAMPLES = 21
+# What an entry must have, by the name of the list that it is in.
+_FIELDS: dict[str, dict[str, type]] = {
+    "questions": {"question_id": int, "image_id": int, "question": str},
+    "annotations": {"question_id": int, "image_id": int, "answer_type": str, "multiple_choice_answer": str},
+}
+_KINDS = {int: "a whole number", str: "a text"}
 
 
 def question_file(part: str) -> str:
@@ -80,7 +87,23 @@ def _pairs(directory: Path, part: str) -> Iterator[tuple[str, str, str]]:
 
 
 def _read(path: Path, key: str) -> list[dict[str, Any]]:
+    """The entries under `key` of one of VQA v2's files; a ValueError that names the file, entry and field if it is
+    another one's, or a split's whose answers are not published."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))[key]
-    except (ValueError, KeyError, TypeError) as error:
+        entries = json.loads(path.read_text(encoding="utf-8-sig"))[key]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"{path}: not a file of VQA v2's {key} ({error!r})") from None
+    if not isinstance(entries, list):
+        raise ValueError(f"{path}: {key!r} must be a list, got {type(entries).__name__}")
+    for i, entry in enumerate(entries):
+        for field, kind in _FIELDS[key].items():
+            value = entry.get(field) if isinstance(entry, dict) else None
+            if type(value) is not kind:
+                of = (
+                    f", question_id {entry['question_id']!r},"
+                    if isinstance(entry, dict) and "question_id" in entry
+                    else ""
+                )
+                what = "lacks" if value is None else f"has {reprlib.repr(value)} for"
+                raise ValueError(f"{path}: entry {i + 1} of {key!r}{of} {what} {field!r}, {_KINDS[kind]}")
+    return entries

@@ -123,14 +123,12 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 @functools.cache
 def served() -> tuple[str, Any]:
     """The demo of the shipped drawn scenes on a free port of this machine: its address, and what stops it."""
-    import app
     from core.generator import AdapterGenerator
     from core.release.default import default_release
+    from tests.conftest import build_demo, launch
 
-    demo = app.build_demo(AdapterGenerator.from_pretrained(default_release()))
-    queue = demo.queue(max_size=app.QUEUE)
-    _, address, _ = queue.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
-    return address, demo
+    demo = build_demo(AdapterGenerator.from_pretrained(default_release()))
+    return launch(demo), demo
 
 
 def prepare() -> None:

@@ -99,6 +99,13 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     return run if args.start is None else replace(run, start=open_start(run, located(args.start)))
 
 
+def training_run(args: argparse.Namespace) -> Run:
+    """`open_run` for a script that writes: also an OSError for a folder in which nothing can be written."""
+    run = open_run(args)
+    run.check_folders()
+    return run
+
+
 def _with_tower_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:
     """A preset whose photo tower is made in another way than `base` says does not write to the folder of that one."""
     made = (preset.photo_tower, preset.dataset)
