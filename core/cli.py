@@ -10,6 +10,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from .console import Parser
+from .ending import in_one_line, in_words
+from .files import check_writable
 from .methods import MAX_GAMMA, METHODS
 
 if TYPE_CHECKING:  # PyTorch takes seconds to load: only what runs after the flags are read imports it
@@ -36,7 +39,7 @@ _COMMAND = "question-to-adapter"  # what `pip install` puts on the path
 _GENERATION = ("method", "generator", "gamma", "steps", "samples", "seed")  # flags that say how to generate
 
 
-class _Parser(argparse.ArgumentParser):
+class _Parser(Parser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage that argparse would print above it."""
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}\n")
@@ -94,6 +97,7 @@ def parser() -> argparse.ArgumentParser:
     return result
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     """Run the command line; exits with status 2 and one line on standard error for a bad input."""
     arguments = parser()
@@ -101,10 +105,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         _check(args)
         output = _run(args)
-    except ValueError as error:
-        arguments.error(str(error))
-    except OSError as error:  # a missing model has a message of its own, the system's errors have a file
-        arguments.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (ValueError, OSError) as error:
+        arguments.error(in_words(error))
     try:
         print(output, flush=True)
     except BrokenPipeError:  # whoever reads may stop early, as `head` does
@@ -123,8 +125,10 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--adapter takes weights as they are: {given[0]} does not go with it")
         if not args.images:
             raise ValueError("--adapter needs --images to classify")
-    if args.save is not None and args.method == "clip":
-        raise ValueError("--save: plain CLIP has no adapter weights to save")
+    if args.save is not None:
+        if args.method == "clip":
+            raise ValueError("--save: plain CLIP has no adapter weights to save")
+        check_writable(args.save.parent)
     import torch
 
     from .classifier import check_answers
@@ -178,7 +182,9 @@ def _as_json(adapter: Adapter, answers: list[str], table: pd.DataFrame | None) -
                     "probabilities": {answer: row[answer] for answer in answers},
                 }
             )
-    return json.dumps({"provenance": adapter.provenance, "answers": answers, "images": images}, indent=1)
+    return json.dumps(
+        {"provenance": adapter.provenance, "answers": answers, "images": images}, indent=1, allow_nan=False
+    )
 
 
 def _as_text(adapter: Adapter, table: pd.DataFrame | None, saved: Path | None) -> str:

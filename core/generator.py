@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
+if __name__ == "__main__":  # before PyTorch, so that --help waits for nothing
+    from .cli import main
+
+    sys.exit(main())
+
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .backbones import Backbone, load_backbone
+from .backbones import Backbone, Deferred, load_backbone
 from .backbones.questions import QuestionEncoder, open_question_encoder
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
@@ -20,7 +27,7 @@ from .methods import DEFAULT_GENERATOR, METHODS, check_request, row_of
 from .models import ReleaseModels
 from .release.checkpoint import files_of, load_model
 from .release.default import default_release
-from .release.manifest import KNOWN, backbone_directory, encoder_directory, read_config
+from .release.manifest import BACKBONE_SHA256, KNOWN, backbone_directory, encoder_directory, read_config
 
 __all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
@@ -49,7 +56,8 @@ class AdapterGenerator(ReleaseModels):
             ValueError: neither a directory nor a repository, a release that is not whole or of a newer format, or a
                 `core.release.hub.HubError` that says what to do.
         """
-        directory, name = Path(default_release() if path_or_hub_id is None else path_or_hub_id), None
+        path_or_hub_id = default_release() if path_or_hub_id is None else path_or_hub_id
+        directory, name = Path(path_or_hub_id), None
         if not directory.is_dir():
             from .release.hub import HubError, pull  # with a client that takes a while to import
 
@@ -65,7 +73,17 @@ class AdapterGenerator(ReleaseModels):
     @cached_property
     def backbone(self) -> Backbone:
         local = backbone_directory(self.directory, self.config)
-        return load_backbone(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
+        result = load_backbone(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
+        expected = self.config.get(BACKBONE_SHA256)
+        if expected not in (None, found := result.identity["sha256"]):
+            raise ValueError(f"{self.directory}: made for the backbone {expected}, not for {found} that is there")
+        return result
+
+    @property
+    def backbone_sha256(self) -> str:
+        """The digest of the backbone that this release's adapters are for, which is not loaded where its config has
+        it."""
+        return self.config.get(BACKBONE_SHA256) or self.backbone.identity["sha256"]
 
     @cached_property
     def question_encoder(self) -> QuestionEncoder:
@@ -142,11 +160,11 @@ class AdapterGenerator(ReleaseModels):
             "samples": samples,
             "seed": seed,
             "scale": self.scale(row_of(method, generator)),
-            "backbone_sha256": self.backbone.identity["sha256"],
+            "backbone_sha256": self.backbone_sha256,
             "preset": self.config.get("preset"),
             "seconds": round(time.perf_counter() - started, 4),
         }
-        return Adapter(None if w is None else w[0].cpu(), self.network, self.backbone, provenance)
+        return Adapter(None if w is None else w[0].cpu(), self.network, Deferred(lambda: self.backbone), provenance)
 
     @cached_property
     def _known(self) -> KnownQuestions:
@@ -185,9 +203,3 @@ class AdapterGenerator(ReleaseModels):
             {**self.known_questions[i], "probability": value}
             for i, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)
         ]
-
-
-if __name__ == "__main__":
-    from .cli import main
-
-    main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class ReleaseModels:
         self.directory, self.config, self.device = Path(directory), config, torch.device(device)
         self.network = open_network(config["network"])
         self._modules: dict[str, torch.nn.Module] = {}
+        self._reading = RLock()  # a server's threads may ask for a model at once; it is read once
 
     def choice(self, row: str) -> dict[str, Any]:
         """What validation tasks chose for a row such as "hvae_hyperldm"; empty where nothing was chosen."""
@@ -57,16 +59,20 @@ class ReleaseModels:
 
     def module(self, name: str) -> Any:
         """A model of this release by file name, loaded once; a ValueError if there is none of that name."""
-        if name not in self._modules:
-            try:
-                self._modules[name] = load_module(checkpoint_path(self.directory, name), self.device)
-            except FileNotFoundError:
-                rows = [
-                    row_of(method, g) for method in METHODS for g in WEIGHT_GENERATORS.names() if self.has(method, g)
-                ]
-                held = ", ".join(dict.fromkeys(rows))
-                raise ValueError(f"this release holds no {name}; rows that it holds: {held}") from None
-        return self._modules[name]
+        with self._reading:
+            if name not in self._modules:
+                try:
+                    self._modules[name] = load_module(checkpoint_path(self.directory, name), self.device)
+                except FileNotFoundError:
+                    rows = [
+                        row_of(method, g)
+                        for method in METHODS
+                        for g in WEIGHT_GENERATORS.names()
+                        if self.has(method, g)
+                    ]
+                    held = ", ".join(dict.fromkeys(rows))
+                    raise ValueError(f"this release holds no {name}; rows that it holds: {held}") from None
+            return self._modules[name]
 
     def weight_generator(self, name: str) -> WeightGenerator:
         """The weight generator called `name`, "hvae" or "hnet"."""

@@ -29,19 +29,19 @@ import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import httpx
 from PIL import Image
 
+from core.console import Parser
 from core.data.emoji.dataset import VERSION, EmojiVQA, draw_scenes_for_question
 from core.data.tasks import Task
 from core.demo import ask
 from core.generator import AdapterGenerator
 from core.release.default import default_release
-from eval.harness.releases import open_release, require
-from eval.harness.releases import parser as release_parser
+from eval.harness import releases
 from eval.harness.results import ROOT, write_results
 from eval.harness.rows import ROWS, accuracy
 from train.pipeline.run import Run
@@ -52,12 +52,13 @@ PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
 @contextlib.contextmanager
-def served() -> Iterator[str]:
-    """The demo of `WEIGHTS` alone, in a process of its own; yields its address."""
+def served(variables: Mapping[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The demo of `WEIGHTS` alone, in a process of its own, with environment `variables`; yields its address and the
+    process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1"}
+    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1", **(variables or {})}
     environment["HF_WEIGHTS"] = WEIGHTS
     process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     try:
@@ -67,7 +68,7 @@ def served() -> Iterator[str]:
             if process.poll() is not None:
                 raise RuntimeError(f"app.py ended with {process.returncode}; see its messages above")
             time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", process
     finally:
         process.terminate()
         process.wait()
@@ -94,7 +95,7 @@ def load(address: str, visitors: int, pictures: int, settings: dict[str, Any]) -
     gate = threading.Barrier(visitors)
     tasks = _test_tasks(EmojiVQA(), visitors, seed=0)
     files = [
-        [_png(image) for image, _ in draw_scenes_for_question(task.question, pictures, seed=number)]
+        [png(image) for image, _ in draw_scenes_for_question(task.question, pictures, seed=number)]
         for number, task in enumerate(tasks)
     ]
 
@@ -139,7 +140,8 @@ def _ask(browser: httpx.Client, task: Task, files: Sequence[bytes], settings: di
     raise ValueError("the server ended without an answer")
 
 
-def _png(image: Image.Image) -> bytes:
+def png(image: Image.Image) -> bytes:
+    """A picture as the bytes of a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
     return buffer.getvalue()
@@ -249,7 +251,7 @@ def screenshots(address: str, folder: Path) -> None:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visitors", type=int, default=20, help="who ask at once (default: 20)")
     parser.add_argument("--pictures", type=int, default=8, help="of each visitor (default: 8)")
     parser.add_argument("--accuracy", action="store_true", help="compare accuracy through the API with Table 1")
@@ -268,10 +270,10 @@ def main(argv: list[str] | None = None) -> None:
     if generator.config.get("dataset") != VERSION and not args.screenshots:
         parser.error(f"HF_WEIGHTS={WEIGHTS} knows no drawn scenes to ask about; --screenshots takes any release")
     if args.accuracy:
-        run, _ = open_release(parser, release_parser("").parse_args(["--weights", WEIGHTS]))
-        require(parser, run, [generator], lambda g: [] if g.has("hyperldm") else ["HVAE + HyperLDM"])
+        run, _ = releases.open_release(parser, releases.parser("").parse_args(["--weights", WEIGHTS]))
+        releases.require(parser, run, [generator], lambda g: [] if g.has("hyperldm") else ["HVAE + HyperLDM"])
     wrong = ""
-    with served() as address:
+    with served() as (address, _):
         if args.screenshots:
             screenshots(address, args.screenshots)
             return

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.adaptation.subspace import adapt_adapters, maml_adapter_loss
+from core.console import Parser
 from core.data.tasks import TaskSet, TaskTable, split_support_query, subsample
 from core.diffusion.schedule import diffusion_loss
 from core.files import write_json
@@ -234,7 +235,7 @@ def costs(work: Path) -> dict[str, dict[str, dict[str, float]]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="default: both")
     arguments.add_argument("--only", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="default: all")
     arguments.add_argument("--tasks", type=int, default=64, help="tasks to adapt on, up to 783 (default: 64)")

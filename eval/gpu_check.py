@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 
+from core.console import Parser
 from eval.harness.carried import folder_mib, load, on_stored_features, open_work, pack, unpack
 from eval.harness.gpu import Results, encoding_rate, has_outputs, measure_all, table
 from eval.harness.parity import compare
@@ -48,9 +49,7 @@ _EPILOG = """Examples:
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = Parser(description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--minutes", type=float, default=8.0, help="time for everything (default: 8)")
     arguments.add_argument(
         "--features",

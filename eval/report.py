@@ -16,6 +16,7 @@ import argparse
 import re
 from collections.abc import Callable
 
+from core.console import Parser
 from eval import calibration, figure5, figure6, phrasings, table1, task_inference
 from eval.harness.parts import costs, methods, photos, questions, zero_shot
 from eval.harness.results import RESULTS, ROOT, read_results
@@ -41,6 +42,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "photo_table1": photos.photo_table1,
     "photo_floors": photos.photo_floors,
     "photo_kinds": photos.photo_kinds,
+    "photo_links": photos.photo_links,
     "photo_few_shot": photos.photo_few_shot,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
@@ -54,7 +56,7 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 OPTIONAL = (  # filled later
     *("tuning", "ablations", "calibration", "phrasings", "suggestions", "lowrank"),
-    *("photo_table1", "photo_floors", "photo_kinds", "photo_few_shot"),
+    *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot"),
 )
 NOT_YET = "Not measured yet."
 
@@ -100,7 +102,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args(argv)
     try:
         texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS]

@@ -11,6 +11,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+from hypothesis import HealthCheck, settings
 
 from core.data.tasks import TaskBatch
 from core.networks.adapter import AdapterConfig, CLIPAdapter
@@ -19,8 +20,32 @@ from tests.hub_stub import OWNER_TOKEN, HubStub
 
 torch.set_num_threads(1)  # many small products: more threads only wait for each other
 os.environ["OMP_NUM_THREADS"] = "1"  # in processes that tests start, too: what they compute is compared
+# Property tests try the same few examples every time; `--hypothesis-profile long` draws many new ones.
+settings.register_profile(
+    "short", max_examples=15, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck)
+)
+settings.register_profile("long", settings.get_profile("short"), max_examples=1000, derandomize=False)
+settings.load_profile("short")
 ROOT = Path(__file__).resolve().parent.parent
 REPO, CARD = "user/adapters", "---\nlicense: apache-2.0\n---\n\n# A card\n"  # of the `release` below
+
+
+def build_demo(*generators):
+    """The page that serves these releases, not launched."""
+    from core.demo.layout import page
+    from core.demo.studio import open_worlds
+
+    return page.build_demo(open_worlds(generators), ROOT / "eval" / "results")
+
+
+def launch(demo):
+    """The address of the page on a free port of this machine, served as `app.py` does."""
+    from core.demo.layout import page
+    from core.demo.limits import QUEUE
+
+    queue = demo.queue(max_size=QUEUE)
+    _, address, _ = queue.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **page.LAUNCH)
+    return address
 
 
 def random_batch(T: int = 4, N: int = 12, C: int = 5, D: int = 16, seed: int = 0, dtype=torch.float32) -> TaskBatch:
@@ -83,13 +108,15 @@ def release(tmp_path):
         save_adapter(directory / f"{name}.safetensors", torch.arange(network.num_params) % 7.0, network)
     config = {"format_version": 2, "preset": "emoji", "seed": 0, "dataset": "emoji-vqa v1", "backbone": "backbone"}
     config |= {"network": network.spec(), "questions": []}
-    (directory / "config.json").write_text(json.dumps(config))
-    (directory / "stages.json").write_text(json.dumps({"mnet_maml": {"metrics": {"val_accuracy": 0.5}}}))
-    (directory / "README.md").write_text(CARD)
+    (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (directory / "stages.json").write_text(
+        json.dumps({"mnet_maml": {"metrics": {"val_accuracy": 0.5}}}), encoding="utf-8"
+    )
+    (directory / "README.md").write_text(CARD, encoding="utf-8")
     (directory / "backbone").mkdir()
-    (directory / "backbone" / "open_clip_config.json").write_text("{}")
+    (directory / "backbone" / "open_clip_config.json").write_text("{}", encoding="utf-8")
     for stays in ("hvae.pt", "hvae.safetensors.tmp", "notes.txt", ".DS_Store", "backbone/x.bin"):
-        (directory / stays).write_text("no")
+        (directory / stays).write_text("no", encoding="utf-8")
     return directory
 
 

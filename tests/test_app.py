@@ -14,7 +14,7 @@ from core.demo.views import about
 from core.generator import AdapterGenerator
 from eval import app_load
 from eval.app_load import CHROMIUM_FLAGS, DESKTOP, PHONE
-from tests.conftest import ROOT
+from tests.conftest import ROOT, build_demo, launch
 
 gr = pytest.importorskip("gradio")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -25,19 +25,12 @@ TABS = ("Ask", "Guidance", "Refine", "What is this adapter for?", "Compare", "Re
 
 @pytest.fixture(scope="module")
 def demo():
-    import app
-
-    return app.build_demo(AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji"))
+    return build_demo(AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji"))
 
 
 @pytest.fixture(scope="module")
 def url(demo):
-    import app
-
-    _, address, _ = demo.queue(max_size=app.QUEUE).launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH
-    )
-    yield address
+    yield launch(demo)
     demo.close()
 
 
@@ -56,14 +49,14 @@ def picture(tmp_path):
 
 
 def test_results_of_another_preset_are_not_shown_as_this_release_s(demo):
-    import app
+    from core.demo.layout.results import results_tab
 
     def shown(blocks):
         return {block.elem_id for block in blocks.blocks.values() if str(block.elem_id).startswith("results-")}
 
     assert shown(demo) == {"results-table1", "results-links", "results-figure5"}
     with gr.Blocks() as other:
-        app.results_tab("metavqa")
+        results_tab(ROOT / "eval" / "results", "metavqa")
     assert not shown(other)
     assert "--preset metavqa" in " ".join(str(getattr(block, "value", "")) for block in other.blocks.values())
 
@@ -84,7 +77,9 @@ def test_endpoints_are_named_typed_and_documented(client):
 
 def test_the_snippet_of_the_about_tab_runs(url, picture):
     code = about.snippet(url, QUESTION)
-    done = subprocess.run([sys.executable, "-c", code], cwd=picture.parent, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=picture.parent, capture_output=True, text=True, timeout=60, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr
     assert "black" in done.stdout and ".safetensors" in done.stdout
 
@@ -162,9 +157,7 @@ def test_summary_and_judgement_of_the_load_test():
 
 @pytest.fixture
 def launched(monkeypatch):
-    """What `app.main` would launch, and from which weights, in place of launching it."""
-    import app
-
+    """What `app.main` would launch, from which weights, and what it does then, in place of launching it."""
     found = {}
 
     class Demo:
@@ -174,12 +167,21 @@ def launched(monkeypatch):
         def launch(self, **arguments):
             found.update({key: arguments[key] for key in ("server_name", "server_port", "mcp_server")})
 
+        def block_thread(self):
+            found["then"].append("serve")
+
+    class World:
+        def warm(self):
+            assert "server_name" in found  # the page is up
+            found.setdefault("then", []).append("warm")
+
     def load(cls, weights, device):
         found.setdefault("weights", []).append(weights)
 
-    monkeypatch.setattr(app, "build_demo", lambda *generators: list(generators) and Demo())
-    monkeypatch.setattr(app.AdapterGenerator, "from_pretrained", classmethod(load))
-    monkeypatch.setattr(app.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr("core.demo.studio.open_worlds", lambda generators: [World() for _ in generators])
+    monkeypatch.setattr("core.demo.layout.page.build_demo", lambda studios, results: Demo())
+    monkeypatch.setattr(AdapterGenerator, "from_pretrained", classmethod(load))
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: "there")
     monkeypatch.delenv("MCP", raising=False)
     return found
@@ -189,12 +191,13 @@ def test_flags_and_environment_say_what_is_served(launched, monkeypatch):
     import app
 
     app.main([])  # as a Space does: Gradio reads GRADIO_SERVER_NAME and GRADIO_SERVER_PORT where these are None
-    assert launched == {"weights": app.WEIGHTS, "server_name": None, "server_port": None, "mcp_server": False}
+    served = {"weights": app.WEIGHTS, "server_name": None, "server_port": None, "mcp_server": False}
+    assert launched == served | {"then": [*["warm"] * len(app.WEIGHTS), "serve"]}
     monkeypatch.setenv("MCP", "1")
     launched.clear()
     app.main(["--weights", "user/repo", "--weights", "a/folder", "--host", "0.0.0.0", "--port", "8000"])
     expected = {"weights": ["user/repo", "a/folder"], "server_name": "0.0.0.0", "server_port": 8000, "mcp_server": True}
-    assert launched == expected
+    assert launched == expected | {"then": ["warm", "warm", "serve"]}
     monkeypatch.setenv("MCP", "0")
     app.main(["--mcp"])
     assert launched["mcp_server"]
@@ -212,8 +215,8 @@ def test_flags_and_environment_say_what_is_served(launched, monkeypatch):
 def test_bad_flags_are_named(arguments, word, monkeypatch, capsys):
     import app
 
-    monkeypatch.setattr(app, "build_demo", lambda *generators: pytest.fail("served all the same"))
-    monkeypatch.setattr(app.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr("core.demo.layout.page.build_demo", lambda *_: pytest.fail("served all the same"))
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     monkeypatch.delenv("MCP", raising=False)
     with pytest.raises(SystemExit):
@@ -221,9 +224,12 @@ def test_bad_flags_are_named(arguments, word, monkeypatch, capsys):
     assert word in capsys.readouterr().err
 
 
-def test_a_release_whose_backbone_is_damaged_is_one_line(tmp_path, capsys):
+def test_a_release_whose_backbone_is_damaged_is_one_line(tmp_path, monkeypatch, capsys):
+    """It is not read before the page is up."""
     import app
 
+    monkeypatch.setattr(gr.Blocks, "launch", lambda demo, **_: None)
+    monkeypatch.setattr("torch.set_num_threads", lambda count: None)
     shutil.copytree(ROOT / "weights" / "emoji", tmp_path / "release", ignore=shutil.ignore_patterns("*.safetensors"))
     with pytest.raises(SystemExit) as ended:
         app.main(["--weights", str(tmp_path / "release")])
@@ -233,7 +239,7 @@ def test_a_release_whose_backbone_is_damaged_is_one_line(tmp_path, capsys):
 def test_help_starts_nothing(monkeypatch, capsys):
     import app
 
-    monkeypatch.setattr(app, "build_demo", lambda *generators: pytest.fail("served all the same"))
+    monkeypatch.setattr("core.demo.layout.page.build_demo", lambda *_: pytest.fail("served all the same"))
     with pytest.raises(SystemExit) as ended:
         app.main(["--help"])
     said = capsys.readouterr().out
@@ -242,11 +248,9 @@ def test_help_starts_nothing(monkeypatch, capsys):
 
 
 def test_a_release_of_another_dataset_is_served_without_drawing():
-    import app
-
     generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
     generator.config = generator.config | {"dataset": "plankton"}
-    config = json.dumps(app.build_demo(generator).get_config_file(), default=str)
+    config = json.dumps(build_demo(generator).get_config_file(), default=str)
     assert "trained on **plankton**" in config and "try_on_scenes" not in config and "drawn scenes" not in config
     hidden = [c["props"] for c in json.loads(config)["components"] if c["props"].get("label") == "How many scenes"]
     assert hidden and not any(props["visible"] for props in hidden)
@@ -317,7 +321,7 @@ def test_a_visitor_asks(visit, tmp_path):
     # own pictures, one of them no picture
     for i, (image, _) in enumerate(draw_scenes_for_question("Where is the cat?", 2)):
         image.save(tmp_path / f"{i}.png")
-    (tmp_path / "broken.png").write_text("no picture")
+    (tmp_path / "broken.png").write_text("no picture", encoding="utf-8")
     page.get_by_label("My own pictures").first.check()
     page.set_input_files("#ask-pictures input[type=file]", [tmp_path / "0.png", tmp_path / "1.png"])
     page.wait_for_selector("#ask-pictures img")
@@ -395,7 +399,7 @@ def test_a_visitor_sees_guidance_refinement_inference_and_similarity(visit, tmp_
     page.wait_for_selector("#identified .qa-error:has-text('choose an adapter file')")
     page.click("#identify-example")
     page.wait_for_selector("#identified .qa-ranked li")
-    (tmp_path / "wrong.safetensors").write_text("hello")
+    (tmp_path / "wrong.safetensors").write_text("hello", encoding="utf-8")
     page.get_by_label("Remove this file").or_(page.get_by_label("Clear")).first.click()
     page.set_input_files("#adapter-file input[type=file]", tmp_path / "wrong.safetensors")
     page.wait_for_selector("text=wrong")
@@ -454,7 +458,7 @@ def test_everything_has_a_name_and_a_readable_contrast(visit):
 @browser_test
 def test_text_of_strangers_stays_text(chromium, tmp_path):
     """A release, a link and files of someone who would like the page to show their HTML or run their script."""
-    import app
+    from core.demo.layout.page import LAUNCH
 
     hostile = """<img src=x onerror="window.ran=1"> <h1>Log in</h1> '{{ 7*7 }} ${7*7} @children **b** </title></p>"""
     generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
@@ -465,10 +469,10 @@ def test_text_of_strangers_stays_text(chromium, tmp_path):
     generator.config |= {"dataset": hostile, "preset": hostile, "questions": known}
     del generator.known_questions  # they were read from the config before
     vars(generator)["_stored"] = None  # embeddings of other questions
-    demo = app.build_demo(generator)
-    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH)
+    demo = build_demo(generator)
+    _, address, _ = demo.launch(prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **LAUNCH)
     draw_scenes_for_question(QUESTION, 1)[0][0].save(tmp_path / "<img src=x>.png")
-    (tmp_path / "<img src=x>.safetensors").write_text("no adapter")
+    (tmp_path / "<img src=x>.safetensors").write_text("no adapter", encoding="utf-8")
     page = chromium.new_page(viewport=DESKTOP)
     try:
         page.goto(address + "?" + urlencode(dict.fromkeys(("question", "answers", "method", "gamma", "seed"), hostile)))

@@ -41,7 +41,7 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for name, colour in (("b.png", "blue"), ("a.png", "red"), ("c.jpg", "green")):
         Image.new("RGB", (80, 80), colour).save(name)
-    (tmp_path / "text.png").write_text("not a picture")
+    (tmp_path / "text.png").write_text("not a picture", encoding="utf-8")
 
     def call(*arguments: str) -> str:
         cli.main(["--weights", WEIGHTS, *arguments])
@@ -159,6 +159,11 @@ def test_it_runs_as_a_module_and_readers_may_stop_early():
     command = f"{sys.executable} -m core.generator '{QUESTION}' --method clip --json | true"
     buffered = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], cwd=ROOT, env=buffered, capture_output=True, text=True
+        ["bash", "-o", "pipefail", "-c", command],
+        cwd=ROOT,
+        env=buffered,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
     )
     assert done.returncode == 0 and "Traceback" not in done.stderr and "Broken" not in done.stderr

@@ -377,7 +377,7 @@ def test_the_kind_of_question_that_an_adapter_was_fine_tuned_for_is_found(studio
 def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
     from safetensors.torch import save_file
 
-    (tmp_path / "notes.txt").write_text("hello")
+    (tmp_path / "notes.txt").write_text("hello", encoding="utf-8")
     save_file({"w": torch.zeros(3)}, tmp_path / "foreign.safetensors")
     save_file({"w": torch.zeros(3)}, tmp_path / "crafted.safetensors", metadata={"header": '{"kind": "adapter"}'})
     own = studio.generator.network
@@ -410,14 +410,14 @@ def test_what_an_adapter_s_file_says_of_itself_is_shown_as_text(studio, tmp_path
     adapter.save(tmp_path / "a.safetensors")
     html = pages.identify(studio, str(tmp_path / "a.safetensors"))
     assert "<img" not in html and html.count("&lt;img src=x onerror=&#34;") == 2
-    (tmp_path / "<img src=x>.safetensors").write_text("hello")
+    (tmp_path / "<img src=x>.safetensors").write_text("hello", encoding="utf-8")
     html = pages.identify(studio, str(tmp_path / "<img src=x>.safetensors"))
     assert 'role="alert"' in html and "<img" not in html and "&lt;img src=x&gt;.safetensors" in html
 
 
 def test_what_visitors_type_and_send_is_shown_as_text(studio, tmp_path):
     path = tmp_path / "<img src=x>.png"
-    path.write_text("no picture")
+    path.write_text("no picture", encoding="utf-8")
     drawn = _ask(studio, question=HOSTILE, answers=f"{HOSTILE}, b")[0]
     broken = _ask(studio, drawn=False, paths=[path])[0]
     twice = _ask(studio, answers=f"{HOSTILE}, {HOSTILE}")[0]
@@ -438,7 +438,7 @@ def test_a_page_begins_with_what_its_address_says(studio):
 
 
 def test_bad_pictures_are_named_without_their_folder(tmp_path):
-    (tmp_path / "notes.png").write_text("hello")
+    (tmp_path / "notes.png").write_text("hello", encoding="utf-8")
     (tmp_path / "size.ppm").write_bytes(b"P6\nwide 4\n255\n")
     for name, word in (("gone.png", "no such file"), ("notes.png", "not an image"), ("size.ppm", "not an image")):
         with pytest.raises(ValueError, match=rf"^{name}: {word}"):
@@ -553,7 +553,7 @@ def test_downloads_keep_the_latest_and_are_named_after_questions():
         provenance = {"question": "Où est / le chat?"}
 
         def save(self, path):
-            path.write_text("w")
+            path.write_text("w", encoding="utf-8")
 
     downloads = Downloads(keep=2)
     paths = [downloads.save(Saved()) for _ in range(3)]
@@ -564,9 +564,7 @@ def test_a_world_that_cannot_be_drawn(other_world):
     assert not other_world.world.drawn and "plankton" in other_world.world.summary
     assert other_world.pictures is None and "no drawn scenes" in _ask(other_world)[0]
     assert "try_on_scenes" not in endpoints([other_world])
-    assert "Pictures are not judged" in " ".join(
-        about.text(other_world.world, encoder="a tower", queue=1, pictures=1, size="1 MB").split()
-    )
+    assert "Pictures are not judged" in " ".join(about.text(other_world.world, encoder="a tower").split())
     assert describe(other_world.generator) == other_world.world and other_world.examples
 
 

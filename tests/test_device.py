@@ -82,7 +82,9 @@ def test_training_reaches_what_it_reaches_on_the_cpu(tiny, work):
             turned = "hvae_hyperclip" in (stage, name)
             slack = 0.5 if turned and name == "loss" else 0.1 if turned else 0.01
             assert own[stage][name] == pytest.approx(value, rel=1e-3, abs=slack), (stage, name)
-    assert {record["device"] for record in json.loads((release(work) / "stages.json").read_text()).values()} == {"cuda"}
+    assert {
+        record["device"] for record in json.loads((release(work) / "stages.json").read_text(encoding="utf-8")).values()
+    } == {"cuda"}
 
 
 def test_weights_are_those_of_the_cpu(tiny, work):
@@ -123,9 +125,9 @@ def same_results(evaluate: Callable[[str], None], file: Path, slack: float) -> N
     """What a script writes to `file` is the same on both devices."""
     with fake_cuda():
         evaluate("cuda")
-    own = json.loads(file.read_text())["results"]
+    own = json.loads(file.read_text(encoding="utf-8"))["results"]
     evaluate("cpu")
-    plain = json.loads(file.read_text())["results"]
+    plain = json.loads(file.read_text(encoding="utf-8"))["results"]
     assert [(r["row"], r.get("tasks")) for r in own] == [(r["row"], r.get("tasks")) for r in plain] != []
     for a, b in zip(own, plain, strict=True):
         assert a["mean"] == pytest.approx(b["mean"], rel=0.01, abs=slack), b
@@ -164,7 +166,7 @@ def test_tuning_ablations_and_timing_run(work, gpu, tmp_path, capsys):
     some = ["--sizes", "emoji", "--only", "hyperclip", "--tasks", "2", "--repeats", "1"]
     bench.main([*some, "--device", "cuda", "--json", str(tmp_path / "b.json")])
     for name in "tab":
-        assert json.loads((tmp_path / f"{name}.json").read_text())["results"]
+        assert json.loads((tmp_path / f"{name}.json").read_text(encoding="utf-8"))["results"]
 
 
 def test_the_backbone_trains_goes_on_and_is_loaded(gpu, tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ def test_what_is_there_is_not_fetched(server, tmp_path):
     assert len(server.asked) == 1
     (tmp_path / "b.json").unlink()
     download([archive], tmp_path)
-    assert len(server.asked) == 2 and (tmp_path / "b.json").read_text() == "2"
+    assert len(server.asked) == 2 and (tmp_path / "b.json").read_text(encoding="utf-8") == "2"
 
 
 def test_bad_archives(server, tmp_path):
@@ -159,7 +159,7 @@ def test_make_data_downloads_and_builds(server, tmp_path, monkeypatch, capsys):
     picture = (source / "picture.jpg").read_bytes()
     archives = []
     for name in VQA_FILES:
-        server.files[name + ".zip"] = zipped({name: (source / name).read_text()})
+        server.files[name + ".zip"] = zipped({name: (source / name).read_text(encoding="utf-8")})
         archives.append(Archive(server.url + name + ".zip", sha256(server.files[name + ".zip"]), name))
     images = {f"train2014/COCO_train2014_{i:012d}.jpg": picture for i in range(60)}
     server.files["coco.zip"] = zipped(images)
@@ -172,8 +172,8 @@ def test_make_data_downloads_and_builds(server, tmp_path, monkeypatch, capsys):
     assert "--download fetches them" in capsys.readouterr().err
     make_data.main([*arguments, "--images", str(tmp_path / "coco"), "--download"])
     assert "built" in capsys.readouterr().out and len(server.asked) == 5
-    assert json.loads((tmp_path / "built" / "meta_train.json").read_text()) == train
-    assert len(json.loads((tmp_path / "built" / "images.json").read_text())["files"]) == 60
+    assert json.loads((tmp_path / "built" / "meta_train.json").read_text(encoding="utf-8")) == train
+    assert len(json.loads((tmp_path / "built" / "images.json").read_text(encoding="utf-8"))["files"]) == 60
 
 
 # -- single photographs ----------------------------------------------------------------------------------------------

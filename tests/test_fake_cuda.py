@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.networks.ema import EMA
-from core.release.checkpoint import load_state, save_state
+from core.release.state import load_state, save_state
 from tests.fake_cuda import CudaTensor, fake_cuda
 from train.pipeline.environment import usable_device
 from train.pipeline.optim import adam

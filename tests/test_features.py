@@ -92,7 +92,7 @@ def test_another_identity_is_refused(tmp_path, change):
         encoder.identity = {"sha256": "1"}
     with pytest.raises(ValueError, match=change):
         FeatureStore(tmp_path, Images("other" if change == "dataset" else "ten"), encoder)
-    assert json.loads((tmp_path / "index.json").read_text())["dataset"] == {"name": "ten"}
+    assert json.loads((tmp_path / "index.json").read_text(encoding="utf-8"))["dataset"] == {"name": "ten"}
 
 
 def test_equal_answers_share_a_row_and_prompts_are_used(tmp_path):
@@ -147,7 +147,7 @@ def test_pictures_are_transformed_and_those_that_cannot_be_read_are_listed(tmp_p
     table = store.images(range(10))
     read = [i for i in range(10) if i not in (1, 4)]
     assert torch.equal(table[read, 0], torch.tensor(read).half()) and not table[[1, 4]].any()
-    listed = json.loads((tmp_path / "features" / "unreadable.json").read_text())
+    listed = json.loads((tmp_path / "features" / "unreadable.json").read_text(encoding="utf-8"))
     assert set(listed) == {"1", "4"} and "1.png" in listed["1"]
     # task 1 loses its only example of "b", so it goes; task 2 stays whole
     data = build_task_set(store, pictures.tasks, questions=ASKED)

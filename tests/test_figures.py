@@ -25,7 +25,7 @@ def flags(work, *more):
 
 def read(file):
     """A result file's records, checked for what all of them have."""
-    document = json.loads(file.read_text())
+    document = json.loads(file.read_text(encoding="utf-8"))
     assert {"command", "commit", "versions", "preset", "results"} == set(document) - {"map"}
     assert document["preset"] == "tiny"
     assert all(set(r) >= KEYS and 0 <= r["mean"] <= 1 for r in document["results"])
@@ -38,8 +38,8 @@ def half(tiny, tmp_path):
     """The tiny release, said to have been trained with half of the questions."""
     directory = tmp_path / "half"
     shutil.copytree(release(tiny), directory)
-    config = json.loads((directory / "config.json").read_text())
-    (directory / "config.json").write_text(json.dumps(config | {"descriptors": 0.5}))
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    (directory / "config.json").write_text(json.dumps(config | {"descriptors": 0.5}), encoding="utf-8")
     return directory
 
 
@@ -99,7 +99,9 @@ def test_figure6(tiny, tmp_path, capsys, monkeypatch):
     assert records["nearest_question", "new"]["mean"] == 0 and 0 < records["chance", "known"]["mean"] < 0.1
     assert "nearest_question" in capsys.readouterr().out and plot.read_bytes().startswith(PNG)
     points = [
-        p for f in json.loads(json_file.read_text())["map"]["families"].values() for p in (*f["train"], *f["test"])
+        p
+        for f in json.loads(json_file.read_text(encoding="utf-8"))["map"]["families"].values()
+        for p in (*f["train"], *f["test"])
     ]
     assert len(points) == 72 - 12 + 24 and all(len(point) == 2 for point in points)
 
@@ -178,7 +180,7 @@ def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
     """Two seeds whose choices differ; the second is the first with other choices."""
     other = tmp_path / "other"
     shutil.copytree(release(tiny), other)
-    config = json.loads((other / "config.json").read_text())
+    config = json.loads((other / "config.json").read_text(encoding="utf-8"))
     choices = config["choices"]
     first = {"gamma": choices["hvae_hyperldm"]["gamma"], "ceiling": choices["few_shot_ceiling"]["row"]}
     second = {
@@ -186,7 +188,7 @@ def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
         "ceiling": "uncond_multitask" if first["ceiling"] != "uncond_multitask" else "mnet_maml",
     }
     choices["hvae_hyperldm"]["gamma"], choices["few_shot_ceiling"]["row"] = second["gamma"], second["ceiling"]
-    (other / "config.json").write_text(json.dumps(config | {"seed": 1}))
+    (other / "config.json").write_text(json.dumps(config | {"seed": 1}), encoding="utf-8")
     file, tasks, csv = tmp_path / "t.json", tmp_path / "tasks.csv", tmp_path / "t.csv"
     arguments = flags(tiny, "--weights", other, release(tiny), "--limit-tasks", 20, "--json", file)
     table1.main([*arguments, "--per-task", str(tasks), "--csv", str(csv)])
@@ -202,7 +204,7 @@ def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
     assert total / known["n_tasks"] == pytest.approx(known["mean"], abs=1e-4)
     alike = records["Cond. Multitask", "new"]
     assert alike["per_seed"][0] == alike["per_seed"][1] and "gammas" not in alike
-    assert f"gamma of validation ({second['gamma']:g}, {first['gamma']:g})" in csv.read_text()
+    assert f"gamma of validation ({second['gamma']:g}, {first['gamma']:g})" in csv.read_text(encoding="utf-8")
 
     table = pd.read_csv(tasks, index_col="task")
     assert len(table) == 20 and table["question"].is_unique and table.index.tolist() == list(range(20))

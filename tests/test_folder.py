@@ -22,7 +22,7 @@ HEADER = ("image", "question", "answer")
 
 
 def write_csv(path, rows, header=HEADER):
-    with path.open("w", newline="") as file:
+    with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([header, *rows])
     return path
 
@@ -69,7 +69,7 @@ def test_a_table_may_say_splits_and_prompts(photos):
 def test_json_and_csv_say_the_same(photos):
     entries = [dict(zip(HEADER, row, strict=True)) for row in good_rows()]
     path = photos / "t.json"
-    path.write_text(json.dumps(entries))
+    path.write_text(json.dumps(entries), encoding="utf-8")
     assert read_folder(FolderConfig(str(photos), str(path))).splits == folder(photos, good_rows()).splits
 
 
@@ -140,7 +140,7 @@ def test_bad_splits_and_prompts_are_named(photos, split, prompt, message):
     ],
 )
 def test_files_that_are_no_table(photos, name, text, message):
-    (photos / name).write_text(text)
+    (photos / name).write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message):
         read_folder(FolderConfig(str(photos), str(photos / name)))
 
@@ -207,13 +207,18 @@ def test_table1_on_images_that_training_does_not_show(tmp_path, monkeypatch, cap
     backbone = load_backbone(config["backbone"])
     x = backbone.encode_images([dataset.load_image(i) for i, _ in own])
     right = (x @ backbone.encode_texts(task.answers).mT).argmax(-1) == torch.tensor([label for _, label in own])
-    (record,) = [r for r in json.loads((tmp_path / "t.json").read_text())["results"] if r["row"] == "clip"]
+    (record,) = [
+        r for r in json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["results"] if r["row"] == "clip"
+    ]
     assert (record["tasks"], record["n_tasks"]) == ("image_disjoint", 1)
     assert record["mean"] == pytest.approx(float(right.float().mean()), abs=1e-4)
-    assert "Which colour?" in (tmp_path / "tasks.csv").read_text()
+    assert "Which colour?" in (tmp_path / "tasks.csv").read_text(encoding="utf-8")
 
     table1.main(flags)
-    assert {r["tasks"] for r in json.loads((tmp_path / "t.json").read_text())["results"]} == {"known", "all"}
+    assert {r["tasks"] for r in json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["results"]} == {
+        "known",
+        "all",
+    }
     with pytest.raises(SystemExit):  # scenes of Emoji-VQA belong to one task each
         table1.main(["--preset", "emoji", "--image-disjoint", "--work", str(tmp_path / "other")])
     assert "--image-disjoint: 0 of " in capsys.readouterr().err
@@ -246,12 +251,12 @@ def test_five_commands(tmp_path, monkeypatch, capsys):
     assert "1 unreadable images are left out" in out and "'unreadable': 1.0" in out
     run_all.main(run)
     table1.main([*run, "--json", "table1.json"])
-    results = json.loads((tmp_path / "table1.json").read_text())["results"]
+    results = json.loads((tmp_path / "table1.json").read_text(encoding="utf-8"))["results"]
     assert {r["n_tasks"] for r in results} == {sum(task.split == "test" for task in tasks)}
     sanity.main(run)
     out = capsys.readouterr().out
     assert "HyperLDM, random words" in out and "other words" not in out  # nobody knows other words for these questions
-    card = (tmp_path / "runs/tiny-mine/seed-0/weights/README.md").read_text()
+    card = (tmp_path / "runs/tiny-mine/seed-0/weights/README.md").read_text(encoding="utf-8")
     assert (
         "`python train/run_all.py --preset tiny --data data/mine --seed 0`" in card and "questions: a dataset" in card
     )

@@ -245,7 +245,7 @@ def test_bad_answers_are_named(generator, images, answers, word):
 
 def test_bad_images_are_named(generator, tmp_path):
     adapter = generator.generate(QUESTION)
-    (tmp_path / "notes.png").write_text("not a picture")
+    (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
     with pytest.raises(ValueError, match=r"notes\.png"):
         adapter.classify([tmp_path / "notes.png"], ANSWERS)
     with pytest.raises(ValueError, match="no such file"):

@@ -77,7 +77,9 @@ def comparisons(folder) -> dict:
 
 def test_stages_train_on_a_bare_machine_and_go_on_where_they_were(carried, tmp_path, monkeypatch, capsys):
     script = BARE.format(lacking=LACKING, root=str(ROOT), few=FEW)
-    done = subprocess.run([sys.executable, "-c", script, *flags(tmp_path)], capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script, *flags(tmp_path)], capture_output=True, text=True, encoding="utf-8"
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     first = comparisons(tmp_path)
     assert list(first) == [name for name in FEW if name != "features"]

@@ -100,3 +100,27 @@ def test_random_state_is_never_called_a_generator():
             if isinstance(node, ast.Assign) and "torch.Generator(" in ast.unparse(node.value):
                 named = [ast.unparse(target) for target in node.targets]
             assert "generator" not in named, f"{path}:{node.lineno} calls random state a generator"
+
+
+def test_text_files_are_utf_8():
+    """Ruff finds what it knows to be a file. Here: whatever is called like one, and text of other programs."""
+    for path in [*FILES, *(ROOT / "tests").rglob("*.py"), ROOT / "app.py", ROOT / "setup.py"]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                named = {keyword.arg for keyword in node.keywords}
+                name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+                text = (name == "read_text" and not node.args) or (name == "write_text" and len(node.args) == 1)
+                text |= ast.unparse(node.func).startswith("subprocess.") and bool(
+                    {"text", "universal_newlines"} & named
+                )
+                assert not text or "encoding" in named, f'{path}:{node.lineno}: no encoding="utf-8"'
+
+
+def test_every_program_reads_its_flags_with_the_parser_that_minds_the_console():
+    for path in [*FILES, ROOT / "app.py"]:
+        made = [
+            node.lineno
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("ArgumentParser")
+        ]
+        assert not made, f"{path}:{made[0]}: core.console.Parser prints what the console lacks as an escape"

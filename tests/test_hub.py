@@ -58,7 +58,7 @@ def test_create_upload_download(hub, release):
     ]
     assert hub.requests["PUT object"] == 1 and hub.requests["PUT part"] > 2  # a small file, a large one in parts
     directory = pull(REPO)
-    assert same(directory, release) and (directory / "README.md").read_text() == CARD
+    assert same(directory, release) and (directory / "README.md").read_text(encoding="utf-8") == CARD
     downloads = hub.requests["GET fetch"]
     assert pull(REPO) == directory and hub.requests["GET fetch"] == downloads  # cached
     generator = AdapterGenerator.from_pretrained(REPO)
@@ -98,8 +98,8 @@ def test_a_repository_of_something_else_is_left_alone(hub, release, config):
 
 def test_revisions_are_branches(hub, release):
     send(release)
-    config = json.loads((release / "config.json").read_text())
-    (release / "config.json").write_text(json.dumps({**config, "seed": 1}))
+    config = json.loads((release / "config.json").read_text(encoding="utf-8"))
+    (release / "config.json").write_text(json.dumps({**config, "seed": 1}), encoding="utf-8")
     send(release, revision="seed-1")
     seed = lambda *where, **how: AdapterGenerator.from_pretrained(*where, **how).config["seed"]
     assert seed(REPO) == 0 and seed(REPO, revision="seed-1") == 1 and seed(f"{REPO}@seed-1") == 1
@@ -112,8 +112,10 @@ def test_revisions_are_branches(hub, release):
 
 def test_backbone_elsewhere_goes_along(hub, release):
     shutil.move(release / "backbone", release.parent / "elsewhere")
-    config = json.loads((release / "config.json").read_text())
-    (release / "config.json").write_text(json.dumps({**config, "backbone": f"local-dir:{release.parent}/elsewhere"}))
+    config = json.loads((release / "config.json").read_text(encoding="utf-8"))
+    (release / "config.json").write_text(
+        json.dumps({**config, "backbone": f"local-dir:{release.parent}/elsewhere"}), encoding="utf-8"
+    )
     send(release)
     assert "backbone/open_clip_config.json" in hub.files(REPO)
     assert json.loads(hub.files(REPO)["config.json"])["backbone"] == "backbone"
@@ -123,10 +125,10 @@ def test_backbone_elsewhere_goes_along(hub, release):
 
 
 def test_paths_of_this_machine_stay_here(hub, release):
-    config = json.loads((release / "config.json").read_text())
+    config = json.loads((release / "config.json").read_text(encoding="utf-8"))
     run = {"preset": "tiny", "data": str(release.parent / "mine"), "steps_share": 1.0, "set": []}
     run["start"] = str(release.parent / "photos")
-    (release / "config.json").write_text(json.dumps({**config, "run": run}))
+    (release / "config.json").write_text(json.dumps({**config, "run": run}), encoding="utf-8")
     send(release)
     assert json.loads(hub.files(REPO)["config.json"])["run"] == {**run, "data": "mine", "start": "photos"}
     assert str(release.parent).encode() not in b"".join(hub.files(REPO).values())
@@ -260,11 +262,13 @@ def test_no_network(hub, release, monkeypatch):
         (lambda d: shutil.copy(d / "mnet_maml.safetensors", d / "hvae.safetensors"), "unexpected 'hvae.safetensors'"),
         (lambda d: (d / "mnet_maml.safetensors").write_bytes(b"x"), "has 1 bytes, its config.json says"),
         (lambda d: (d / "backbone" / "open_clip_config.json").unlink(), "'backbone/open_clip_config.json' is missing"),
-        (lambda d: (d / "config.json").write_text("{"), "config.json is damaged"),
-        (lambda d: (d / "config.json").write_text("[]"), "lacks format_version"),
+        (lambda d: (d / "config.json").write_text("{", encoding="utf-8"), "config.json is damaged"),
+        (lambda d: (d / "config.json").write_text("[]", encoding="utf-8"), "lacks format_version"),
         (lambda d: (d / "config.json").unlink(), "has no config.json"),
         (
-            lambda d: (d / "config.json").write_text('{"format_version": 3, "network": {}, "backbone": ""}'),
+            lambda d: (d / "config.json").write_text(
+                '{"format_version": 3, "network": {}, "backbone": ""}', encoding="utf-8"
+            ),
             "has format 3, this code reads 2; a newer one needs",
         ),
     ],

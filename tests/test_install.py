@@ -43,10 +43,12 @@ def installed(tmp_path_factory):
     scripts = place / ("Scripts" if os.name == "nt" else "bin")
     python = scripts / "python"
     ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = Path(subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True).stdout.strip())
+    site = Path(
+        subprocess.run([python, "-c", ask], check=True, capture_output=True, text=True, encoding="utf-8").stdout.strip()
+    )
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
     pip = [sys.executable, "-m", "pip", "--python", python, "install", "--no-deps", "--no-build-isolation", source]
-    done = subprocess.run(pip, capture_output=True, text=True)
+    done = subprocess.run(pip, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0, done.stderr
     return SimpleNamespace(site=site, python=python, command=scripts / "question-to-adapter")
 
@@ -55,7 +57,9 @@ def run(folder, *command):
     """Run in a folder away from the checkout, without a network."""
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub"), "OMP_NUM_THREADS": "1"}
-    return subprocess.run([str(part) for part in command], cwd=folder, env=env, capture_output=True, text=True)
+    return subprocess.run(
+        [str(part) for part in command], cwd=folder, env=env, capture_output=True, text=True, encoding="utf-8"
+    )
 
 
 def files(directory):

@@ -82,7 +82,7 @@ def test_links(tiny, run, generator, judged, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(links, "CHUNK", 3)  # so that the last chunk is smaller than the others
     file = tmp_path / "l.json"
     links.main(flags(tiny, "--json", file))
-    records = json.loads(file.read_text())["results"]
+    records = json.loads(file.read_text(encoding="utf-8"))["results"]
     assert {(r["tasks"], r["n_tasks"]) for r in records} == {
         ("train", len(run.train)),
         ("validation", len(run.val)),
@@ -132,7 +132,7 @@ def test_links(tiny, run, generator, judged, tmp_path, capsys, monkeypatch):
 def test_sanity_rows(tiny, run, generator, judged, tmp_path, capsys):
     file = tmp_path / "s.json"
     sanity.main(flags(tiny, "--json", file))
-    records = {(r["row"], r["tasks"]): r for r in json.loads(file.read_text())["results"]}
+    records = {(r["row"], r["tasks"]): r for r in json.loads(file.read_text(encoding="utf-8"))["results"]}
     assert {row for row, _ in records} == set(sanity.LABELS) - {"hnet_hyperldm"}
     assert "HyperLDM, random words" in capsys.readouterr().out
     test, network = of_family(run, new=False), generator.network

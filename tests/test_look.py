@@ -205,9 +205,7 @@ def test_a_drawn_scene_is_unfamiliar_in_a_world_of_photographs(world_of_photogra
 
 
 def test_the_page_says_how_it_judges_pictures(world_of_photographs) -> None:
-    told = lambda studio, judged: " ".join(
-        about.text(studio.world, encoder="a tower", queue=1, pictures=1, size="1 MB", judged=judged).split()
-    )
+    told = lambda studio, judged: " ".join(about.text(studio.world, encoder="a tower", judged=judged).split())
     judged = told(world_of_photographs, True)
     assert "farther from that of the pictures that the models learned from" in judged and "drawn scenes" not in judged
     assert "not judged" not in judged and "Pictures are not judged" in told(world_of_photographs, False)

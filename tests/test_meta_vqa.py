@@ -123,8 +123,12 @@ class VQAFiles:
     def write(self, directory):
         for part in ("train2014", "val2014"):
             head = {"data_subtype": part, "data_type": "mscoco"}
-            (directory / question_file(part)).write_text(json.dumps({**head, "questions": self.questions[part]}))
-            (directory / annotation_file(part)).write_text(json.dumps({**head, "annotations": self.annotations[part]}))
+            (directory / question_file(part)).write_text(
+                json.dumps({**head, "questions": self.questions[part]}), encoding="utf-8"
+            )
+            (directory / annotation_file(part)).write_text(
+                json.dumps({**head, "annotations": self.annotations[part]}), encoding="utf-8"
+            )
 
 
 def rebuilt(train, test, directory):
@@ -168,7 +172,7 @@ def test_seventy_percent_of_every_answer_is_support():
 
 
 def test_missing_vqa_files_are_all_named_with_their_source(tmp_path):
-    (tmp_path / VQA_FILES[0]).write_text("{}")
+    (tmp_path / VQA_FILES[0]).write_text("{}", encoding="utf-8")
     with pytest.raises(ValueError, match=rf"{VQA_FILES[1]}.*{VQA_FILES[3]}.*visualqa.org") as error:
         from_vqa_v2(tmp_path)
     assert VQA_FILES[0] not in str(error.value)
@@ -181,7 +185,7 @@ def test_vqa_files_that_do_not_fit_together(tmp_path):
     files.write(tmp_path)
     with pytest.raises(ValueError, match="no such question"):
         from_vqa_v2(tmp_path)
-    (tmp_path / VQA_FILES[0]).write_text('{"questions"')
+    (tmp_path / VQA_FILES[0]).write_text('{"questions"', encoding="utf-8")
     with pytest.raises(ValueError, match=VQA_FILES[0]):
         from_vqa_v2(tmp_path)
 
@@ -223,9 +227,11 @@ def built(tmp_path, coco):
     source = tmp_path / "split"
     source.mkdir()
     train, test = small_split()
-    (source / "meta_train.json").write_text(json.dumps(train))
-    (source / "meta_test.json").write_text(json.dumps(test))
-    (source / "prompt_meta.json").write_text(json.dumps({q: "it is {}" for q in [*train][:3]} | {"unknown": "{}?"}))
+    (source / "meta_train.json").write_text(json.dumps(train), encoding="utf-8")
+    (source / "meta_test.json").write_text(json.dumps(test), encoding="utf-8")
+    (source / "prompt_meta.json").write_text(
+        json.dumps({q: "it is {}" for q in [*train][:3]} | {"unknown": "{}?"}), encoding="utf-8"
+    )
     output = tmp_path / "built"
     arguments = ["--preset", "metavqa", "--split-dir", str(source), "--images", str(coco), "--output", str(output)]
     make_data.main(arguments)
@@ -264,7 +270,7 @@ def test_a_digest_pins_contents_and_a_place_does_not_matter(built, tmp_path):
 
 def test_changed_files_are_noticed(built):
     path = built / "meta_test.json"
-    path.write_text(path.read_text().replace("two words", "three words"))
+    path.write_text(path.read_text(encoding="utf-8").replace("two words", "three words"), encoding="utf-8")
     with pytest.raises(ValueError, match="questions changed since"):
         read_dataset(built)
 
@@ -357,7 +363,7 @@ def test_files_not_in_the_published_format_are_named(tmp_path, change, word):
     questions, _ = small_split()
     change(questions["What color is thing 3?"])
     path = tmp_path / "meta_train.json"
-    path.write_text(json.dumps(questions))
+    path.write_text(json.dumps(questions), encoding="utf-8")
     with pytest.raises(ValueError, match=f"meta_train.json: question 'What color is thing 3.': .*{word}"):
         read_questions(path)
 
@@ -365,7 +371,7 @@ def test_files_not_in_the_published_format_are_named(tmp_path, change, word):
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"q": 1, "q": 2}', '{" ": {}}'])
 def test_files_that_hold_no_questions(tmp_path, text):
     path = tmp_path / "meta_test.json"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match="meta_test.json"):
         read_questions(path)
 

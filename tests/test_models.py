@@ -261,6 +261,19 @@ def test_ema_is_an_average():
     assert other.updates == 201 and torch.equal(other.model.weight, ema.model.weight)
 
 
+def test_ema_in_closed_form():
+    """Each update keeps `decay` of the average; the first ones keep less, (1 + n) / (10 + n)."""
+    module, expected = torch.nn.Linear(1, 1, bias=False), 0.0
+    module.weight.data.zero_()
+    ema = EMA(module, decay=0.6)
+    for n in range(1, 20):
+        module.weight.data.fill_(n)
+        ema.update(module)
+        decay = min(0.6, (1 + n) / (10 + n))
+        expected = decay * expected + (1 - decay) * n
+        assert float(ema.model.weight) == pytest.approx(expected, rel=1e-5)
+
+
 def test_v_prediction_is_the_same_noise_in_other_words():
     model = HyperLDM(dataclasses.replace(SMALL_LDM, prediction="v"), **SIZES)
     torch.nn.init.normal_(model.outlet.weight)

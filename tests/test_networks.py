@@ -225,8 +225,12 @@ def test_a_registry_finds_what_lies_in_its_package(tmp_path, monkeypatch):
     """Without anyone importing the module."""
     package = tmp_path / "some_zoo"
     package.mkdir()
-    (package / "__init__.py").write_text("from core.registry import Registry\nZOO = Registry('animal', __name__)\n")
-    (package / "cat.py").write_text("from . import ZOO\n\n\n@ZOO.register('cat')\nclass Cat:\n    pass\n")
+    (package / "__init__.py").write_text(
+        "from core.registry import Registry\nZOO = Registry('animal', __name__)\n", encoding="utf-8"
+    )
+    (package / "cat.py").write_text(
+        "from . import ZOO\n\n\n@ZOO.register('cat')\nclass Cat:\n    pass\n", encoding="utf-8"
+    )
     monkeypatch.syspath_prepend(tmp_path)
     zoo = importlib.import_module("some_zoo").ZOO
     assert zoo.names() == ("cat",) and zoo["cat"].name == "cat"

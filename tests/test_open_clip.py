@@ -245,9 +245,15 @@ def test_a_missing_library_is_named(tmp_path, monkeypatch):
         (lambda d: (d / "m.safetensors").unlink(), "no weights there"),
         (lambda d: save_file({"w": torch.zeros(3)}, d / "m.safetensors"), "m.safetensors"),
         (lambda d: save_file({}, d / "m.safetensors"), "m.safetensors"),
-        (lambda d: (d / "open_clip_config.json").write_text('{"model_cfg": '), "open_clip_config.json"),
-        (lambda d: (d / "open_clip_config.json").write_text("{}"), "model_cfg"),
-        (lambda d: (d / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 3}}'), "text_cfg"),
+        (
+            lambda d: (d / "open_clip_config.json").write_text('{"model_cfg": ', encoding="utf-8"),
+            "open_clip_config.json",
+        ),
+        (lambda d: (d / "open_clip_config.json").write_text("{}", encoding="utf-8"), "model_cfg"),
+        (
+            lambda d: (d / "open_clip_config.json").write_text('{"model_cfg": {"embed_dim": 3}}', encoding="utf-8"),
+            "text_cfg",
+        ),
         (lambda d: (d / "open_clip_config.json").unlink(), "must hold one of open_clip_config.json"),
     ],
 )

@@ -259,7 +259,7 @@ def test_the_other_rules_hold_for_a_part(tmp_path, full, change, word):
 @pytest.mark.parametrize("part", [None, {}, {"pairs_left_out": 1}, 3, "all"])
 def test_a_part_must_be_counted(built, part):
     path = built / "dataset.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"part": part}), encoding="utf-8")
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | {"part": part}), encoding="utf-8")
     with pytest.raises(ValueError, match=r"dataset.json: 'part' must count pairs_left_out"):
         read_dataset(built)
 

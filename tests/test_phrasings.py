@@ -172,7 +172,9 @@ def test_put_draws_what_all_lists_and_never_the_question(files):
 
 def test_a_file_that_anyone_writes(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text('opposites = [["left", "right"]]\n[kinds.bow]\nrule = "frames"\nframes = ["Pray, {q}?"]\n')
+    path.write_text(
+        'opposites = [["left", "right"]]\n[kinds.bow]\nrule = "frames"\nframes = ["Pray, {q}?"]\n', encoding="utf-8"
+    )
     mine = Phrasings.read(path)
     assert mine.kinds == ("bow",) and mine.opposites == (("left", "right"),)
     assert mine.put(BADGE, "bow", random.Random(0)) == "Pray, what colour is the badge behind the dog?"
@@ -217,7 +219,7 @@ def test_a_file_that_anyone_writes(tmp_path):
 )
 def test_bad_files(tmp_path, text, message):
     path = tmp_path / "bad.toml"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     with pytest.raises(ValueError, match=message) as error:
         Phrasings.read(path)
     assert str(error.value).startswith(str(path))

@@ -22,14 +22,14 @@ def release(work):
 
 
 def stage_metrics(work, seed=0):
-    records = json.loads((work / f"seed-{seed}" / "weights" / "stages.json").read_text())
+    records = json.loads((work / f"seed-{seed}" / "weights" / "stages.json").read_text(encoding="utf-8"))
     return {name: record["metrics"] for name, record in records.items()}
 
 
 def test_run_all_makes_everything_and_then_nothing(tiny, capsys):
     expected = {name for name, stage in graph.build(get_preset("tiny")).items() if stage.release}
     assert set(stage_metrics(tiny)) == expected
-    lines = [json.loads(line) for line in (tiny / "seed-0" / "metrics.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (tiny / "seed-0" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     assert {line["stage"] for line in lines} >= expected
     run_all.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu"])
     assert "0 stages run" in capsys.readouterr().out
@@ -38,7 +38,7 @@ def test_run_all_makes_everything_and_then_nothing(tiny, capsys):
 def test_files_carry_how_they_were_made(tiny):
     header, _ = load_model(release(tiny) / "hvae_hyperldm.safetensors", "hyperldm")
     assert header["metadata"]["seed"] == 0 and header["config"]["config"]["num_timesteps"] == 350
-    config = json.loads((release(tiny) / "config.json").read_text())
+    config = json.loads((release(tiny) / "config.json").read_text(encoding="utf-8"))
     assert 0.0 < config["thresholds"]["answer"] < 1.0
     assert (
         config["preset"] == "tiny" and config["choices"]["hvae_hyperldm"]["gamma"] in get_preset("tiny").sampling.gammas
@@ -150,13 +150,15 @@ def test_table1(tiny, tmp_path, capsys):
         ]
     )
     assert "HVAE + HyperLDM, gamma 1.5" in capsys.readouterr().out
-    document = json.loads(files["json"].read_text())
+    document = json.loads(files["json"].read_text(encoding="utf-8"))
     assert {"command", "commit", "versions", "preset", "results"} == set(document)
     results = {(r["row"], r["gamma"], r["tasks"]): r for r in document["results"]}
     floor, ceiling = (results[row, None, "known"] for row in ("clip", "few_shot_ceiling"))
     assert ceiling["n_tasks"] == 16 and floor.get("closed") == (0 if ceiling["mean"] > floor["mean"] else None)
     assert all(0 <= r["mean"] <= 1 for r in document["results"])
-    assert "HVAE" in files["csv"].read_text() and files["markdown"].read_text().startswith("| row |")
+    assert "HVAE" in files["csv"].read_text(encoding="utf-8") and files["markdown"].read_text(
+        encoding="utf-8"
+    ).startswith("| row |")
     table1.main(["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--baselines-only", "--limit-tasks", "5"])
     assert "HyperLDM" not in capsys.readouterr().out
 
@@ -192,7 +194,10 @@ def test_half_of_the_descriptors(tiny, tmp_path, capsys):
         ]
     )
     assert "all, 50% Q." in capsys.readouterr().out
-    records = {(r["row"], r["gamma"], r["tasks"], r["descriptors"]): r for r in json.loads(file.read_text())["results"]}
+    records = {
+        (r["row"], r["gamma"], r["tasks"], r["descriptors"]): r
+        for r in json.loads(file.read_text(encoding="utf-8"))["results"]
+    }
     assert records["mnet_maml", None, "all", 0.5]["mean"] == records["mnet_maml", None, "all", 1.0]["mean"]
     assert records["mnet_maml", None, "all", 0.5]["loss"] == [0.0, 0.0, 0.0]
     assert "loss" not in records["mnet_maml", None, "all", 1.0]
@@ -244,7 +249,7 @@ def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
     run_all.main([*arguments, "--descriptors", "0.5"])
     file = tmp_path / "d.json"
     descriptors.main([*arguments, "--json", str(file)])
-    value = {(r["row"], r["metric"]): r["mean"] for r in json.loads(file.read_text())["results"]}
+    value = {(r["row"], r["metric"]): r["mean"] for r in json.loads(file.read_text(encoding="utf-8"))["results"]}
     assert len(value) == 5 + 4 and value["inferred", "R^2"] < 1
     assert value["inferred", "reciprocal rank"] > value["chance", "reciprocal rank"]
     out = capsys.readouterr().out
@@ -252,7 +257,9 @@ def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
     assert "missing: seed 0, 10% Q.; python train/run_all.py --preset tiny --seed 0 --descriptors 0.1 makes it" in out
     half, said = release(tiny).parent / "weights-50", lambda: capsys.readouterr().err
     descriptors.main(["--weights", str(half), "--device", "cpu", "--json", str(file)])  # which says all the rest
-    assert {(r["row"], r["metric"]): r["mean"] for r in json.loads(file.read_text())["results"]} == value
+    assert {
+        (r["row"], r["metric"]): r["mean"] for r in json.loads(file.read_text(encoding="utf-8"))["results"]
+    } == value
     with pytest.raises(SystemExit):
         descriptors.main(["--weights", str(release(tiny)), "--device", "cpu"])
     assert "was told all questions; allowed: releases with --descriptors below 1" in said()
@@ -263,9 +270,9 @@ def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
     with pytest.raises(SystemExit):
         descriptors.main(["--weights", str(tmp_path / "half"), "--work", str(tmp_path), "--device", "cpu"])
     assert "is missing; python train/run_all.py --preset tiny --seed 0 --descriptors 0.5 makes it" in said()
-    config = json.loads((half / "config.json").read_text())
+    config = json.loads((half / "config.json").read_text(encoding="utf-8"))
     config["run"] = {"preset": "tiny", "set": ["diffusion.infer_descriptors=false"]}
-    (tmp_path / "half" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "half" / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(SystemExit):
         descriptors.main(["--weights", str(tmp_path / "half"), "--work", str(tiny), "--device", "cpu"])
     assert "its settings infer none" in said()
@@ -288,8 +295,12 @@ def test_table4(tiny, tmp_path, capsys):
         ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--json", str(files[0]), "--csv", str(files[1])]
     )
     assert "missing" not in capsys.readouterr().out
-    rows = {r["row"] for r in json.loads(files[0].read_text())["results"]}
-    assert len(rows) == 10 and "few_shot_cond_multitask" in rows and "CLIP as base model" in files[1].read_text()
+    rows = {r["row"] for r in json.loads(files[0].read_text(encoding="utf-8"))["results"]}
+    assert (
+        len(rows) == 10
+        and "few_shot_cond_multitask" in rows
+        and "CLIP as base model" in files[1].read_text(encoding="utf-8")
+    )
 
 
 def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tiny, tmp_path, capsys):
@@ -299,17 +310,17 @@ def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tin
     file = tmp_path / "tuning.json"
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--json", str(file)]
     tune.main([*arguments, "--rows", "cond_multitask_film"])
-    document = json.loads(file.read_text())
+    document = json.loads(file.read_text(encoding="utf-8"))
     document["results"][1]["val_accuracy"] = 1.0  # kept, not made again
-    file.write_text(json.dumps(document))
+    file.write_text(json.dumps(document), encoding="utf-8")
     capsys.readouterr()
     tune.main([*arguments, "--rows", "cond_multitask_film"])
     (best,) = [line for line in capsys.readouterr().out.splitlines() if "chosen" in line]
     assert "100.00" in best and "lr=1e-3" in best
     document["results"][1]["identity"] = "of other settings"
-    file.write_text(json.dumps(document))
+    file.write_text(json.dumps(document), encoding="utf-8")
     tune.main([*arguments, "--rows", "cond_multitask_film"])
-    assert json.loads(file.read_text())["results"][1]["val_accuracy"] < 1.0  # made again
+    assert json.loads(file.read_text(encoding="utf-8"))["results"][1]["val_accuracy"] < 1.0  # made again
     with pytest.raises(SystemExit):
         tune.main([*arguments, "--set", "film.cond_noise=2"])
 
@@ -328,7 +339,7 @@ def test_ablations(tiny, tmp_path, capsys):
     )
 
     def records():
-        return {r["label"]: r for r in json.loads(file.read_text())["results"] if r["tasks"] == "all"}
+        return {r["label"]: r for r in json.loads(file.read_text(encoding="utf-8"))["results"] if r["tasks"] == "all"}
 
     ablations.main([*arguments, "--only", number[behaviour], number[undescribed], "--json", str(file)])
     results = records()
@@ -337,17 +348,17 @@ def test_ablations(tiny, tmp_path, capsys):
     assert len(list((tiny / "seed-0").glob("weights-????????/hvae_hyperldm.safetensors"))) >= 1
 
     # A line made later goes to its place; the others stay as they are, under today's labels if those have changed.
-    document = json.loads(file.read_text())
+    document = json.loads(file.read_text(encoding="utf-8"))
     for record in document["results"]:
         record |= {"commit": "before", "label": record["label"].replace("no descriptors inferred", "as called before")}
     gone = record | {"setting": ["hyperldm.cond_noise=0.123"]}  # of a line that is no more
-    file.write_text(json.dumps(document | {"results": [*document["results"], gone]}))
+    file.write_text(json.dumps(document | {"results": [*document["results"], gone]}), encoding="utf-8")
     ablations.main([*arguments, "--only", "1", "--json", str(file)])
     results = records()
     assert list(results) == [ablations.ABLATIONS[0].label, behaviour, undescribed]
     assert [r["commit"] == "before" for r in results.values()] == [False, True, True]
     assert all(r["command"].startswith("python eval/ablations.py") for r in results.values())
-    file.write_text(json.dumps(document | {"preset": "emoji"}))
+    file.write_text(json.dumps(document | {"preset": "emoji"}), encoding="utf-8")
     for wrong in (
         ["--only", "99"],
         ["--descriptors", "0.5"],

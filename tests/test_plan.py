@@ -178,7 +178,7 @@ def test_a_run_is_planned_measured_and_planned_again(tmp_path, monkeypatch, caps
     settings = ["--set", *sizes]
     run_all.main([*run, "--steps-share", "0.0003", *settings])
     (path,) = tmp_path.glob("seed-0/weights-*/stages.json")
-    record = json.loads(path.read_text())["mnet_maml"]
+    record = json.loads(path.read_text(encoding="utf-8"))["mnet_maml"]
     assert record["steps"] == 4 and record["step_seconds"] > 0 and record["memory"] > 0.1
     table = bench.costs(tmp_path)["cpu"]
     assert {entry["stage"] for entry in table.values()} == {"features", "mnet_maml", "choose"}
@@ -210,7 +210,7 @@ def test_bench_compares_in_one_run(tmp_path, capsys):
         "cpu",
     ]
     bench.main([*arguments, "--json", str(file)])
-    results = {r["row"]: r for r in json.loads(file.read_text())["results"]}
+    results = {r["row"]: r for r in json.loads(file.read_text(encoding="utf-8"))["results"]}
     assert set(results) == {"adapt", "hyperclip"} and all(r["ratio"] > 0 for r in results.values())
     assert results["adapt"]["ratio"] == pytest.approx(results["adapt"]["plain"] / results["adapt"]["batched"], abs=0.01)
     with pytest.raises(SystemExit):

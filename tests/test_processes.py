@@ -43,6 +43,7 @@ def launch(count: int, arguments: list[str]) -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
         capture_output=True,
         text=True,
+        encoding="utf-8",
     )
 
 
@@ -50,7 +51,7 @@ def test_two_processes_reach_what_one_does(tmp_path):
     run_all.main(flags(tmp_path / "one"))
     launch(2, flags(tmp_path / "two"))
     (one,), (two,) = (list((tmp_path / name).glob("seed-0/weights-*")) for name in ("one", "two"))
-    records = [json.loads((release / "stages.json").read_text()) for release in (one, two)]
+    records = [json.loads((release / "stages.json").read_text(encoding="utf-8")) for release in (one, two)]
     assert set(records[0]) == set(records[1]) >= {*ROWS, "hvae", "latents_hvae"}
     for name, record in records[0].items():
         assert records[1][name]["processes"] == 2 and record["processes"] == 1

@@ -20,13 +20,13 @@ def results(release, tmp_path, **changes):
     records = [record, {**record, "tasks": "new", "mean": 0.6, "sd": None}, {**record, "descriptors": 0.5, "mean": 0.1}]
     document = {"command": "python eval/table1.py", "commit": "abc", "preset": "emoji", "results": records, **changes}
     path = tmp_path / "table1.json"
-    path.write_text(json.dumps(document))
+    path.write_text(json.dumps(document), encoding="utf-8")
     return path
 
 
 def test_card_carries_results_with_mean_and_spread(release, tmp_path):
     (release / "README.md").write_text(
-        "---\nlicense: mit\nthumbnail: a.png\n---\n\n# Mine\nfrom_pretrained('USER/REPO')\n"
+        "---\nlicense: mit\nthumbnail: a.png\n---\n\n# Mine\nfrom_pretrained('USER/REPO')\n", encoding="utf-8"
     )
     card = release_card(release, REPO, results(release, tmp_path))
     again = ModelCard(str(card))  # parsed from its text, strictly
@@ -56,8 +56,10 @@ def test_card_carries_results_with_mean_and_spread(release, tmp_path):
     ],
 )
 def test_card_names_the_base_model(release, backbone, base):
-    config = json.loads((release / "config.json").read_text())
-    (release / "config.json").write_text(json.dumps({**config, "backbone": backbone, "dataset": "meta-vqa"}))
+    config = json.loads((release / "config.json").read_text(encoding="utf-8"))
+    (release / "config.json").write_text(
+        json.dumps({**config, "backbone": backbone, "dataset": "meta-vqa"}), encoding="utf-8"
+    )
     data = release_card(release, REPO).data
     assert data.base_model == base and data.datasets == ["HuggingFaceM4/VQAv2", "meta-vqa"]
 
@@ -72,7 +74,7 @@ def test_results_of_something_else_are_refused(release, tmp_path, changes, said)
 
 
 def test_card_of_a_run(tiny):
-    text = (tiny / "seed-0" / "weights" / "README.md").read_text()
+    text = (tiny / "seed-0" / "weights" / "README.md").read_text(encoding="utf-8")
     card = ModelCard(text)
     assert "python train/run_all.py --preset tiny --seed 0" in text and re.search(r"at commit \w+", text)
     assert {r.metric_name for r in card.data.eval_results} >= {"cond_multitask", "hvae_hyperldm"}

@@ -12,6 +12,7 @@ from core import cli
 from core.config import override
 from core.generator import AdapterGenerator
 from eval.report import DOCUMENTS, ROOT
+from tests.conftest import build_demo, launch
 from train.presets import get_preset
 
 PAGES = (*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")
@@ -156,12 +157,8 @@ def test_shell_lines_run(folder, monkeypatch, capsys):
 
 def test_client_runs(folder, monkeypatch, capsys):
     pytest.importorskip("gradio")
-    import app
-
-    demo = app.build_demo(AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji"))
-    _, url, _ = demo.queue(max_size=app.QUEUE).launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH
-    )
+    demo = build_demo(AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji"))
+    url = launch(demo)
     try:
         monkeypatch.chdir(folder)
         code = BLOCKS["gradio_client"]

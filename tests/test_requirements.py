@@ -51,7 +51,7 @@ def resolved(tmp_path_factory):
 
     def resolve(wanted):
         flags = ["--python-version", wanted[0], "--resolution", wanted[1]]
-        return subprocess.run([*command, *flags], capture_output=True, text=True)
+        return subprocess.run([*command, *flags], capture_output=True, text=True, encoding="utf-8")
 
     wanted = list(itertools.product(PYTHONS, ("lowest-direct", "highest")))
     with ThreadPoolExecutor(len(wanted)) as pool:

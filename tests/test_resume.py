@@ -26,15 +26,15 @@ class Killed(BaseException):
 
 
 def metrics(work):
-    records = json.loads((work / "seed-0" / "weights" / "stages.json").read_text())
+    records = json.loads((work / "seed-0" / "weights" / "stages.json").read_text(encoding="utf-8"))
     return {name: record["metrics"] for name, record in records.items()}
 
 
 def forget(work, stage):
     path = work / "seed-0" / "weights" / "stages.json"
-    records = json.loads(path.read_text())
+    records = json.loads(path.read_text(encoding="utf-8"))
     del records[stage]
-    path.write_text(json.dumps(records))
+    path.write_text(json.dumps(records), encoding="utf-8")
 
 
 @pytest.fixture

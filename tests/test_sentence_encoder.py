@@ -151,7 +151,7 @@ def test_loading_imports_nothing_heavy():
         load({str(SHIPPED)!r})
         print(*{heavy} & sys.modules.keys())
         """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0 and not done.stdout.strip(), done.stdout + done.stderr
 
 

@@ -76,7 +76,7 @@ def test_pure_function_of_the_config():
 def test_published_questions():
     data = SimulatedVQA(SimulatedConfig(splits=str(PUBLISHED)))
     assert len(data.tasks) == 1243 and sum(len(t.examples("all")[0]) for t in data.tasks) == 104_112
-    entry = json.loads((PUBLISHED / "meta_test.json").read_text())["What is the kid holding?"]
+    entry = json.loads((PUBLISHED / "meta_test.json").read_text(encoding="utf-8"))["What is the kid holding?"]
     (task,) = [task for task in data.tasks if task.question == "What is the kid holding?"]
     assert task.split == "test" and [task.answers[y] for y in task.query[1]] == [answer for _, answer in entry["test"]]
 
@@ -102,8 +102,8 @@ def test_every_stage_runs_on_features_without_pixels(tmp_path):
     arguments = ["--preset", "metavqa_sim", "--work", str(tmp_path), "--device", "cpu", "--steps-share", "0.0002"]
     run_all.main([*arguments, "--set", *settings])
     (release,) = tmp_path.glob("seed-0/weights-*")
-    assert json.loads((release / "config.json").read_text())["dataset"] == "simulated v1"
-    assert len(json.loads((release / "stages.json").read_text())) == 15
+    assert json.loads((release / "config.json").read_text(encoding="utf-8"))["dataset"] == "simulated v1"
+    assert len(json.loads((release / "stages.json").read_text(encoding="utf-8"))) == 15
 
 
 def test_every_stage_of_the_preset_has_an_identity(tmp_path):

@@ -6,13 +6,13 @@ import shutil
 import pytest
 import torch
 
-from app import build_demo
 from core.demo import pages
 from core.demo.api import endpoints
 from core.demo.studio import Studio
 from core.generator import AdapterGenerator
 from core.methods import METHODS
 from core.networks.weight_generator import WEIGHT_GENERATORS
+from tests.conftest import build_demo
 from train import run_all
 from train.pipeline.flags import open_run, parser
 

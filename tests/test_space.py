@@ -16,13 +16,15 @@ COLOURS = {"red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray"}
 
 @pytest.fixture(scope="module")
 def front():
-    text = (ROOT / "README.md").read_text()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
     return yaml.safe_load(text.split("---\n")[1])
 
 
 @pytest.fixture(scope="module")
 def required():
-    lines = [line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text().splitlines()]
+    lines = [
+        line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    ]
     assert not [line for line in lines if line.startswith(("-", ".", "git+", "http:", "https:"))], (
         "a Space installs plain packages"
     )
@@ -48,7 +50,9 @@ def test_what_the_page_shows(front):
 
 def test_licence_is_the_licence_files(front):
     assert front["license"] == "apache-2.0"
-    assert "Apache License" in (ROOT / "LICENSE").read_text() and "Version 2.0" in (ROOT / "LICENSE").read_text()
+    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8") and "Version 2.0" in (
+        ROOT / "LICENSE"
+    ).read_text(encoding="utf-8")
 
 
 def test_names_of_models_datasets_and_tags(front):

@@ -193,6 +193,8 @@ def test_whatever_a_header_of_then_says_the_error_names_the_file(tmp_path, kind,
 
 @pytest.mark.parametrize("adapter", ["small", [1], None, {"dim": "8"}, {"dim": 8, "hiden": 2}, {}])
 def test_a_config_of_then_with_another_adapter_is_refused(tmp_path, adapter):
-    (tmp_path / "config.json").write_text(json.dumps({"format_version": 1, **CONFIG, "adapter": adapter}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"format_version": 1, **CONFIG, "adapter": adapter}), encoding="utf-8"
+    )
     with pytest.raises(ValueError):
         AdapterGenerator.from_pretrained(tmp_path)

@@ -17,7 +17,7 @@ from core.demo.studio import Studio, open_worlds
 from core.demo.world import PHOTOS, describe
 from core.generator import AdapterGenerator
 from core.release.default import default_release, shipped_releases
-from tests.conftest import ROOT
+from tests.conftest import ROOT, build_demo, launch
 from tests.test_app import CHROMIUM_FLAGS, DESKTOP, PHONE, browser_test, chromium  # noqa: F401
 
 gr = pytest.importorskip("gradio")
@@ -56,19 +56,12 @@ def studios(generators):
 
 @pytest.fixture(scope="module")
 def demo(generators):
-    import app
-
-    return app.build_demo(*generators)
+    return build_demo(*generators)
 
 
 @pytest.fixture(scope="module")
 def url(demo):
-    import app
-
-    _, address, _ = demo.queue(max_size=app.QUEUE).launch(
-        prevent_thread_lock=True, quiet=True, server_name="127.0.0.1", **app.LAUNCH
-    )
-    yield address
+    yield launch(demo)
     demo.close()
 
 
@@ -119,9 +112,7 @@ def test_an_address_names_a_world():
 
 
 def test_a_page_of_one_world_is_as_it_was(generators):
-    import app
-
-    alone = app.build_demo(generators[1])
+    alone = build_demo(generators[1])
     ids, components = element_ids(alone), json.dumps(alone.get_config_file(), default=str)
     assert {"ask-question", "ask", "result", "guide", "refine", "identify", "compare"} <= set(ids)
     assert "world" not in ids and "What to ask about" not in components

@@ -15,21 +15,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from core.adaptation.few_shot import adapt_model
 from core.data.tasks import split_support_query, support_size
-from core.files import temporary
+from core.ending import in_one_line
 from core.networks.base import BaseNetwork, task_accuracy
 from core.networks.weight_generator import WEIGHT_GENERATORS
+from core.tensors import load_tensors, save_tensors
 from train import maml
 from train.pipeline.adapted import draw_path, load_model
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run
-from train.pipeline.settings import AdaptationConfig, Preset, once
+from train.pipeline.settings import AdaptationConfig, Preset, once, smaller
 from train.pipeline.stage import Stage
+
+WORSE = 0.01  # a loss of accuracy that is less probable than this is no chance
 
 
 def stages(preset: Preset) -> list[Stage]:
@@ -65,7 +67,7 @@ def _adapt_all(run: Run, name: str, draw: int, path: Path) -> None:
     """One draw: adapt every training task on a fresh support set, judge it on the rest, and write all to `path`.
 
     Raises:
-        ValueError: adaptations that half precision cannot hold.
+        ValueError: adaptations that are not finite, or that half precision cannot hold.
     """
     config, network = run.preset.adaptations[name], run.network
     model = load_model(run, WEIGHT_GENERATORS[name].adapted_row)
@@ -80,17 +82,18 @@ def _adapt_all(run: Run, name: str, draw: int, path: Path) -> None:
         with torch.no_grad():
             for key, x in (("before", model.initial(tasks.question)), ("after", adapted)):
                 saved[key].append(task_accuracy(network.logits(model.decode(x), query), query).cpu())
-        if not adapted.half().isfinite().all():
+        beyond = ~adapted.half().isfinite().all(1)
+        if beyond.any():
+            first = int(beyond.int().argmax())
+            question = run.train.tasks[int(rows[first])].question
             raise ValueError(
-                f"adaptations.{name}: {config.steps} steps at rate {config.lr} reach {float(adapted.abs().max()):g}, "
-                "which half precision cannot hold; choose a smaller rate"
+                f"adaptations.{name}: {config.steps} steps at rate {config.lr} on {question!r} reach "
+                f"{float(adapted[first].abs().max()):g}, which half precision cannot hold; choose a smaller rate: "
+                f"--set {smaller(run.preset, f'adaptations.{name}.lr')}"
             )
         saved["adapted"].append(adapted.half().cpu())
     back = order.argsort().cpu()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = temporary(path)
-    save_file({key: torch.cat(parts)[back].contiguous() for key, parts in saved.items()}, partial)
-    partial.replace(path)
+    save_tensors(path, {key: torch.cat(parts)[back] for key, parts in saved.items()})
 
 
 def query_weights(run: Run, config: AdaptationConfig) -> Tensor:
@@ -106,7 +109,7 @@ def run(run: Run, name: str) -> dict[str, float]:
     """Adapt all training tasks `draws` times; returns query accuracy on them before and after.
 
     Several processes part the draws. Raises:
-        RuntimeError: adaptation made held-out examples worse, so nothing should be learned from it.
+        ValueError: adaptation made held-out examples worse by more than chance, so nothing should be learned from it.
     """
     config = run.preset.adaptations[name]
     paths = [draw_path(run, name, draw) for draw in range(config.draws)]
@@ -118,24 +121,36 @@ def run(run: Run, name: str) -> dict[str, float]:
     run.processes.wait()
     run.loops[f"adaptations_{name}"] = (missing * config.steps, time.monotonic() - began)
     weights = query_weights(run, config)
-    before, after = (
-        sum(float(load_file(path)[key] @ weights) for path in paths) / len(paths) for key in ("before", "after")
-    )
-    metrics = {"query_before": before, "query_after": after}
-    if metrics["query_after"] <= metrics["query_before"] and config.steps >= 50:
-        raise RuntimeError(
-            f"{name}: {config.steps} steps at rate {config.lr} took query accuracy from "
-            f"{metrics['query_before']:.3f} to {metrics['query_after']:.3f}; choose another rate"
+    saved = [load_tensors(path, "before", "after") for path in paths]
+    before, after = (torch.stack([own[key] for own in saved]).mean(0) for key in ("before", "after"))  # (T,)
+    metrics = {"query_before": float(before @ weights), "query_after": float(after @ weights)}
+    if metrics["query_after"] <= metrics["query_before"]:
+        reached = (
+            f"adaptations_{name}: {config.steps} steps at rate {config.lr} took accuracy on held-out examples from "
+            f"{metrics['query_before']:.3f} to {metrics['query_after']:.3f}"
         )
+        setting = f"--set {smaller(run.preset, f'adaptations.{name}.lr')}"
+        if probability_of_less((after - before) * weights) < WORSE:
+            raise ValueError(f"{reached}, which is more than chance; choose a smaller rate: {setting}")
+        if not quiet:
+            print(f"{reached}: nothing is gained; where there is something to gain, another rate may do: {setting}")
     return metrics
 
 
+def probability_of_less(differences: Tensor) -> float:
+    """How probable so low a sum of differences (T,), or a lower one, is if each were as likely to have the other sign:
+    an exact test for paired samples, by 10,000 random signs."""
+    signs = torch.randint(2, (10_000, len(differences)), generator=torch.Generator().manual_seed(0)) * 2.0 - 1
+    return float((signs @ differences <= differences.sum() + 1e-9).float().mean())
+
+
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     names = WEIGHT_GENERATORS.names()
     arguments.add_argument("--generator", choices=names, default="hvae", help="whose data to make (default: hvae)")
     args = arguments.parse_args(argv)
-    print(args.generator, run(open_run(args), args.generator))
+    print(args.generator, run(training_run(args), args.generator))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 
 from core.backbones import load_backbone
+from core.console import Parser
+from core.ending import in_one_line
 from core.release.default import default_release, located
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
@@ -77,7 +79,7 @@ def _stage(run_: Run) -> dict[str, float]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="Time: about 40 minutes on two CPU threads that multiply in bfloat16; the report five to ten.",
@@ -105,6 +107,7 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     args = parser().parse_args(argv)
     if args.report:

@@ -23,14 +23,15 @@ from core.adaptation.calibration import fit_scale
 from core.data.known_questions import FALSE_ALARMS, KnownQuestion, fit_answers, nearness
 from core.data.phrasings import Phrasings
 from core.data.tasks import Task
+from core.ending import in_one_line
 from core.generator import AdapterGenerator
 from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
 from core.networks.base import right_answers
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_model
-from core.release.manifest import KNOWN, write_release
+from core.release.manifest import BACKBONE_SHA256, KNOWN, write_release
 from train.pipeline.asked import RULES, other_words
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, SamplingConfig
 from train.pipeline.stage import Stage
@@ -173,6 +174,7 @@ def run(run: Run) -> dict[str, float]:
             "seed": run.seed,
             "descriptors": preset.descriptors,
             "dataset": run.dataset.identity["name"],
+            BACKBONE_SHA256: run.backbone.identity.get("sha256"),  # simulated features have none
             "question_encoder": run.questions.identity,
             "network": run.network.spec(),
             "choices": choices.made,
@@ -248,8 +250,9 @@ def scales(run: Run, release: AdapterGenerator) -> dict[str, float]:
     return result
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
-    print("choose", run(open_run(parser(__doc__).parse_args(argv))))
+    print("choose", run(training_run(parser(__doc__).parse_args(argv))))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
 from core.data.features import build_task_set
-from train.pipeline.flags import open_run, parser
+from core.ending import in_one_line
+from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run, encoding_bar
 from train.pipeline.settings import Preset
 from train.pipeline.stage import Stage
@@ -71,6 +72,7 @@ def run(run: Run, workers: int | None = None) -> dict[str, float]:
     }
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument(
@@ -79,10 +81,7 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments.parse_args(argv)
     if args.workers is not None and args.workers < 0:
         arguments.error(f"--workers {args.workers}; allowed: 0 or more")
-    try:
-        metrics = run(open_run(args), args.workers)
-    except ValueError as error:
-        arguments.error(str(error))
+    metrics = run(training_run(args), args.workers)
     print("features", {name: round(value, 1) for name, value in metrics.items()})
 
 

@@ -19,11 +19,12 @@ from torch.nn import functional as F
 
 from core.adaptation.few_shot import adapt_model
 from core.data.tasks import TaskBatch, subsample
+from core.ending import in_one_line
 from core.networks.base import BaseNetwork
 from core.networks.hvae import HVAE
 from core.release.checkpoint import save_module
 from train.pipeline.adapted import AdaptedWeights, load_draws, load_model
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, cosine_decay
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, once
@@ -76,7 +77,7 @@ def run(run: Run) -> dict[str, float]:
     schedule = cosine_decay(optimizer, training.steps)
     terms: dict[str, Tensor] = {}
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    for _, rng in training_steps(run, HVAE.checkpoint, training.steps, state):
+    for watch, rng in training_steps(run, HVAE.checkpoint, training.steps, state, ["hvae_training.lr"]):
         rows = run.draw_tasks(training.batch, rng)
         draw = torch.randint(len(w), (training.batch,), generator=rng)
         noise = torch.randn(training.batch, config.latent, generator=rng)
@@ -92,10 +93,11 @@ def run(run: Run) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
-        for part in (model.encoder, model.decoder):
-            torch.nn.utils.clip_grad_norm_(part.parameters(), training.clip)
+        parts = (model.encoder, model.decoder)
+        norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), training.clip) for part in parts]
         optimizer.step()
         schedule.step()
+        watch(rows, loss=loss, gradient=sum(norms))
 
     model.requires_grad_(False)
     metrics = {name: run.processes.mean(term.mean()) for name, term in terms.items()}
@@ -112,8 +114,9 @@ def run(run: Run) -> dict[str, float]:
     return metrics
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
-    print("hvae", run(open_run(parser(__doc__).parse_args(argv))))
+    print("hvae", run(training_run(parser(__doc__).parse_args(argv))))
 
 
 if __name__ == "__main__":

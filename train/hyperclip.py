@@ -17,12 +17,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 from torch import Tensor
 
+from core.ending import in_one_line
 from core.networks.base import BaseNetwork
 from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig, hyperclip_loss, ranks
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_module
 from train.pipeline.adapted import AdaptedWeights, load_draws, load_generator, training_latents
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, cosine_decay
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, once
@@ -109,7 +110,8 @@ def run(run: Run, name: str) -> dict[str, float]:
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     schedule = cosine_decay(optimizer, training.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    for _, rng in training_steps(run, stage, training.steps, state):
+    rates = [f"hyperclip_training.{name}.lr"]
+    for watch, rng in training_steps(run, stage, training.steps, state, rates):
         # a task at most once: no false negatives
         chosen = rows[torch.randperm(len(rows), generator=rng)[: training.batch]]
         w = weights(torch.randint(weights.latents.shape[0], (len(chosen),), generator=rng), chosen, rng)
@@ -121,6 +123,7 @@ def run(run: Run, name: str) -> dict[str, float]:
         loss.backward()
         optimizer.step()
         schedule.step()
+        watch(chosen, loss=loss)
     with torch.no_grad():
         cosine = model(weights.adapted.tasks(0, rows)) @ model.embed_questions(question[rows]).mT
     rank = ranks(cosine, torch.arange(len(rows), device=run.device)).float()
@@ -150,12 +153,13 @@ def _model(run: Run, name: str, weights: TrainingWeights) -> HyperCLIP:
     return model
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     names = WEIGHT_GENERATORS.names()
     arguments.add_argument("--generator", choices=names, default="hvae", help="whose weights to learn from")
     args = arguments.parse_args(argv)
-    print(args.generator, run(open_run(args), args.generator))
+    print(args.generator, run(training_run(args), args.generator))
 
 
 if __name__ == "__main__":

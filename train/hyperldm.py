@@ -21,6 +21,7 @@ from core.data.tasks import subsample
 from core.diffusion.guidance import classifier_free
 from core.diffusion.samplers import SAMPLERS, standard_normal
 from core.diffusion.schedule import diffusion_loss
+from core.ending import in_one_line
 from core.networks.base import BaseNetwork
 from core.networks.ema import EMA
 from core.networks.hyperldm import HyperLDM, drop_condition
@@ -28,7 +29,7 @@ from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_module
 from train.pipeline.adapted import load_generator, training_latents
 from train.pipeline.asked import Asked
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, cosine_decay
 from train.pipeline.run import Run, drawn
 from train.pipeline.settings import Preset, once
@@ -106,7 +107,7 @@ def run(run: Run, name: str) -> dict[str, float]:
         with run.autocast():
             return model.predict(z_t, t, e, noise).float()
 
-    for _, rng in training_steps(run, stage, training.steps, state):
+    for watch, rng in training_steps(run, stage, training.steps, state, ["diffusion.lr"]):
         rows = drawn(weights, training.batch, rng)
         z0 = model.standardise(latents[torch.randint(draws, (training.batch,), generator=rng), rows])
         e = drop_condition(asked.draw(rows, rng), training.drop_condition, rng)
@@ -125,10 +126,11 @@ def run(run: Run, name: str) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         rate.step()
         ema.update(model)
+        watch(rows, loss=loss, gradient=norm)
         running.update(run.processes.mean(loss))
 
     query, sampling = run.val_judged, run.preset.sampling
@@ -145,12 +147,13 @@ def run(run: Run, name: str) -> dict[str, float]:
     return metrics
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     names = WEIGHT_GENERATORS.names()
     arguments.add_argument("--generator", choices=names, default="hvae", help="whose latents to learn (default: hvae)")
     args = arguments.parse_args(argv)
-    print(args.generator, run(open_run(args), args.generator))
+    print(args.generator, run(training_run(args), args.generator))
 
 
 if __name__ == "__main__":

@@ -15,10 +15,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 import torch
 
+from core.ending import in_one_line
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_model
 from train.pipeline.adapted import load_generator, training_latents
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset
 from train.pipeline.stage import Stage, release_file
@@ -49,12 +50,13 @@ def run(run: Run, name: str) -> dict[str, float]:
     return {"train_decoded": accuracy}
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     names = WEIGHT_GENERATORS.names()
     arguments.add_argument("--generator", choices=names, default="hvae", help="whose latents (default: hvae)")
     args = arguments.parse_args(argv)
-    print(args.generator, run(open_run(args), args.generator))
+    print(args.generator, run(training_run(args), args.generator))
 
 
 if __name__ == "__main__":

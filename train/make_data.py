@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
+from core.console import Parser
 from core.data import download as vqa_download
 from core.data.base import Dataset
 from core.data.built import (
@@ -37,6 +38,8 @@ from core.data.meta_vqa import MetaVQAConfig, read_published
 from core.data.part import dealt_anew, in_both_roles, left_out, sizes, with_images
 from core.data.tasks import Split, Task
 from core.data.vqa_v2 import from_vqa_v2
+from core.ending import in_one_line, in_words
+from core.files import check_writable
 from core.release.default import located
 from train.pipeline.flags import preset_with_data
 from train.presets import PRESET_NAMES, get_preset
@@ -202,9 +205,7 @@ def sheet_path(args: argparse.Namespace, directory: Path | None) -> Path:
 
 def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     """The flags, checked for combinations that mean nothing."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="whose dataset (default: emoji)")
     parser.add_argument("--data", type=Path, metavar="DIR", help="a dataset that this script has built")
     parser.add_argument("--split-dir", type=Path, help="Meta-VQA: the directory of meta_train.json, meta_test.json")
@@ -249,6 +250,7 @@ def parse(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Nam
     return parser, args
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     parser, args = parse(argv)
     building = bool(args.table or args.split_dir or args.vqa_dir)
@@ -256,6 +258,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         if building:
             directory = args.output or located(config.directory)
+            check_writable(directory)
             (build_folder if args.table else build_meta_vqa)(args, directory)
         elif args.data or isinstance(config, MetaVQAConfig):
             directory = args.data or located(config.directory)
@@ -272,7 +275,7 @@ def main(argv: list[str] | None = None) -> None:
             contact_sheet(data, args.count, args.seed).save(sheet)
             print(f"wrote {sheet}")
     except (ValueError, OSError) as error:
-        parser.error(str(error))
+        parser.error(in_words(error))
 
 
 if __name__ == "__main__":

@@ -20,11 +20,12 @@ from core.adaptation.few_shot import few_shot_weights
 from core.adaptation.inner_loop import maml_loss
 from core.adaptation.weights import loss_on, maml_weights_loss
 from core.data.tasks import TaskBatch, split_support_query, subsample
+from core.ending import in_one_line
 from core.networks.base import BaseNetwork
 from core.networks.hypernet import CondHyperNet, HNet
 from core.networks.weight_model import SharedWeights, WeightModel
 from core.release.checkpoint import save_module
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, cosine_decay
 from train.pipeline.run import Run
 from train.pipeline.settings import MamlConfig, Preset, once
@@ -98,7 +99,8 @@ def run(run: Run, row: str) -> dict[str, float]:
     optimizer = adam(model.parameters(), config.lr)
     schedule = cosine_decay(optimizer, config.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    for _, rng in training_steps(run, row, config.steps, state):
+    rates = [f"maml.{row}.lr", f"maml.{row}.inner_lr"]
+    for watch, rng in training_steps(run, row, config.steps, state, rates):
         chosen = run.draw_tasks(config.tasks, rng, rows)
         tasks = subsample(replace(batch[chosen], question=run.asked.draw(chosen, rng)), config.examples, rng)
         support, query = split_support_query(tasks, support_fraction=config.support_fraction, rng=rng)
@@ -118,9 +120,11 @@ def run(run: Run, row: str) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)  # before the step, so that it has an effect
+        # before the step, so that it has an effect
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         schedule.step()
+        watch(chosen, loss=loss, gradient=norm)
 
     model.requires_grad_(False)
     support, query = run.val_support, run.val_query
@@ -136,11 +140,12 @@ def run(run: Run, row: str) -> dict[str, float]:
     return metrics
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--row", choices=ROWS, required=True, help="which row to train")
     args = arguments.parse_args(argv)
-    print(args.row, run(open_run(args), args.row))
+    print(args.row, run(training_run(args), args.row))
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 
 from core.data.tasks import subsample
+from core.ending import in_one_line
 from core.networks.base import BaseNetwork
 from core.networks.film import FilmModel
 from core.networks.hypernet import CondHyperNet
 from core.networks.weight_model import SharedWeights, WeightModel
 from core.release.checkpoint import save_module
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, cosine_decay
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, once
@@ -77,7 +78,7 @@ def run(run: Run, row: str) -> dict[str, float]:
     optimizer = adam(model.parameters(), config.lr, config.weight_decay)
     schedule = cosine_decay(optimizer, config.steps)
     state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    for _, rng in training_steps(run, row, config.steps, state):
+    for watch, rng in training_steps(run, row, config.steps, state, [f"multitask.{row}.lr"]):
         chosen = run.draw_tasks(config.tasks, rng, rows)
         mine = run.processes.share(config.tasks)
         tasks = subsample(batch[chosen], config.examples, rng)[mine]
@@ -87,9 +88,10 @@ def run(run: Run, row: str) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
-        torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
         optimizer.step()
         schedule.step()
+        watch(chosen, loss=loss, gradient=norm)
 
     with torch.no_grad():
         accuracy = run.accuracy(model.weights(run.val_judged.question), run.val_judged)
@@ -99,11 +101,12 @@ def run(run: Run, row: str) -> dict[str, float]:
     return metrics
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--row", choices=ROWS, required=True, help="which baseline to train")
     args = arguments.parse_args(argv)
-    print(args.row, run(open_run(args), args.row))
+    print(args.row, run(training_run(args), args.row))
 
 
 if __name__ == "__main__":

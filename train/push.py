@@ -15,6 +15,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import argparse
 import contextlib
 
+from core.console import Parser
+from core.ending import in_one_line
 from train.pipeline.model_card import release_card
 
 _EPILOG = """It needs a token that may write to the repository: set HF_TOKEN, or run `hf auth login`. HF_ENDPOINT names
@@ -33,12 +35,11 @@ def push_release(directory: Path, repo: str, revision: str | None = None) -> str
     return push(contents(directory, str(card)), repo, revision=revision)
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     from core.release.hub import contents, parse_repo, push
 
-    arguments = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = Parser(description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--weights", type=Path, required=True, metavar="DIR", help="release directory")
     arguments.add_argument("--repo", required=True, metavar="USER/REPO", help="model repository, made if there is none")
     arguments.add_argument("--revision", metavar="BRANCH", help="push to this branch, made if there is none")

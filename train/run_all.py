@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 
 import argparse
 import contextlib
+import math
 import platform
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dataclasses import replace
 
 import torch
 
+from core.ending import in_one_line
 from train.pipeline.environment import peak, reset_peak
 from train.pipeline.flags import open_run, parser, release_directory
 from train.pipeline.graph import CHOICES, build, downstream, identities, needed, plan, resolved, stages_of
@@ -43,6 +45,7 @@ Examples:
   accelerate launch --num_processes 8 train/run_all.py --preset metavqa   eight GPUs, one run"""
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__, _EPILOG)
     arguments.add_argument("--seeds", nargs="+", type=int, metavar="SEED", help="one run after the other, by seed")
@@ -113,11 +116,14 @@ def _one_run(
     stages = resolved(stages, lambda name: name in wanted or done(name))
     records, identity = Records(run, stages), identities(run, stages)
     run.identities.update(identity)
-    todo = plan(stages, done, wanted)
+    todo = plan(stages, done, wanted, args.stages or ())
     for name in todo:
         lacking = [n for n in stages[name].needs if n not in todo and not done(n)]
         if lacking:
             arguments.error(f"stage {name!r} needs {lacking[0]!r}, which is not done; add it to --stages")
+
+    if todo and not args.plan:
+        run.check_folders()
 
     costs = estimates(run, stages)
     for name in stages:  # without measured costs, what it took before
@@ -150,20 +156,19 @@ def _one_run(
                     for metric, value in record["metrics"].items():
                         run.log(name, metric, value)
                     records.put(name, {"identity": identity[name], **record})
-                    run.state_path(name).unlink(missing_ok=True)
+                    records.forget_state(name)
             run.processes.wait()
 
     if not main_process:
         return
-    if todo:
-        write_card(run, {name: record for name in stages if (record := records.get(name))})
+    made = {name: record for name in stages if (record := records.get(name))}
+    if todo and any(stages[name].release and stages[name].seeded for name in made):
+        write_card(run, made)
     print(f"\n{'stage':<22} {'time':>9} {'memory':>9}  what it reached")
-    for name in stages:
-        record = records.get(name)
-        if record:
-            reached = ", ".join(f"{metric} {value:.3f}" for metric, value in record["metrics"].items())
-            memory = f"{record['memory']:.2f} GiB" if "memory" in record else ""
-            print(f"{name:<22} {duration(record['seconds']):>9} {memory:>9}  {reached}")
+    for name, record in made.items():
+        reached = ", ".join(f"{metric} {value:.3f}" for metric, value in record["metrics"].items())
+        memory = f"{record['memory']:.2f} GiB" if "memory" in record else ""
+        print(f"{name:<22} {duration(record['seconds']):>9} {memory:>9}  {reached}")
     print(f"{len(todo)} stages run in {duration(time.time() - started)}; {len(stages) - len(todo)} done or not needed")
 
 
@@ -171,7 +176,13 @@ def _run_stage(run: Run, stage: Stage) -> dict:
     """Run it and say what it reached, how long it took and what memory it held."""
     reset_peak(run.device)
     begun = time.time()
-    metrics = stage.run(run)
+    try:
+        metrics = stage.run(run)
+    except torch.linalg.LinAlgError as error:
+        raise ValueError(f"{stage.name}: {error}; nothing is recorded as done") from error
+    for metric, value in metrics.items():
+        if not math.isfinite(value):
+            raise ValueError(f"{stage.name}: {metric} is {value}; nothing is recorded as done")
     steps, loop = run.loops.get(stage.name, (0, 0.0))
     return {
         "cost": stage.cost_key(run.dim),

@@ -18,6 +18,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from core.ending import in_one_line
 from core.files import write_json
 from core.generator import AdapterGenerator
 from core.methods import method_of
@@ -171,6 +172,7 @@ def _flags(args: argparse.Namespace, setting: Sequence[str]) -> list[str]:
     return flags + (["--set", *setting] if setting else [])
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--rows", nargs="+", choices=tuple(GRIDS), default=list(GRIDS), help="default: all")

@@ -170,7 +170,8 @@ class _Problem:
             # The rest of Z, orthogonal to Q, has the coordinates L, where L L^T is its Gram matrix.
             rest = gram - ZQ.double() @ ZQ.double().mT
             rest.diagonal(dim1=1, dim2=2).add_(1e-9 * D)  # equal images, and padding
-            L = torch.linalg.cholesky(rest)
+            L, failed = torch.linalg.cholesky_ex(rest)  # of weights that have diverged, say
+            L = L.masked_fill(failed.bool()[:, None, None], torch.nan)
             coordinates = torch.cat([ZQ, L.float()], -1)  # (T, M, K)
             outside = Z.new_zeros(len(Z), Z.shape[1], Q.shape[1])  # what W2 holds in these directions: nothing,
             if torch.is_grad_enabled() and begin.W2.requires_grad:  # but it has a gradient

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -63,6 +63,16 @@ class Backbone(Protocol):
     def encode_questions(self, questions: Sequence[str], pooling: Pooling) -> Tensor:
         """Task embeddings e (B, D) of questions."""
         ...
+
+
+class Deferred:
+    """A backbone that is loaded when something is first asked of it: its libraries take seconds to import."""
+
+    def __init__(self, load: Callable[[], Backbone]) -> None:
+        self._load = load
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._load(), name)
 
 
 Loader = Callable[[Path, torch.device], Backbone]

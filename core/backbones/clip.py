@@ -103,7 +103,11 @@ class ClipBackbone:
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str], batch_size: int = 1024) -> Tensor:
-        """Unit embeddings (B, D), float32, on the CPU; texts longer than the context are cut, as open_clip does."""
+        """Unit embeddings (B, D), float32, on the CPU.
+
+        Raises:
+            ValueError: a text of more tokens than the tower reads: nothing is cut.
+        """
         with no_tf32():
             features = [self.model.encode_text(tokens.to(self.device)) for tokens in self._tokens(texts, batch_size)]
         return F.normalize(torch.cat(features).float(), dim=-1).cpu()
@@ -118,7 +122,7 @@ class ClipBackbone:
         of the words still hold it.
 
         Raises:
-            ValueError: unknown `pooling`.
+            ValueError: unknown `pooling`, or a text of more tokens than the tower reads.
         """
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling {pooling!r}; allowed: {', '.join(get_args(Pooling))}")
@@ -134,9 +138,17 @@ class ClipBackbone:
         return F.normalize(features.float(), dim=-1).cpu()
 
     def _tokens(self, texts: Sequence[str], batch_size: int) -> Iterator[Tensor]:
-        """Token ids (B, L), padded to the model's context."""
+        """Token ids (B, L), padded to the model's context. Tokenizers cut what is longer: with room for one more, a
+        text that fills it is too long."""
+        context = self.tokenizer.context_length  # L
         for i in range(0, len(texts), batch_size):
-            yield self.tokenizer(list(texts[i : i + batch_size]))
+            batch = list(texts[i : i + batch_size])
+            tokens = self.tokenizer(batch, context_length=context + 1)  # (B, L + 1)
+            long = token_mask(self.tokenizer, tokens).sum(1) > context
+            if long.any():
+                text = batch[int(long.int().argmax())]
+                raise ValueError(f"text of more than {context} tokens, {text[:60]!r} ...; allowed: {context}")
+            yield tokens[:, :context]
 
     @torch.no_grad()
     def _check_towers(self) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from torch import Tensor
 
-from ..files import write_json
+from ..files import read_json, write_json
 from . import Pooling
 from .questions import last_layer, question_dim
 
@@ -30,7 +29,7 @@ class StoredBackbone:
         index = self.directory / "index.json"
         if not index.is_file():
             raise ValueError(f"backbone {STORED!r}: {self.directory} holds no features ({index.name} is missing)")
-        stored = json.loads(index.read_text(encoding="utf-8"))
+        stored = read_index(self.directory)
         self.identity: dict[str, str] = stored["backbone"]
         self.dim: int = stored["dim"]
 
@@ -52,6 +51,21 @@ class StoredBackbone:
             f"{self.directory} lacks features of {what}, and backbone {STORED!r} encodes nothing; encode them where "
             f"the backbone is ({self.identity['model']}, train/features.py) and carry the directory over"
         )
+
+
+def read_index(directory: Path) -> dict[str, Any]:
+    """What a directory of features was made with: dataset, backbone, number of images, D, rows of a shard.
+
+    Raises:
+        ValueError: its index is damaged.
+    """
+    path = directory / "index.json"
+    anew = f"remove {directory}, and the next run encodes everything again"
+    index = read_json(path, dict, anew)
+    for key, kind in {"dataset": dict, "backbone": dict, "images": int, "dim": int, "shard": int}.items():
+        if type(index.get(key)) is not kind:
+            raise ValueError(f"{path}: damaged ({key!r} must be {kind.__name__}, got {index.get(key)!r}); {anew}")
+    return index
 
 
 class StoredQuestions:
@@ -90,4 +104,4 @@ def note_encoder(directory: Path, identity: dict[str, Any]) -> None:
 
 def _encoders(directory: Path) -> list[dict[str, Any]]:
     path = directory / _QUESTIONS
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return read_json(path, list, "remove it, and encode the questions again") if path.is_file() else []

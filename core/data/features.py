@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ..backbones import Backbone
 from ..backbones.questions import QuestionEncoder
-from ..backbones.stored import StoredBackbone, note_encoder
+from ..backbones.stored import StoredBackbone, note_encoder, read_index
 from ..config import config_hash
-from ..files import write_json
+from ..files import read_json, write_json
+from ..tensors import load_tensors, save_tensors
 from .tasks import Task, TaskSet
 from .without_images import without_images
 
@@ -63,12 +62,12 @@ class FeatureStore:
 
         Raises:
             EarlierBuild: the directory holds features of an earlier build of the dataset.
-            ValueError: the directory holds features of another dataset or backbone.
+            ValueError: the directory holds features of another dataset or backbone, or its index is damaged.
         """
         self.directory, self.dataset, self.backbone, self.workers = Path(directory), dataset, backbone, workers
         self._tried_again = isinstance(backbone, StoredBackbone)
         index = self.directory / "index.json"
-        stored = json.loads(index.read_text(encoding="utf-8")) if index.is_file() else None
+        stored = read_index(self.directory) if index.is_file() else None
         carried = isinstance(backbone, StoredBackbone) and stored is not None
         identity = {
             "dataset": (stored["dataset"] if carried else getattr(dataset, "pixels", {})) | dataset.identity,
@@ -99,11 +98,13 @@ class FeatureStore:
     def unreadable(self) -> dict[int, str]:
         """Images that could not be read when their shard was encoded, with the reason; zeros stand for them."""
         path = self.directory / "unreadable.json"
-        return (
-            {int(i): reason for i, reason in json.loads(path.read_text(encoding="utf-8")).items()}
-            if path.is_file()
-            else {}
-        )
+        if not path.is_file():
+            return {}
+        anew = f"remove {self.directory}, and the next run encodes everything again"
+        listed = read_json(path, dict, anew)
+        if not all(index.isdecimal() for index in listed):
+            raise ValueError(f"{path}: damaged (its keys are no numbers of images); {anew}")
+        return {int(index): reason for index, reason in listed.items()}
 
     def images(self, indices: Iterable[int], progress: Callable[[int], Progress] | None = None) -> Tensor:
         """A table (num_images, D) float16 in which the rows of `indices` are filled; others may be zeros.
@@ -118,8 +119,8 @@ class FeatureStore:
         if missing:
             self._encode(missing, progress)
         for shard in wanted:
-            rows = load_file(self._path(shard))["features"]
-            table[shard * SHARD : shard * SHARD + len(rows)] = rows
+            place = table[shard * SHARD : (shard + 1) * SHARD]
+            place[:] = self._load(self._path(shard), len(place))
         return table
 
     def put_images(self, table: Tensor) -> None:
@@ -143,15 +144,19 @@ class FeatureStore:
         path = self.directory / f"texts-{config_hash(list(texts), way)}.safetensors"
         if not path.is_file():
             self._save(path, encode())
-        return load_file(path)["features"]
+        return self._load(path, len(texts))
 
     def _path(self, shard: int) -> Path:
         return self.directory / f"images-{shard:05d}.safetensors"
 
     def _save(self, path: Path, rows: Tensor) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two processes may encode the same
-        save_file({"features": rows.contiguous()}, temporary)
-        temporary.replace(path)
+        save_tensors(path, {"features": rows})
+
+    def _load(self, path: Path, count: int) -> Tensor:
+        rows = load_tensors(path, "features")["features"]
+        if rows.ndim != 2 or len(rows) != count:
+            raise ValueError(f"{path}: damaged (shape {tuple(rows.shape)}, not {count} rows); remove it")
+        return rows
 
     def _try_again(self) -> None:
         """Read what could not be read when its shard was encoded: its owner may have mended it since."""
@@ -164,8 +169,9 @@ class FeatureStore:
                 return
             if reasons:
                 continue
-            path = self._path(index // SHARD)
-            rows = load_file(path)["features"]
+            shard = index // SHARD
+            path = self._path(shard)
+            rows = self._load(path, min(SHARD, self.dataset.num_images - shard * SHARD))
             rows[index % SHARD] = self.backbone.encode_images(pixels)[0].half()
             self._save(path, rows)
             del unreadable[index]

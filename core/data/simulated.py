@@ -202,7 +202,7 @@ def _published(config: SimulatedConfig) -> tuple[list[Task], int]:
         path = Path(config.splits) / name
         if not path.is_file():
             raise ValueError(f"splits {config.splits!r}: no {name} there; leave it empty to draw an index instead")
-        entries = list(json.loads(path.read_text()).items())[:count]
+        entries = list(json.loads(path.read_text(encoding="utf-8")).items())[:count]
         if len(entries) < count:
             raise ValueError(f"{path}: {len(entries)} tasks, {count} wanted")
         validation = set()

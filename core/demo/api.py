@@ -12,8 +12,10 @@ import gradio as gr
 
 from ..generator import check_answers
 from .ask import check_question
+from .door.arguments import read_arguments
 from .files import open_adapter, read_pictures
 from .link import MAX_SEED
+from .similarity import check_questions
 from .studio import Studio
 from .world import draw
 
@@ -27,7 +29,7 @@ def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
     keys = [studio.key for studio in studios]
     drawn = [studio for studio in studios if studio.world.drawn]
     reading = [studio for studio in studios if studio.readers]
-    comparable = [studio for studio in studios if studio.similarity is not None]
+    comparable = [studio for studio in studios if studio.comparable]
     usual = studios[0].gamma if len(studios) == 1 else None  # what validation tasks chose differs between worlds
 
     def suggest_answers(question: str, world: str = keys[0]) -> list[str]:
@@ -92,7 +94,7 @@ def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
         """
         studio = _choose(studios, world)
         question, answers = check_question(question), check_answers(answers)
-        images = read_pictures([_path(picture) for picture in pictures])
+        images = read_pictures(pictures)
         comparison = studio.compare(
             question,
             answers,
@@ -160,7 +162,9 @@ def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
             world: whose adapter it is
         """
         studio = _choose(reading, world)
-        return studio.generator.infer_question(open_adapter(_path(adapter), studio.generator), count, studio.readers[0])
+        if count < 1:
+            raise ValueError(f"count {count}; allowed: 1 or more")
+        return studio.generator.infer_question(open_adapter(adapter, studio.generator), count, studio.readers[0])
 
     def compare_questions(
         questions: list[str], seed: int = 0, world: str = comparable[0].key if comparable else ""
@@ -173,9 +177,7 @@ def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
             world: whose models answer
         """
         studio = _choose(comparable, world)
-        if not 2 <= len(questions) <= 12:
-            raise ValueError(f"{len(questions)} questions; allowed: 2 to 12")
-        adapters, embeddings = studio.similarity([check_question(q) for q in questions], _check_seed(seed))
+        adapters, embeddings = studio.similarity(check_questions(questions), _check_seed(seed))
         return {"adapters": adapters.tolist(), "embeddings": embeddings.tolist()}
 
     functions = [suggest_answers, generate, classify]
@@ -186,18 +188,20 @@ def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
 
 
 def _polite(function: Callable[..., Any], worlds: bool) -> Callable[..., Any]:
-    """The function, telling clients what a ValueError says instead of hiding it; without its last argument, the world,
-    where there is no choice of `worlds`."""
+    """The function of arguments as JSON has them, telling clients what is wrong with one instead of hiding it; without
+    its last argument, the world, where there is no choice of `worlds`."""
+    signature = inspect.signature(function)
 
     @functools.wraps(function)
     def wrapped(*args: Any, **kwargs: Any) -> Any:
         try:
-            return function(*args, **kwargs)
+            return function(**read_arguments(signature, signature.bind(*args, **kwargs).arguments))
         except ValueError as error:
             raise gr.Error(str(error), print_exception=False) from None
+        except OSError as error:  # of the server's own files, whose names are nobody's business
+            raise gr.Error(f"the server could not do it: {error.strerror}") from error
 
     if not worlds:
-        signature = inspect.signature(function)
         kept = [parameter for name, parameter in signature.parameters.items() if name != "world"]
         wrapped.__signature__ = signature.replace(parameters=kept)
     return wrapped
@@ -211,19 +215,11 @@ def _choose(studios: Sequence[Studio], world: str) -> Studio:
     raise ValueError(f"world {world!r}; allowed here: {', '.join(studio.key for studio in studios)}")
 
 
-def _path(file: Any) -> str:
-    """Where an uploaded file lies. Endpoints get its description as a dictionary; Gradio has checked that it lies among
-    the uploads only if the description says what it is."""
-    if not isinstance(file, dict) or (file.get("meta") or {}).get("_type") != "gradio.FileData":
-        raise ValueError("a file is expected; with gradio_client, wrap its path in handle_file(...)")
-    return file["path"]
-
-
 def _gamma(studio: Studio, gamma: float | None) -> float:
     return studio.gamma if gamma is None else gamma
 
 
 def _check_seed(seed: int) -> int:
-    if not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
+    if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed {seed!r}; allowed: whole numbers from 0 to {MAX_SEED}")
     return seed

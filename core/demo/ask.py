@@ -14,6 +14,7 @@ from ..generator import Adapter, AdapterGenerator, check_answers, check_images
 from ..methods import DEFAULT_GENERATOR, SEARCHES
 from ..networks.weight_generator import WEIGHT_GENERATORS
 from . import sensitive
+from .limits import MAX_PICTURES, MAX_QUESTION, SCORED
 from .novelty import PictureNovelty, QuestionNovelty
 
 # Side by side, by what people read; the keys are `core.generator.METHODS`.
@@ -28,7 +29,6 @@ GENERATORS_BY_LABEL = {
     WEIGHT_GENERATORS[name].label: name
     for name in sorted(WEIGHT_GENERATORS.names(), key=lambda name: (name != DEFAULT_GENERATOR, name))
 }
-MAX_PICTURES, MAX_QUESTION = 64, 300
 
 Score = dict[str, dict[tuple, bool]]  # by method: scene -> right?
 
@@ -156,13 +156,14 @@ def compare(
 
 
 def add_to_score(score: Score, comparison: Comparison, seed: int) -> Score:
-    """The score with a comparison's drawn scenes. A scene that is asked about again counts once, as last answered."""
+    """The score with a comparison's drawn scenes, the latest `SCORED`. A scene that is asked about again counts once,
+    as last answered."""
     result = {method: dict(scenes) for method, scenes in score.items()}
     for method in comparison.probabilities:
         for i, right in enumerate(comparison.right(method)):
             if right is not None:
                 result.setdefault(method, {})[comparison.question, seed, i] = right
-    return result
+    return {method: dict(list(scenes.items())[-SCORED:]) for method, scenes in result.items()}
 
 
 def totals(score: Score) -> dict[str, tuple[int, int]]:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from uuid import uuid4
 
 from PIL import Image
 
-from ..data.images import read_image
+from ..data.images import UNREADABLE, read_image
 from ..generator import Adapter, AdapterGenerator
 from .ask import check_count
+from .door.temporary import temporary_folder
+from .limits import ADAPTERS, MAX_PIXELS, MAX_TOTAL_PIXELS, mega
 
-# A few kilobytes can hold a picture that fills the memory once it is decoded, so its size is limited, too.
-MAX_PIXELS = 25_000_000
 MAX_SIDE = 1024  # pixels of what is kept of a picture, more than any CLIP looks at
 ENOUGH = 512  # pixels of the shorter side, for any CLIP and for what the page shows
 Image.init()  # makes all formats known
@@ -26,17 +28,22 @@ FORMATS = tuple(name for name in ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "T
 class Downloads:
     """The latest adapters as files, named after their questions; older ones go, so that a server's disk never fills."""
 
-    def __init__(self, keep: int = 64) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="adapters-")
+    def __init__(self, keep: int = ADAPTERS) -> None:
+        self._directory = temporary_folder() / f"adapters-{uuid4().hex}"  # where Gradio serves it from, without a copy
         self._keep = keep
 
     def save(self, adapter: Adapter) -> Path:
-        """Write an adapter; returns its path. State is on disk alone: forked workers share it."""
+        """Write an adapter; returns its path. State is on disk alone: forked workers share it, and each may find that
+        another has removed what it looks at."""
         slug = re.sub(r"[^a-z0-9]+", "-", adapter.provenance["question"].lower()).strip("-")[:60]
-        root = Path(self._directory.name)
-        path = Path(tempfile.mkdtemp(dir=root)) / f"{slug or 'adapter'}.safetensors"
+        self._directory.mkdir(mode=0o700, exist_ok=True)
+        path = Path(tempfile.mkdtemp(dir=self._directory)) / f"{slug or 'adapter'}.safetensors"
         adapter.save(path)
-        for old in sorted(root.iterdir(), key=lambda folder: folder.stat().st_mtime_ns)[: -self._keep]:
+        ages = {}
+        for folder in self._directory.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                ages[folder] = folder.stat().st_mtime_ns
+        for old in sorted(ages, key=ages.__getitem__)[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
@@ -45,12 +52,16 @@ def read_pictures(paths: Sequence[str | Path] | None) -> list[Image.Image]:
     """The pictures in files, shrunk to `MAX_SIDE` pixels.
 
     Raises:
-        ValueError: none came, too many, one is no picture or has too many pixels; the message names the file, not its
-            folder. Nothing is decoded before its size is known.
+        ValueError: none came, too many, one is no picture or has too many pixels, or all have; the message names the
+            file, not its folder. Nothing is decoded before its size is known.
     """
     if not paths:
         raise ValueError("please add at least one picture")
     check_count(len(paths))
+    sizes = [_pixels(path) for path in paths]
+    if max(sizes) <= MAX_PIXELS and sum(sizes) > MAX_TOTAL_PIXELS:
+        allowed = f"allowed: up to {mega(MAX_TOTAL_PIXELS)} megapixels at once"
+        raise ValueError(f"{len(paths)} pictures of {mega(sum(sizes))} megapixels; {allowed}")
     images = []
     for path in map(Path, paths):
         try:
@@ -60,6 +71,15 @@ def read_pictures(paths: Sequence[str | Path] | None) -> list[Image.Image]:
         image.thumbnail((MAX_SIDE, MAX_SIDE))
         images.append(image)
     return images
+
+
+def _pixels(path: str | Path) -> int:
+    """How many a picture's header says; 0 where it says nothing."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return image.width * image.height
+    except UNREADABLE:
+        return 0
 
 
 def open_adapter(path: str | Path | None, generator: AdapterGenerator) -> Adapter:

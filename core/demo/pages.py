@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
+from ..generator import Adapter
 from . import refine as few_shot
 from .ask import (
-    MAX_PICTURES,
     Score,
     add_to_score,
     check_count,
@@ -19,6 +19,7 @@ from .ask import (
 )
 from .files import open_adapter, read_pictures
 from .guidance import sweep
+from .limits import MAX_PICTURES
 from .link import Shared, read_link
 from .similarity import read_questions
 from .studio import Studio
@@ -33,7 +34,13 @@ def restore(studio: Studio, query: Mapping[str, str]) -> tuple[Shared, list[str]
     default = Shared(studio.first_question, "", tuple(studio.methods), studio.gamma, 0)
     shared, complaints = read_link(query, default)
     if not shared.answers:
-        shared = replace(shared, answers=", ".join(studio.suggest(shared.question)))
+        try:
+            answers = studio.suggest(shared.question)
+        except ValueError as error:  # too long for the encoder
+            complaints = [*complaints, f"the link's question is left out: {error}"]
+            shared = replace(shared, question=default.question)
+            answers = studio.suggest(default.question)
+        shared = replace(shared, answers=", ".join(answers))
     return shared, complaints
 
 
@@ -73,7 +80,15 @@ def ask(
         return error_card(str(error)), score, None
     score = add_to_score(score, comparison, seed)
     made = next((adapter for adapter in comparison.adapters.values() if adapter.w is not None), None)
-    return comparison_cards(comparison, score), score, None if made is None else str(studio.downloads.save(made))
+    return comparison_cards(comparison, score), score, None if made is None else _offered(studio, made)
+
+
+def _offered(studio: Studio, adapter: Adapter) -> str | None:
+    """An adapter's file to download; none where it cannot be written, which costs nobody the answer."""
+    try:
+        return str(studio.downloads.save(adapter))
+    except OSError:
+        return None
 
 
 def guide(
@@ -159,7 +174,7 @@ def refine(
         }
         images, truths = [images[i] for i in shown], [truths[i] for i in shown]
         cards = refine_cards(images, truths, candidates, adapters, encode(images))
-        yield note + refine_curve(seen, most, tested), cards, str(studio.downloads.save(refined))
+        yield note + refine_curve(seen, most, tested), cards, _offered(studio, refined)
     except ValueError as error:
         yield error_card(str(error)), "", ""
 

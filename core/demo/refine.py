@@ -150,7 +150,7 @@ def refined(
         "answers": list(answers),
         "seed": seed,
         "scale": generator.scale(f"few_shot_{row}" if k else row),
-        "backbone_sha256": generator.backbone.identity["sha256"],
+        "backbone_sha256": generator.backbone_sha256,
         "preset": generator.config.get("preset"),
     }
     return Adapter(w.cpu(), generator.network, generator.backbone, provenance)

@@ -1,9 +1,13 @@
-"""Everything that the demo loads once, at its start."""
+"""Everything that the demo loads once: at its start what the page shows, the rest when it is first asked for."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+from PIL import Image
 
 from ..data.look import LOOK, Look
 from ..generator import AdapterGenerator
@@ -27,7 +31,7 @@ class Studio:
     key, prefix = "", ""  # what addresses and programs call it, and what its elements' names begin with, among others
 
     def __init__(self, generator: AdapterGenerator) -> None:
-        """Load what the page needs of a release."""
+        """Load what the page shows of a release, and no encoder of pictures: its libraries take seconds to import."""
         self.generator = generator
         self.world: World = describe(generator)
         self.title = self.world.title
@@ -38,14 +42,42 @@ class Studio:
         self.name = next(iter(self.generators.values()), DEFAULT_GENERATOR)  # whose latents are searched unless asked
         self.readers = list(ask.searched(generator, ["hyperclip"]).values())  # whose HyperCLIP can read an adapter
         self.questions = QuestionNovelty(generator) if len(generator.known_questions) > 5 else None
-        self.pictures = _familiar_pictures(generator, self.world)
-        self.plane = LatentPlane.load(generator, self.name) if guidance.has_plane(generator, self.name) else None
-        comparable = generator.has("hyperldm", self.name) and generator.known_questions
-        self.similarity = Similarity(generator, self.name) if comparable else None
+        self.guidable = guidance.has_plane(generator, self.name)
+        self.comparable = bool(generator.has("hyperldm", self.name) and generator.known_questions)
         rows = refine.rows(generator)
         self.few_shot = rows if len(rows) == len(refine.ROWS) else {}  # there is nothing to compare with one alone
         self.first_question = self._first_question()
-        self._warm()
+
+    @cached_property
+    def plane(self) -> LatentPlane:
+        """The plane of latents that a `guidable` release shows."""
+        return LatentPlane.load(self.generator, self.name)
+
+    @cached_property
+    def similarity(self) -> Similarity:
+        """How alike the adapters of a `comparable` release are."""
+        return Similarity(self.generator, self.name)
+
+    @property
+    def judges_pictures(self) -> bool:
+        """Whether it can tell that a picture is strange."""
+        return self.world.drawn or _look(self.generator) is not None
+
+    @cached_property
+    def pictures(self) -> PictureNovelty | None:
+        """By scenes of known questions, where scenes can be drawn; else by the look of the pictures that the backbone
+        was made from, where that lies beside it. A release ships no pictures."""
+        backbone = self.generator.backbone
+        if self.world.drawn:
+            return PictureNovelty.of(backbone, self._scenes())
+        look = _look(self.generator)
+        return None if look is None else PictureNovelty(backbone, Look.read(look))
+
+    def _scenes(self) -> list[Image.Image]:
+        """One for each of some known questions."""
+        known = self.generator.known_questions
+        asked = [question["question"] for question in known[:: max(1, len(known) // _SCENES)]]
+        return [draw(self.world, question, 1, seed=0)[0][0] for question in asked]
 
     def _first_question(self) -> str:
         if self.world.samples:
@@ -110,8 +142,15 @@ class Studio:
             **{"name": self.name, **settings},
         )
 
-    def _warm(self) -> None:
-        """Read every model from disk before the first visitor comes."""
+    def warm(self) -> None:
+        """Read every model, and use it once: the first visitor waits no longer than the tenth.
+
+        Raises:
+            ValueError: a model that is missing or damaged.
+        """
+        blank = Image.new("RGB", (64, 64))
+        self.generator.backbone.encode_images([blank])
+        self.generator.backbone.encode_texts(self.suggest(self.first_question))
         for method in self.methods:
             for name in self.generators.values() or [self.name]:
                 if self.generator.has(method, name):
@@ -120,6 +159,9 @@ class Studio:
             name = self.readers[0]
             adapter = self.generator.generate(self.first_question, "hyperclip", generator=name, steps=1)
             self.generator.infer_question(adapter, 1, name)
+        if self.pictures is not None:
+            self.pictures.are_strange([blank])
+        _ = (self.guidable and self.plane, self.comparable and self.similarity)
 
 
 def open_worlds(generators: Sequence[AdapterGenerator]) -> list[Studio]:
@@ -137,15 +179,7 @@ def open_worlds(generators: Sequence[AdapterGenerator]) -> list[Studio]:
     return studios
 
 
-def _familiar_pictures(generator: AdapterGenerator, world: World) -> PictureNovelty | None:
-    """By scenes of known questions, where scenes can be drawn; else by the look of the pictures that the backbone was
-    made from, where that lies beside it. A release ships no pictures."""
-    if world.drawn:
-        known = generator.known_questions
-        asked = [question["question"] for question in known[:: max(1, len(known) // _SCENES)]]
-        scenes = [draw(world, question, 1, seed=0)[0][0] for question in asked]
-        return PictureNovelty.of(generator.backbone, scenes)
+def _look(generator: AdapterGenerator) -> Path | None:
+    """The file that describes the pictures that a release's backbone was made from, if there is one."""
     backbone = backbone_directory(generator.directory, generator.config)
-    if backbone is None or not (backbone / LOOK).is_file():
-        return None
-    return PictureNovelty(generator.backbone, Look.read(backbone / LOOK))
+    return backbone / LOOK if backbone is not None and (backbone / LOOK).is_file() else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..config import from_dict, to_dict
-from ..files import temporary
+from ..files import replacing
 from ..networks.base import BaseNetwork, open_network
 from ..networks.weight_model import MODULES, Saved
+from ..tensors import check_finite
 from . import version1
 
 FORMAT_VERSION = 2
@@ -44,8 +44,13 @@ def save_model(
     Returns:
         The files written. A crash leaves old files or new ones, never half of one; parts of two savings are refused by
         `load_model`.
+
+    Raises:
+        ValueError: a tensor, or a number in the metadata, is not finite; nothing is written then.
+        OSError: see `core.files.replacing`.
     """
     path = Path(path)
+    check_finite(path, tensors)
     stored = {name: _on_disk(tensor) for name, tensor in tensors.items()}
     if max_bytes is None:
         size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
@@ -60,13 +65,15 @@ def save_model(
     }
     if len(parts) > 1:
         header["content"] = _digest(stored)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        text = json.dumps(header, allow_nan=False)
+    except ValueError as error:
+        raise ValueError(f"{path}: not written: {error}") from None
     stale = set(files_of(path))
     files = [path] if len(parts) == 1 else [_part_path(path, i, len(parts)) for i in range(len(parts))]
     for file, part in zip(files, parts, strict=True):
-        partial = temporary(file)
-        save_file(part, partial, metadata={"header": json.dumps(header)})
-        os.replace(partial, file)
+        with replacing(file) as partial:
+            save_file(part, partial, metadata={"header": text})
     for file in stale - set(files):
         file.unlink()
     return files
@@ -177,20 +184,6 @@ def _described(config: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
         "config": None if config is None else to_dict(config),
         "sizes": {name: size.spec() if isinstance(size, BaseNetwork) else size for name, size in sizes.items()},
     }
-
-
-def save_state(path: Path | str, state: dict[str, Any]) -> None:
-    """Write resume state (optimizer, step ...) atomically."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".tmp")  # one name, so that a run that is killed often leaves one file
-    torch.save(state, partial)
-    os.replace(partial, path)
-
-
-def load_state(path: Path | str, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """What `save_state` wrote; tensors and plain values only."""
-    return torch.load(path, map_location=device, weights_only=True)
 
 
 _HEADER: dict[str, type] = {"kind": str, "format_version": int, "config": dict, "shapes": dict, "metadata": dict}

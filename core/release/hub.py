@@ -92,7 +92,7 @@ def contents(directory: Path, card: str) -> dict[str, Path | bytes]:
     run = config.get("run") or {}
     if places := {key: Path(run[key]).name for key in ("data", "start") if run.get(key)}:
         config["run"] = run | places  # where they lie on this machine is nobody else's business
-    made = {CONFIG: (json.dumps(config, indent=1) + "\n").encode(), CARD: card.encode()}
+    made = {CONFIG: (json.dumps(config, indent=1, allow_nan=False) + "\n").encode(), CARD: card.encode()}
     records = {RECORDS: directory / RECORDS} if (directory / RECORDS).is_file() else {}
     return {**made, **records, **weights}
 

@@ -15,6 +15,7 @@ FORMAT_VERSION = 2  # of config.json
 LIBRARY = "question-to-adapter (HyperCLIP, HyperLDM)"
 CONFIG, CARD, RECORDS = "config.json", "README.md", "stages.json"
 KNOWN = "known_questions.safetensors"  # their task embeddings, in the order of config.json
+BACKBONE_SHA256 = "backbone_sha256"  # in config.json: the digest of the backbone that the models learned from
 SENTENCE = "sentence"  # the folder of the sentence encoder in a release
 _ENCODER_SUFFIXES = (".json", ".txt", ".safetensors")  # open_clip's config, tokenizer files, weights; no pickles
 

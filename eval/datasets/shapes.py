@@ -26,6 +26,7 @@ import io
 import json
 from dataclasses import asdict
 
+from core.console import Parser
 from eval.harness.shapes import Question, Scene, draw_scene, questions, scenes
 from train.presets import get_preset
 
@@ -122,9 +123,7 @@ def probe(asked: list[Question], seed: int) -> dict[str, tuple[float, float]]:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write pictures, table and scenes")
     parser.add_argument("--seed", type=int, default=0, help="of questions, splits and pictures (default: 0)")
     parser.add_argument("--pictures", type=int, default=PICTURES, help="a question, a multiple of 12 (default: 60)")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from core.console import Parser
 from core.generator import AdapterGenerator
 from eval.harness.origins import descriptors, run_of
 from train.pipeline.environment import default_device, usable_device
@@ -21,7 +22,7 @@ from train.presets import PRESET_NAMES
 def parser(doc: str, *, shares: Sequence[float] = (1.0,), limit: bool = True) -> argparse.ArgumentParser:
     """The flags that all evaluation scripts have. `shares` of descriptors are those that a script looks for by itself;
     `limit`: whether it can do with fewer test tasks."""
-    result = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    result = Parser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument(
         "--weights",
         nargs="+",

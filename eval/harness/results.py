@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from core.files import write_json
 from train.pipeline.environment import ROOT, commit
 
 RESULTS = ROOT / "eval" / "results"
@@ -29,8 +30,7 @@ def write_results(path: Path, preset: str, results: list[dict[str, Any]], script
         "results": results,
         **more,
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_json(path, document)
 
 
 def read_results(name: str) -> Any:

@@ -26,7 +26,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root, so that the script runs by its path
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -49,12 +48,14 @@ from core.data.features import FeatureStore
 from core.data.look import LOOK, Look, descriptions
 from core.data.meta_vqa import MetaVQA
 from core.data.tasks import Task
-from core.files import temporary, write_json
+from core.ending import in_one_line, in_words
+from core.files import write_json
 from core.networks.whitening import Whitening
 from core.release.checkpoint import load_into, load_model, save_model
 from core.release.default import default_sentence_encoder, located
+from core.tensors import load_tensors, save_tensors
 from train.encoders.ridge import Ridge, without_own
-from train.pipeline.flags import open_run, parser
+from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run
 from train.pipeline.settings import PhotoTowerTraining
 
@@ -131,12 +132,10 @@ def read_pictures(tower: PhotoTower, data: MetaVQA, work: Path) -> tuple[Tensor,
                     parts.append((features, probabilities, descriptions(pixels, tower.transform)))
                     bar.update(len(pixels))
                 chunk = {name: torch.cat(own) for name, own in zip(found, zip(*parts, strict=True), strict=True)}
-                work.mkdir(parents=True, exist_ok=True)
-                save_file(chunk, partial := temporary(path))
-                partial.replace(path)
+                save_tensors(path, chunk)
             else:
                 bar.update(len(indices))
-            for name, tensor in load_file(path).items():
+            for name, tensor in load_tensors(path, *found).items():
                 found[name].append(tensor)
     features, probabilities, looks = (torch.cat(own).float() for own in found.values())
     return features, probabilities, looks
@@ -248,6 +247,7 @@ def run(run: Run, source: Path | None = None) -> dict[str, float]:
     return {"pictures": float(data.num_images), "pairs": float(len(right)), "train_accuracy": sum(right) / len(right)}
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.set_defaults(preset="photos")
@@ -264,13 +264,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = arguments.parse_args(argv)
     try:
-        run_ = open_run(args)
+        run_ = training_run(args)
         print("photo tower", run(run_, args.source))
         if args.ship:
             shutil.rmtree(run_.dataset.features, ignore_errors=True)
             shutil.copytree(run_.work / "features", run_.dataset.features)
     except (OSError, ValueError) as error:
-        arguments.error(str(error))
+        arguments.error(in_words(error))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from core.backbones.sentence import CONFIG, KIND, VOCABULARY, WEIGHTS, SentenceConfig, pack
+from core.console import Parser
+from core.ending import in_one_line, in_words
 from core.files import write_json
 from core.release.checkpoint import save_model
 from core.release.default import default_sentence_encoder
@@ -145,10 +147,9 @@ def write_vectors(source: Path, texts: Sequence[str], path: Path) -> None:
     save_file({"vectors": torch.stack(vectors).half()}, path)
 
 
+@in_one_line()
 def main(argv: list[str] | None = None) -> None:
-    arguments = argparse.ArgumentParser(
-        description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    arguments = Parser(description=__doc__, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument(
         "--from",
         dest="source",
@@ -172,7 +173,7 @@ def main(argv: list[str] | None = None) -> None:
                 write_vectors(Path(folder), json.loads(TEXTS.read_text(encoding="utf-8")), args.vectors)
                 files.append(args.vectors)
     except (OSError, ValueError) as error:
-        arguments.error(str(error))
+        arguments.error(in_words(error))
     for file in files:
         print(f"{file.stat().st_size:>12,}  {file}")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from core.config import config_hash
 from core.networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from core.networks.weight_model import WeightModel
 from core.release.checkpoint import checkpoint_path, files_of, load_module
+from core.tensors import load_tensors
 
 from .run import Run
 
@@ -50,7 +50,7 @@ def draw_path(run: Run, name: str, draw: int) -> Path:
 def load_draws(run: Run, name: str) -> list[Tensor]:
     """All draws, (T, K) float16 each, mapped from disk; row t belongs to training task t."""
     draws = run.preset.adaptations[name].draws
-    return [load_file(draw_path(run, name, draw))["adapted"] for draw in range(draws)]
+    return [load_tensors(draw_path(run, name, draw), "adapted")["adapted"] for draw in range(draws)]
 
 
 @torch.no_grad()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from core.config import config_hash, override
+from core.console import Parser
 from core.data.meta_vqa import MetaVQAConfig
 from core.release.default import located, shipped_release
 from core.release.manifest import read_config
@@ -24,9 +25,7 @@ from .start import Start, digests
 
 def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
     """The flags that all stage scripts have."""
-    result = argparse.ArgumentParser(
-        description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    result = Parser(description=doc, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter)
     result.add_argument("--preset", default="emoji", choices=PRESET_NAMES, help="sizes and schedules (default: emoji)")
     result.add_argument(
         "--data", type=Path, metavar="DIR", help="a dataset built by train/make_data.py, instead of the preset's own"
@@ -98,6 +97,13 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     processes = processes or Processes(usable_device(args.device))
     run = Run(preset, args.seed, args.output or default, work, processes.device, suffix, origin, processes=processes)
     return run if args.start is None else replace(run, start=open_start(run, located(args.start)))
+
+
+def training_run(args: argparse.Namespace) -> Run:
+    """`open_run` for a script that writes: also an OSError for a folder in which nothing can be written."""
+    run = open_run(args)
+    run.check_folders()
+    return run
 
 
 def _with_tower_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:

@@ -106,15 +106,18 @@ def downstream(stages: dict[str, Stage], names: Iterable[str]) -> list[str]:
     return [name for name in stages if name in found]
 
 
-def plan(stages: dict[str, Stage], done: Callable[[str], bool], wanted: Iterable[str]) -> list[str]:
-    """Stages to run, in order: the wanted ones that are not done, and work files that these need and that are gone."""
-    wanted = set(wanted)
+def plan(
+    stages: dict[str, Stage], done: Callable[[str], bool], wanted: Iterable[str], named: Iterable[str] = ()
+) -> list[str]:
+    """Stages to run, in order: the wanted ones that are not done, and work files that these need and that are gone.
+    Stages that make work files are made for those who need them, or where they are `named`."""
+    wanted, named = set(wanted), set(named)
     running: set[str] = set()
     for name in reversed(stages):  # every stage comes after what it needs
         stage = stages[name]
         needed = any(name in stages[other].needs for other in running)
         if not done(name) and (
-            (stage.release and name in wanted) or (needed and (not stage.release or name in wanted))
+            name in named or (stage.release and name in wanted) or (needed and (not stage.release or name in wanted))
         ):
             running.add(name)
     return [name for name in stages if name in running]

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from core.files import write_text
 from core.methods import METHODS
 from core.release.manifest import CARD, RECORDS, read_config
 
@@ -138,7 +139,7 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
     )
     backbone = "backbone" if preset.tiny_clip else preset.backbone
     data = _metadata(dataset, preset.name, run.seed, backbone, _validation_results(dataset, records))
-    (run.output / CARD).write_text(f"---\n{data.to_yaml()}\n---\n\n{text}", encoding="utf-8")
+    write_text(run.output / CARD, f"---\n{data.to_yaml()}\n---\n\n{text}")
 
 
 def release_card(directory: Path, repo: str, results: Path | None = None) -> ModelCard:

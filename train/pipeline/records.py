@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 from collections.abc import Container, Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from core.files import write_json
+from core.files import read_json, remove_stale, replacing, write_json
 from core.release.checkpoint import files_of
 
 from .run import Run
@@ -50,15 +49,14 @@ class Records:
             lock.release()
 
     def get(self, name: str) -> dict[str, Any] | None:
-        path = self._path(self.stages[name])
-        return json.loads(path.read_text(encoding="utf-8")).get(name) if path.is_file() else None
+        return _read(self._path(self.stages[name])).get(name)
 
     def put(self, name: str, record: dict[str, Any] | None) -> None:
         """Record a stage atomically, or forget it with None."""
         path = self._path(self.stages[name])
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.run.work / "stages.lock"):  # runs of other rows write to the same file
-            everything = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+            everything = _read(path)
             if record is None:
                 everything.pop(name, None)
             else:
@@ -68,18 +66,16 @@ class Records:
     def inherit(self, other: Path, identity: dict[str, str], names: Container[str]) -> list[str]:
         """Copy what another release directory holds already of the stages called `names`: finished ones of the same
         identity. Returns their names."""
-        records = (
-            json.loads((other / "stages.json").read_text(encoding="utf-8")) if (other / "stages.json").is_file() else {}
-        )
+        records = _read(other / "stages.json")
         taken = []
         for name, stage in self.stages.items():
             if name not in names or not (stage.release and stage.seeded) or self.is_done(name, identity[name]):
                 continue
             files = [files_of(other / path.name) for path in stage.outputs(self.run)]
             if records.get(name, {}).get("identity") == identity[name] and all(files):
-                self.run.output.mkdir(parents=True, exist_ok=True)
                 for file in (file for group in files for file in group):
-                    shutil.copy2(file, self.run.output / file.name)
+                    with replacing(self.run.output / file.name) as partial:
+                        shutil.copy2(file, partial)
                 self.put(name, records[name])
                 taken.append(name)
         return taken
@@ -88,14 +84,32 @@ class Records:
         """Make a stage run from nothing: its record, its resume state and its work files go."""
         stage = self.stages[name]
         self.put(name, None)
-        self.run.state_path(name).unlink(missing_ok=True)
+        self.forget_state(name)
         for folder in stage.work(self.run):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def forget_state(self, name: str) -> None:
+        """Remove the resume state of a stage, and what a killed run left of one that it was writing."""
+        path = self.run.state_path(name)
+        path.unlink(missing_ok=True)
+        remove_stale(path)
 
     def is_done(self, name: str, identity: str) -> bool:
         record = self.get(name)
         return (
             bool(record)
-            and record["identity"] == identity
+            and record.get("identity") == identity
             and all(files_of(p) for p in self.stages[name].outputs(self.run))
         )
+
+
+def _read(path: Path) -> dict[str, dict[str, Any]]:
+    """What is recorded in a file, by stage; a ValueError if it is damaged."""
+    if not path.is_file():
+        return {}
+    anew = "restore it, or remove it to run its stages anew"
+    records = read_json(path, dict, anew)
+    for name, record in records.items():
+        if not isinstance(record, dict):
+            raise ValueError(f"{path}: damaged ({name!r} must be a record, got {record!r}); {anew}")
+    return records

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import hashlib
 import json
@@ -18,11 +19,12 @@ from tqdm import tqdm
 
 from core.backbones import Backbone, embedding_dim, load_backbone
 from core.backbones.questions import QuestionEncoder, open_question_encoder
-from core.backbones.stored import STORED, StoredBackbone, StoredQuestions
+from core.backbones.stored import STORED, StoredBackbone, StoredQuestions, read_index
 from core.data.base import BringsBackbone, Dataset
 from core.data.features import EarlierBuild, FeatureStore, build_task_set
 from core.data.phrasings import Phrasings
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
+from core.files import check_writable, replacing
 from core.networks.base import BaseNetwork, accuracies
 from core.networks.weight_model import Saved
 from core.release.manifest import encoder_directory
@@ -69,17 +71,30 @@ class Run:
         """Work files of this seed."""
         return self.work / f"seed-{self.seed}"
 
+    def check_folders(self) -> None:
+        """An OSError that names a folder of this run in which nothing can be written, before any work is done."""
+        for folder in (self.output, self.work, self.work / "features", self.scratch):
+            check_writable(folder)
+
     def rng(self, *key: object) -> torch.Generator:
         """A CPU random state that depends on the seed and `key` alone, so a resumed stage draws what it would have."""
         digest = hashlib.sha256("/".join(map(str, (self.seed, *key))).encode()).digest()
         return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
     def log(self, stage: str, metric: str, value: float) -> None:
-        """Append one metric to `metrics.jsonl`."""
+        """Append one metric, a finite number, to `metrics.jsonl`: the whole line or, on a full disk, none of it."""
         self.scratch.mkdir(parents=True, exist_ok=True)
         line = {"time": round(time.time(), 1), "stage": stage, "metric": metric, "value": round(float(value), 6)}
-        with (self.scratch / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        data = (json.dumps(line, allow_nan=False) + "\n").encode()
+        path = self.scratch / "metrics.jsonl"
+        with path.open("ab", buffering=0) as file:
+            size = file.tell()
+            try:
+                if file.write(data) < len(data):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            except OSError as error:
+                file.truncate(size)
+                raise OSError(error.errno, error.strerror, str(path)) from None
 
     def state_path(self, stage: str) -> Path:
         return self.scratch / f"state{self.variant}" / f"{stage}.pt"
@@ -131,7 +146,7 @@ class Run:
         """D without loading the backbone: from features that are there, the dataset, or the backbone's description."""
         index = self.work / "features" / "index.json"
         if index.is_file():
-            return json.loads(index.read_text(encoding="utf-8"))["dim"]
+            return read_index(index.parent)["dim"]
         return getattr(self.preset.dataset, "dim", None) or embedding_dim(self.preset.backbone)
 
     @property
@@ -169,9 +184,10 @@ class Run:
         brought, own = getattr(self.dataset, "features", None), self.work / "features"
         if brought is None or not (brought / "index.json").is_file() or (own / "index.json").is_file():
             return
-        stored = json.loads((brought / "index.json").read_text(encoding="utf-8"))
-        if stored["backbone"] == self.backbone.identity:
-            shutil.copytree(brought, own, dirs_exist_ok=True)
+        if read_index(brought)["backbone"] == self.backbone.identity:
+            shutil.copytree(brought, own, dirs_exist_ok=True, ignore=shutil.ignore_patterns("index.json"))
+            with replacing(own / "index.json") as partial:  # last, for it says that the features are there
+                shutil.copyfile(brought / "index.json", partial)
 
     def task_set(self, *splits: str, prompted: bool = False) -> TaskSet:
         """Tasks of some splits with features, encoding what is not yet on disk."""

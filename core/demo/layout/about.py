@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import gradio as gr
 
-from ..ask import MAX_PICTURES
 from ..studio import Studio
 from ..views import about
 
 
-def about_tab(studio: Studio, *, queue: int, file_size: str, address: str) -> None:
-    """Lay the tab out. `queue` requests may wait; an upload may have `file_size`; programs ask at `address`."""
+def about_tab(studio: Studio, *, address: str) -> None:
+    """Lay the tab out. Programs ask at `address`."""
     gr.HTML(about.picture())
     text = about.text(
         studio.world,
         encoder=studio.question_encoder,
-        queue=queue,
-        pictures=MAX_PICTURES,
-        size=file_size,
         calibrated=studio.calibrated,
         least=studio.least_probability,
-        judged=studio.pictures is not None,
+        judged=studio.judges_pictures,
     )
     gr.Markdown(text, elem_classes="qa-about")
     gr.Markdown("**For programs.** Every endpoint is listed under “Use via API” at the foot of the page.")

@@ -36,7 +36,7 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
             int(count),
             pictures.paths(own, sample),
             methods,
-            GENERATORS_BY_LABEL[label],
+            GENERATORS_BY_LABEL.get(label, studio.name),
             float(gamma),
             int(steps),
             int(samples),

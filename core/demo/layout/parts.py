@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gradio as gr
-from markupsafe import escape
 
-from ..ask import MAX_PICTURES, MAX_QUESTION
+from ..limits import MAX_PICTURES, MAX_QUESTION, WORKERS
 from ..studio import Studio
+from ..views.templates import escape_html
 
 DRAWN, OWN = "Drawn scenes", "My own pictures"
-WORKERS = 2  # requests worked on at a time
 MODELS = {"concurrency_limit": WORKERS, "concurrency_id": "models"}  # one limit for all that computes
 PRIVATE = {"api_visibility": "private"}  # events of the page, of no use to programs
 
@@ -52,7 +51,10 @@ class Question:
         question = " ".join((question or "").split())
         if not question or question == filled_for or len(question) > MAX_QUESTION:
             return gr.skip(), gr.skip()
-        return ", ".join(self._studio.suggest(question)), question
+        try:
+            return ", ".join(self._studio.suggest(question)), question
+        except ValueError:  # too long for the encoder, as the answer will say
+            return gr.skip(), gr.skip()
 
     def take(self, question: str) -> tuple[str, str, str]:
         """Another question with its answers, for `taken`: all at once, so that no answer of the one before is left."""
@@ -146,7 +148,7 @@ def upload(label: str, **kwargs) -> gr.Gallery:
 
 def warn(message: str) -> None:
     """Show a message beside the page. Gradio takes it for HTML, and it may quote what a stranger wrote."""
-    gr.Warning(str(escape(message)))
+    gr.Warning(escape_html(message))
 
 
 def paths_of(gallery: list[tuple[str, str | None]] | None) -> list[str]:

@@ -6,8 +6,7 @@ import json
 
 from markupsafe import Markup
 
-from ...classifier import MAX_ANSWERS
-from ..files import MAX_PIXELS
+from .. import limits
 from ..world import World
 from .templates import render
 
@@ -47,9 +46,17 @@ stereotypes. Do not use such adapters to decide anything about people.
 
 **How the page judges what is unfamiliar.** {novelty}{calibration}
 
-**Limits.** Two requests are worked on at a time and up to {queue} wait; at most {pictures} pictures a request, of
-{size} and {megapixels} megapixels each, and {answers} candidate answers. The same question, settings and seed give
-the same answer. Uploads and generated files are deleted within two hours; questions are not kept."""
+**Limits.** {limits.WORKERS} requests are worked on at a time and up to {limits.QUEUE} wait; at most
+{limits.MAX_PICTURES} pictures a request, of {MAX_FILE} MB and {MAX_PIXELS} megapixels each and {MAX_TOTAL_PIXELS}
+megapixels in all, {limits.MAX_ANSWERS} candidate answers of {limits.MAX_ANSWER} characters, and a question of
+{limits.MAX_QUESTION} characters. Within {minutes} minutes a visitor may upload {limits.VISITOR_FILES} files of
+{VISITOR_BYTES} MB, all visitors {SERVER_BYTES} MB. The same question, settings and seed give the same answer.
+
+**What is kept.** Uploads and generated files are deleted after {minutes} minutes, {longest} at most, or when the server
+stops. The latest questions, answers and scores of {limits.VISITS} visits stay in the server's memory until other
+visits take their place or it stops; nothing of them is written to its disk."""
+
+_MILLIONS = ("MAX_FILE", "MAX_PIXELS", "MAX_TOTAL_PIXELS", "VISITOR_BYTES", "SERVER_BYTES")
 
 _NOVELTY = """A question is unfamiliar if its meaning, as the sentence encoder has it, is farther from the
 nearest known questions than that of 98% of the validation questions, in many wordings. {pictures}"""
@@ -80,9 +87,6 @@ def text(
     world: World,
     *,
     encoder: str,
-    queue: int,
-    pictures: int,
-    size: str,
     calibrated: bool = False,
     least: float | None = None,
     judged: bool = False,
@@ -99,11 +103,10 @@ def text(
         bias=world.bias,
         novelty=_NOVELTY.format(pictures=judgement),
         calibration=(_CALIBRATION if calibrated else "") + ("" if least is None else _NONE.format(least=least)),
-        queue=queue,
-        pictures=pictures,
-        size=size,
-        megapixels=MAX_PIXELS // 10**6,
-        answers=MAX_ANSWERS,
+        limits=limits,
+        minutes=limits.KEPT // 60,
+        longest=(limits.KEPT + limits.SWEPT) // 60,
+        **{name: limits.mega(getattr(limits, name)) for name in _MILLIONS},
     )
 
 

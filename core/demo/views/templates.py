@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 FOLDER = Path(__file__).parent / "templates"
 STYLE = Path(__file__).parent / "style.css"
@@ -34,6 +34,11 @@ def render(template: str, **values: Any) -> Markup:
         jinja2.UndefinedError: a value that the template uses is missing.
     """
     return Markup(_ENVIRONMENT.get_template(template).render(values))
+
+
+def escape_html(text: str) -> str:
+    """Text as HTML that shows it letter by letter, for what Gradio takes for HTML: warnings and errors."""
+    return str(escape(text))
 
 
 def escape_markdown(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Parts about photographs: Table 1 with pooled accuracies, floors, kinds of question, few-shot rows."""
+"""Parts about photographs: Table 1 with pooled accuracies, floors, kinds of question, links, few-shot rows."""
 
 from __future__ import annotations
 
@@ -78,6 +78,16 @@ def photo_kinds() -> str:
         f"{grid_markdown(kinds, 'kind')}\n\n{grid_markdown(questions, 'question (pairs)')}\n\nAccuracy in % on the "
         "test questions with at least ten pairs (`eval/datasets/photo_kinds.toml`), of kinds with 95%\nintervals, "
         f"{_seeds(document['results'])}.\n\n{made(document)}"
+    )
+
+
+def photo_links() -> str:
+    """The link-by-link table, pooled."""
+    document = read_results("photo_links.json")
+    table = grid(document["results"], lambda r: r["row"], tasks_column, short_percent)
+    return f"{grid_markdown(table, 'link')}\n\n{_POOLED},\n{_seeds(document['results'])}. " + (
+        "*Train* and *val*: questions with support and query pairs,\njudged on the latter; training saw those of "
+        f"*train*. *Test*: questions with at least ten pairs, cross-fitted in\nfive folds.\n\n{made(document)}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from core.backbones import Backbone
 from core.data.emoji.questions import FAMILIES
 from core.data.emoji.scene import draw_array
 from core.data.emoji.world import World, WorldConfig
+from core.files import write_json
 
 TRAIN, TEST, FEW = 500, 200, 58
 _SHRINKAGES = (0.01, 0.03, 0.1, 0.3, 0.5, 0.8)
@@ -101,5 +101,5 @@ def report(backbone: Backbone, questions: int = 8, seed: int = 0, json_path: Pat
     print(f"\nprobe on {TRAIN} scenes: mean {mean:.3f} (bar 0.80), worst {worst:.3f} (bar 0.60)")
     if json_path is not None:
         json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(json.dumps(table.round(4).reset_index().to_dict("records"), indent=1) + "\n")
+        write_json(json_path, table.round(4).reset_index().to_dict("records"))
     return table

@@ -20,8 +20,9 @@ from tqdm import tqdm
 from core.config import config_hash
 from core.data.emoji.captions import loose_caption
 from core.data.emoji.scene import IMAGE_SIZE
-from core.files import temporary, write_json
-from core.release.checkpoint import load_state, save_state
+from core.files import replacing, write_json
+from core.release.state import damaged, load_state, save_state
+from core.tensors import check_finite
 
 from ..settings import TinyCLIPConfig
 from .heads import SceneHeads
@@ -80,10 +81,13 @@ def train_image_tower(
     key = config_hash(config.dim, config.image_steps, config.image_batch, config.image_lr, seed)
     saved = load_state(state, device) if state.is_file() else {}
     if saved.get("key") == key:  # a state of other settings is no state of this run
-        visual.load_state_dict(saved["visual"])
-        heads.load_state_dict(saved["heads"])
-        optimizer.load_state_dict(saved["optimizer"])
-        start, accuracy = saved["step"], saved["accuracy"]
+        try:
+            visual.load_state_dict(saved["visual"])
+            heads.load_state_dict(saved["heads"])
+            optimizer.load_state_dict(saved["optimizer"])
+            start, accuracy = saved["step"], saved["accuracy"]
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise damaged(state, error) from None
     stream = SceneStream(seed, config.image_batch, start, config.image_steps)
     batches = DataLoader(stream, batch_size=None, num_workers=workers)
     progress = tqdm(batches, desc="image tower", initial=start, total=config.image_steps, mininterval=5)
@@ -108,6 +112,8 @@ def train_image_tower(
         loss.backward()
         torch.nn.utils.clip_grad_norm_(visual.parameters(), 5.0)
         optimizer.step()
+        if step % 50 == 0 or (step + 1) % _STATE_EVERY == 0 or step + 1 == config.image_steps:
+            _check_loss(loss, "image tower", step, config.image_steps, "tiny_clip.image_lr", config.image_lr)
         for name, (_, hit) in readouts.items():
             accuracy[name] = 0.98 * accuracy.get(name, float(hit)) + 0.02 * float(hit)
         if step % 50 == 0:
@@ -163,10 +169,20 @@ def train_text_tower(
         optimizer.step()
         with torch.no_grad():
             model.logit_scale.clamp_(0, math.log(100))
+        _check_loss(loss, "text tower", step, config.text_steps, "tiny_clip.text_lr", config.text_lr)
         running = 0.99 * running + 0.01 * float(loss.detach())
         if step % 50 == 0:
             progress.set_postfix(loss=f"{running:.3f}")
     return running
+
+
+def _check_loss(loss: Tensor, tower: str, step: int, steps: int, setting: str, rate: float) -> None:
+    """A ValueError that says what to change if a tower's loss is not finite."""
+    if not math.isfinite(float(loss.detach())):
+        raise ValueError(
+            f"{tower}: loss {float(loss.detach())} at step {step + 1} of {steps}; nothing is recorded; a smaller rate "
+            f"may do: --set {setting}={rate / 10:g}"
+        )
 
 
 def _tokens(captions: list[str], encode: Callable[[str], list[int]], context: int) -> Tensor:
@@ -187,15 +203,14 @@ def _encode_short(model: torch.nn.Module, tokens: Tensor) -> Tensor:
 
 def save(model: torch.nn.Module, config: TinyCLIPConfig, directory: Path, record: dict) -> None:
     """Write open_clip's directory format, half precision, and how it was made in `training.json`."""
-    directory.mkdir(parents=True, exist_ok=True)
     tensors = {
         name: tensor.half().contiguous() if tensor.is_floating_point() else tensor.contiguous()
         for name, tensor in model.state_dict().items()
     }
     path = directory / "open_clip_model.safetensors"
-    partial = temporary(path)
-    save_file(tensors, partial, metadata={"format": "pt"})
-    partial.replace(path)
+    check_finite(path, tensors)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})
     preprocess = {
         "mean": list(model.visual.image_mean),
         "std": list(model.visual.image_std),

@@ -1,0 +1,376 @@
+"""The page's door: what requests of any shape can make it read, how much it takes, and what it keeps."""
+
+import io
+import json
+import os
+import threading
+import time
+import uuid
+
+import httpx
+import pytest
+from PIL import Image
+
+from core.demo.api import endpoints
+from core.demo.door import middleware, page, temporary
+from core.demo.door.page import PROTECTION, admitted
+from core.demo.files import Downloads, read_pictures
+from core.demo.limits import ADAPTERS, MAX_BODY, MAX_FILE, MAX_PICTURES, VISITS
+from core.demo.studio import Studio
+from core.demo.views import about
+from core.generator import AdapterGenerator
+from tests.conftest import ROOT, build_demo, launch
+
+gr = pytest.importorskip("gradio")
+QUESTION = "What colour is the badge behind the dog?"
+META = {"_type": "gradio.FileData"}
+
+
+@pytest.fixture(scope="module")
+def generator():
+    return AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
+
+
+@pytest.fixture(scope="module")
+def demo(generator):
+    return build_demo(generator)
+
+
+@pytest.fixture(scope="module")
+def browser(demo):
+    launch(demo)
+    with httpx.Client(base_url=demo.local_url, timeout=60) as client:
+        yield client
+    demo.close()
+
+
+@pytest.fixture(scope="module")
+def secret(tmp_path_factory):
+    path = tmp_path_factory.mktemp("private") / "secret.png"
+    Image.new("RGB", (20, 20), "red").save(path)
+    return path
+
+
+def _send(browser, name="a.png", data=None, count=1):
+    if data is None:
+        buffer = io.BytesIO()
+        Image.new("RGB", (20, 20), "red").save(buffer, "PNG")
+        data = buffer.getvalue()
+    return browser.post("/gradio_api/upload", files=[("files", (name, data, "image/png"))] * count)
+
+
+def _run(browser, number, data, visit=None, query=""):
+    """Whether an event succeeds, and its output."""
+    visit = visit or uuid.uuid4().hex
+    body = {"data": data, "fn_index": number, "session_hash": visit}
+    joined = browser.post(f"/gradio_api/queue/join{query}", json=body)
+    if joined.status_code != 200:
+        return False, joined.json()
+    with browser.stream("GET", "/gradio_api/queue/data", params={"session_hash": visit}) as lines:
+        for line in lines.iter_lines():
+            message = json.loads(line[5:]) if line.startswith("data:") else {}
+            if message.get("msg") == "process_completed":
+                return message["success"], message["output"]
+    raise AssertionError("no answer")
+
+
+def _forms(path):
+    """What a client may say instead of having uploaded a file."""
+    yield {"path": path}
+    yield {"path": path, "meta": META}
+    yield {"path": path, "meta": {"_type": "gradio.ImageData"}}
+    yield {"path": path, "meta": None}
+    yield {"path": path, "is_stream": True, "meta": META}
+    yield {"path": None, "url": path, "meta": META}
+    yield {"url": f"http://127.0.0.1/gradio_api/file={path}", "meta": META}
+    yield {"path": f"http://127.0.0.1/gradio_api/file={path}", "meta": META}
+    yield {"path": f"file://{path}", "meta": META}
+    yield {"path": os.path.relpath(path), "meta": META}
+    yield {"path": f"{temporary.temporary_folder()}/../../../../../../../../..{path}", "meta": META}
+    yield {"path": [path], "meta": META}
+    yield {"path": path + "\0", "meta": META}
+    yield {"path": "http://example.org/a.png", "url": "http://example.org/a.png", "meta": META}
+    yield {"url": "data:image/png;base64,iVBORw0KGgo="}
+
+
+def _wrapped(file):
+    """A file as values of components hold it."""
+    yield file
+    yield [file]
+    yield [{"image": file, "caption": None}]
+    yield [{"video": file, "caption": None}]
+    yield {"deeply": [[{"nested": file}]]}
+
+
+def test_no_event_reads_what_was_not_uploaded(browser, demo, secret):
+    """Every event, with a file first and last among its values, and one with every form of a file."""
+    events = [event for event in demo.get_config_file()["dependencies"] if event["backend_fn"] and event["inputs"]]
+    assert len(events) > 20
+    for event in events:
+        for place in {0, len(event["inputs"]) - 1}:
+            data = [None] * len(event["inputs"])
+            data[place] = [{"image": {"path": str(secret)}, "caption": None}]
+            done, said = _run(browser, event["id"], data)
+            assert not done and "only files that were uploaded here" in said["error"], (event["id"], place)
+    ask = next(event for event in events if event["api_name"] == "ask")
+    for form in _forms(str(secret)):
+        done, said = _run(browser, ask["id"], [[{"image": form}], *[None] * (len(ask["inputs"]) - 1)])
+        assert not done and "only files that were uploaded here" in said["error"], form
+
+
+def test_no_value_of_any_shape_names_a_file_that_was_not_uploaded(secret):
+    root = temporary.temporary_folder()
+    for form in (form for file in _forms(str(secret)) for form in _wrapped(file)):
+        with pytest.raises(ValueError, match="only files that were uploaded here"):
+            admitted(form, root)
+
+
+def test_no_route_reads_what_was_not_uploaded(browser, secret):
+    values = {"question": QUESTION, "answers": ["a", "b"], "pictures": [{"path": str(secret), "meta": META}]}
+    data = [*values.values(), "clip", None, 0]
+    for route in ("call/classify", "call/v2/classify", "run/classify", "api/classify"):
+        posted = browser.post(f"/gradio_api/{route}", json=values if "v2" in route else {"data": data})
+        text = posted.text
+        if posted.status_code == 200:
+            text = browser.get(f"/gradio_api/call/classify/{posted.json()['event_id']}").text
+        assert "probability" not in text and (posted.status_code != 200 or "only files" in text), route
+
+
+def test_uploads_are_read_however_they_are_named(browser, demo, secret):
+    (path,) = _send(browser).json()
+    root = temporary.temporary_folder()
+    link = root / "link.png"
+    link.symlink_to(secret)
+    with pytest.raises(ValueError, match="only files that were uploaded"):
+        admitted({"path": str(link)}, root)
+    plain = {"path": path, "orig_name": "a.png", "meta": META}
+    for form in ({"path": path}, {"path": path, "meta": 3, "url": "http://elsewhere/"}):
+        assert admitted([{"image": form}], root) == [{"image": plain}]
+    assert admitted({"path": f"http://x/gradio_api/file={path}"}, root) == plain
+    done, said = _run(
+        browser,
+        next(e["id"] for e in demo.get_config_file()["dependencies"] if e["api_name"] == "classify"),
+        [QUESTION, ["red", "blue"], [{"path": path, "meta": META}], "clip", None, 0],
+    )
+    assert done and said["data"][0][0]["answer"] in ("red", "blue")
+
+
+def test_values_that_no_answer_could_repeat(tmp_path):
+    assert admitted({"a": ["x\ud800y", 1, None, True]}, tmp_path) == {"a": ["x?y", 1, None, True]}
+    with pytest.raises(ValueError, match="nan; allowed: finite"):
+        admitted([1.0, [float("nan")]], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "route",
+    ["deep_link?session_hash=a", "proxy=http://127.0.0.1/", "file=http://127.0.0.1/a", "file/HTTP://127.0.0.1/a"],
+)
+def test_routes_without_a_use_are_closed(browser, route):
+    assert browser.get(f"/gradio_api/{route}").status_code == 404
+
+
+def test_writing_routes_without_a_use_are_closed(browser):
+    for route in ("component_server", "process_recording", "stream/abc", "vibe-edit", "run-history/connect"):
+        assert browser.post(f"/gradio_api/{route}", json={}).status_code == 404
+    assert browser.get("/monitoring/summary").status_code == 404
+    assert browser.get(f"/gradio_api/file={ROOT / 'app.py'}").status_code == 403
+
+
+def test_requests_are_bounded(browser, monkeypatch):
+    told = browser.post("/gradio_api/queue/join", json={"data": ["a" * MAX_BODY], "session_hash": "a", "fn_index": 0})
+    assert told.status_code == 413 and "1 MB" in told.text
+    assert _send(browser, data=b"a" * (MAX_FILE + 1)).status_code == 413
+    assert _send(browser, count=MAX_PICTURES).status_code == 200
+    told = _send(browser, count=MAX_PICTURES + 1)
+    assert told.status_code == 413 and f"{MAX_PICTURES} files at once" in told.text
+    for name, limit, word in (
+        ("MAX_UPLOAD", 10**5, "0.1 MB at once"),
+        ("VISITOR_BYTES", 10**5, "0.1 MB of one visitor"),
+        ("VISITOR_FILES", 10, "10 files of one visitor"),
+        ("SERVER_BYTES", 10**5, "0.1 MB of all visitors"),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr(middleware, name, limit)
+            told = _send(browser, data=b"a" * 200_000)
+            assert told.status_code == 413 and word in told.text, name
+    assert not [path for path in temporary.temporary_folder().glob("tmp*") if path.is_file()]
+
+
+def test_an_hour_later_a_visitor_may_upload_again():
+    door = middleware.Door(None)
+    scope = {"client": ("1.2.3.4", 5), "headers": []}
+    for _ in range(3):
+        door._upload(scope, None)
+    assert len(door._uploads) == 3 and len(door._sent) == 1
+    door._forget(time.monotonic())
+    assert not door._uploads and not door._sent
+
+
+def test_all_pixels_of_a_request_are_bounded(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(17)]
+    for path in paths:
+        Image.new("1", (5000, 5000)).save(path)
+    with pytest.raises(ValueError, match="17 pictures of 425 megapixels; allowed: up to 400 megapixels at once"):
+        read_pictures(paths)
+
+
+# Memory and disk
+
+
+def test_visits_and_unread_answers_are_forgotten(browser, demo, monkeypatch):
+    number = next(e["id"] for e in demo.get_config_file()["dependencies"] if e["api_name"] == "suggest_answers")
+    holder, queue = demo.app.state_holder, demo._queue
+    assert holder.capacity == VISITS
+    monkeypatch.setattr(holder, "capacity", 8)
+    for visit in list(holder.session_data)[8:]:
+        del holder.session_data[visit]
+    for visit in range(12):
+        _run(browser, number, [""], f"visit-{visit}")
+    assert list(holder.session_data) == [f"visit-{visit}" for visit in range(4, 12)]
+    monkeypatch.setattr(page, "UNREAD", 20)
+    for _ in range(30):  # nobody fetches these: two messages each
+        browser.post("/gradio_api/queue/join", json={"data": [""], "fn_index": number, "session_hash": "deaf"})
+    done, said = _run(browser, number, [""], "listens")
+    assert not done and "type a question" in said["error"]
+    assert sum(messages.qsize() for messages in queue.pending_messages_per_session.values()) <= 20
+    assert len(queue.pending_event_ids_session) <= 2
+
+
+def test_old_files_go_and_what_the_page_shows_stays(tmp_path):
+    for name in ("old/a.png", "old/kept.png", "young/a.png", "empty/deep/a.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("a")
+        if "young" not in name:
+            os.utime(tmp_path / name, (0, 0))
+    kept = [str(tmp_path / "old" / "kept.png")]
+    temporary.sweep(tmp_path, kept)
+    assert {str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.png")} == {"old/kept.png", "young/a.png"}
+    for _ in range(4):  # folders go when they have been empty for as long
+        time.sleep(0.02)
+        temporary.sweep(tmp_path, kept, age=0.01)
+    assert {p.name for p in tmp_path.iterdir()} == {"old"}
+
+
+def test_the_temporary_folder_is_a_users_own_and_goes(tmp_path, monkeypatch):
+    """Also of a process that was killed: the next one removes it."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    left = tmp_path / f"question-to-adapter-{os.getuid()}-left"
+    (left / "upload").mkdir(parents=True)
+    os.utime(left, (0, 0))
+    made = temporary._folder.__wrapped__()
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.startswith(f"question-to-adapter-{os.getuid()}-") and folder.stat().st_mode & 0o777 == 0o700
+    assert os.environ["GRADIO_TEMP_DIR"] == str(folder)
+    (folder / "a.png").touch()
+    made.cleanup()
+    assert not list(tmp_path.iterdir())
+
+
+def test_savings_of_several_visitors_do_not_race():
+    class Made:
+        provenance = {"question": QUESTION}
+
+        def save(self, path):
+            path.write_bytes(b"x")
+
+    downloads, failed = Downloads(keep=4), []
+
+    def visit():
+        try:
+            for _ in range(150):
+                downloads.save(Made())
+        except OSError as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=visit) for _ in range(4)]
+    [thread.start() for thread in threads]
+    [thread.join() for thread in threads]
+    assert not failed and len(list(downloads._directory.iterdir())) <= 8
+    assert downloads._directory.is_relative_to(temporary.temporary_folder()) and ADAPTERS > 64
+
+
+def test_what_about_says_are_the_limits(demo):
+    said = " ".join(str(block.value) for block in demo.blocks.values() if isinstance(block, gr.Markdown))
+    for fact in (
+        "10 MB",
+        "25 megapixels",
+        "400",
+        "64 pictures",
+        "256 candidate",
+        "300 characters",
+        "128 visits",
+        "60 minutes",
+    ):
+        assert fact in " ".join(said.split()), fact
+    assert PROTECTION["state_session_capacity"] == VISITS and about.citation()
+
+
+# Programs
+
+
+WRONG = (
+    None,
+    True,
+    5,
+    1.5,
+    "",
+    "text",
+    [],
+    [None],
+    [1, 2],
+    {},
+    {"a": 1},
+    [["a"]],
+    [{}],
+    "1e999",
+    -1,
+    10**30,
+    "x" * 400,
+)
+
+
+@pytest.fixture(scope="module")
+def ends(generator):
+    return endpoints([Studio(generator)])
+
+
+def test_whatever_programs_send_gets_an_answer_or_a_reason(ends):
+    """Every argument of every endpoint, with values of every JSON type."""
+    good = {
+        "question": QUESTION,
+        "answers": ["red", "blue"],
+        "pictures": [],
+        "questions": [QUESTION, "Where is the cat?"],
+        "adapter": None,
+        "method": "clip",
+        "count": 1,
+    }
+    refused = 0
+    for name, function in ends.items():
+        names = list(function.__signature__.parameters)
+        for changed in names:
+            for value in WRONG:
+                values = {key: good[key] for key in names if key in good} | {changed: value}
+                try:
+                    function(**values)
+                except gr.Error as error:
+                    assert len(error.message) > 8 and len(error.message) < 1300, (name, changed, value)
+                    refused += 1
+    assert refused > 100
+
+
+def test_numbers_that_can_be_meant_are_taken(ends):
+    assert ends["try_on_scenes"](QUESTION, [1, 2.5], "2", 0.0, "1.5")["truths"]
+    with pytest.raises(gr.Error, match=r"answers\[1\] True; allowed: texts and numbers"):
+        ends["try_on_scenes"](QUESTION, ["a", True])
+    with pytest.raises(gr.Error, match=r"count 1.5; allowed: a whole number"):
+        ends["try_on_scenes"](QUESTION, ["a", "b"], 1.5)
+    with pytest.raises(gr.Error, match=r"question 5; allowed: a text"):
+        ends["suggest_answers"](5)
+
+
+def test_too_few_values_get_a_reason(browser, demo):
+    for event in demo.get_config_file()["dependencies"]:
+        if event["backend_fn"] and event["inputs"]:
+            done, said = _run(browser, event["id"], [])
+            assert not done and "0 values; allowed:" in said["error"]
