@@ -69,7 +69,9 @@ def judged():
 
 def read(tmp_path):
     document = json.loads((tmp_path / "r.json").read_text())
-    assert {"command", "commit", "versions", "preset", "results"} == set(document) - {"bins"} and document["preset"] == "tiny"
+    assert {"command", "commit", "versions", "preset", "results"} == set(document) - {"bins"} and document[
+        "preset"
+    ] == "tiny"
     return document["results"]
 
 
