@@ -72,11 +72,11 @@ _CHECK = record(
         "network": _network,
         "preset": text(),
         "seed": whole(0, MAX_SEED),
-        "dataset": text(),
         "question_encoder": _encoder,
     },
     {
         "library": text(),
+        "dataset": text(),
         "descriptors": number(above=0, most=1),
         "run": nullable(record({"preset": text()}, _RUN)),
         "choices": mapping(_choice),

@@ -13,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from core.files import write_json
 from core.release.checkpoint import files_of
+from core.release.manifest import note_written
 
 from .run import Run
 from .stage import Stage
@@ -80,6 +81,7 @@ class Records:
                 self.run.output.mkdir(parents=True, exist_ok=True)
                 for file in (file for group in files for file in group):
                     shutil.copy2(file, self.run.output / file.name)
+                    note_written(self.run.output, [self.run.output / file.name])
                 self.put(name, records[name])
                 taken.append(name)
         return taken
