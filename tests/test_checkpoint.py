@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from core import files
 from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.networks.film import FilmConfig, FilmModel
 from core.networks.hvae import HVAE, HVAEConfig
@@ -173,7 +174,7 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.os, "replace", crash)
+    monkeypatch.setattr(files.os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         save_adapter(path, torch.ones(NETWORK.num_params), NETWORK)
     assert load_adapter(path)[0].abs().sum() == 0
