@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -171,10 +172,10 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.os, "replace", crash)
+    monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         save_adapter(path, torch.ones(NETWORK.num_params), NETWORK)
-    assert load_adapter(path)[0].abs().sum() == 0
+    assert load_adapter(path)[0].abs().sum() == 0 and [*tmp_path.iterdir()] == [path]
 
 
 def described(config=None, **sizes):
