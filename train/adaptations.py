@@ -133,7 +133,9 @@ def run(run: Run, name: str) -> dict[str, float]:
         if probability_of_less((after - before) * weights) < WORSE:
             raise ValueError(f"{reached}, which is more than chance; choose a smaller rate: {setting}")
         if not quiet:
-            print(f"{reached}: nothing is gained; where there is something to gain, another rate may do: {setting}")
+            lost = metrics["query_after"] < metrics["query_before"]
+            said = f"a loss, which may be chance on {len(before)} questions" if lost else "nothing is gained"
+            print(f"{reached}: {said}; it goes on; a smaller rate may do better: {setting}", flush=True)
     return metrics
 
 
