@@ -58,9 +58,7 @@ def served(variables: Mapping[str, str] | None = None) -> Iterator[tuple[str, su
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     own = dict(variables or {}, GRADIO_SERVER_PORT=str(port), GRADIO_SERVER_NAME="127.0.0.1", HF_WEIGHTS=WEIGHTS)
-    process = subprocess.Popen(
-        [sys.executable, "app.py"], cwd=ROOT, env={**os.environ, **own}, stdout=subprocess.DEVNULL
-    )
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=os.environ | own, stdout=subprocess.DEVNULL)
     try:
         for _ in range(240):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
