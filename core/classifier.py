@@ -45,10 +45,17 @@ class Adapter:
         return self.probabilities_of(x, self.backbone.encode_texts(check_answers(answers)))
 
     def probabilities_of(self, x: Tensor, answers: Tensor) -> Tensor:
-        """Probability (N, C) of every answer from embeddings of images x (N, D) and of answers (C, D)."""
+        """Probability (N, C) of every answer from embeddings of images x (N, D) and of answers (C, D).
+
+        Raises:
+            ValueError: they come out as no numbers, as with weights so large that products overflow.
+        """
         if self.w is not None:
             x = self.network.forward(self.w[None], x[None])[0]
-        return (self.scale * x @ answers.mT).softmax(-1)
+        result = (self.scale * x @ answers.mT).softmax(-1)
+        if not result.isfinite().all():
+            raise ValueError("the adapter gives no numbers for these pictures: its weights are damaged, or too large")
+        return result
 
     def classify(
         self, images: Sequence[Image.Image | str | Path] | Image.Image | str | Path, answers: Sequence[str]

@@ -1,18 +1,21 @@
-"""Writing files so that a crash leaves the old one or the new one, never half of one; errors name the file."""
+"""Reading and writing files: a crash leaves the old one or the new one, never half of one; errors name the file."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import glob
+import hashlib
 import itertools
 import json
+import math
 import os
 import platform
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from safetensors import SafetensorError
 
@@ -93,7 +96,19 @@ def write_json(path: Path | str, value: Any) -> None:
     write_text(path, text + "\n")
 
 
-def read_json(path: Path | str, kind: type, remedy: str) -> Any:
+def parse_json(text: str) -> Any:
+    """What JSON says; anyone may have written it.
+
+    Raises:
+        ValueError: no JSON, numbers that are none or infinite, or lists in lists beyond what Python reads.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_number, parse_float=_finite)
+    except RecursionError:
+        raise ValueError("lists in lists, too many to read") from None
+
+
+def read_json(path: Path | str, kind: type = object, remedy: str = "") -> Any:
     """What a JSON file holds.
 
     Args:
@@ -101,18 +116,16 @@ def read_json(path: Path | str, kind: type, remedy: str) -> Any:
         remedy: what to do about a damaged one, for the message.
 
     Raises:
-        ValueError: damaged; names the file.
+        OSError: there is no such file, or it cannot be read.
+        ValueError: damaged, as `parse_json` has it, or of another kind; names the file.
     """
 
-    def no_number(name: str) -> Any:
-        raise ValueError(f"{name} is not JSON")
-
     try:
-        value = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=no_number)
+        value = parse_json(Path(path).read_text(encoding="utf-8"))
         if not isinstance(value, kind):
             raise ValueError(f"expected {kind.__name__}, got {type(value).__name__}")
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged ({error}); {remedy}") from None
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are such
+        raise ValueError(f"{path}: damaged ({error})" + (f"; {remedy}" if remedy else "")) from None
     return value
 
 
@@ -124,3 +137,27 @@ def check_writable(folder: Path | str) -> None:
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
     if not os.access(there, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "no file can be written to this folder", str(there))
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a file, hexadecimal. A file is read once in a process, and again when it has changed."""
+    stat = path.stat()
+    return _digest(path.resolve(), (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=1024)
+def _digest(path: Path, state: tuple[int, ...]) -> str:
+    """`digest_of_file` of a file in a state."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large for a number")
+    return value

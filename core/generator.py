@@ -27,7 +27,16 @@ from .methods import DEFAULT_GENERATOR, METHODS, check_request, row_of
 from .models import ReleaseModels
 from .release.checkpoint import files_of, load_model
 from .release.default import default_release
-from .release.manifest import BACKBONE_SHA256, KNOWN, backbone_directory, encoder_directory, read_config
+from .release.manifest import (
+    BACKBONE,
+    BACKBONE_SHA256,
+    KNOWN,
+    SENTENCE,
+    backbone_directory,
+    encoder_directory,
+    read_config,
+    verify,
+)
 
 __all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
@@ -72,8 +81,15 @@ class AdapterGenerator(ReleaseModels):
 
     @cached_property
     def backbone(self) -> Backbone:
+        """What embeds pictures and answers; a ValueError if it is damaged, or has not the size of the network."""
         local = backbone_directory(self.directory, self.config)
+        self._verify_folders(BACKBONE, SENTENCE)  # a photo tower reads answers with the sentence encoder
         result = load_backbone(self.config["backbone"] if local is None else f"local-dir:{local}", self.device)
+        if result.dim != self.network.dim:
+            raise ValueError(
+                f"{self.directory}: its backbone makes embeddings of size {result.dim}, its network is for "
+                f"{self.network.dim}"
+            )
         expected = self.config.get(BACKBONE_SHA256)
         if expected not in (None, found := result.identity["sha256"]):
             raise ValueError(f"{self.directory}: made for the backbone {expected}, not for {found} that is there")
@@ -89,7 +105,13 @@ class AdapterGenerator(ReleaseModels):
     def question_encoder(self) -> QuestionEncoder:
         """What makes task embeddings e."""
         directory = encoder_directory(self.directory)
+        self._verify_folders(SENTENCE)
         return open_question_encoder(self.config["question_encoder"], lambda: self.backbone, directory, self.device)
+
+    def _verify_folders(self, *folders: str) -> None:
+        """A ValueError unless the files of encoders hold what config.json lists."""
+        listed = [path for path in self.config.get("files", {}) if path.partition("/")[0] in folders]
+        verify(self.directory, self.config, listed)
 
     @cached_property
     def known_questions(self) -> list[dict[str, Any]]:
@@ -109,9 +131,14 @@ class AdapterGenerator(ReleaseModels):
         path = self.directory / KNOWN
         if not files_of(path):
             return None
-        found = load_model(path, "questions")[1]
+        found = load_model(self.file(path.stem), "questions")[1]
+        if found.keys() != {"e", "mean", "map"} or found["e"].ndim != 2:
+            raise ValueError(f"{path}: holds {', '.join(sorted(found))}; expected a table e, its mean and a map")
         if len(found["e"]) != (count := len(self.known_questions)):
             raise ValueError(f"{path} has {len(found['e'])} questions, the release's config.json {count}")
+        size, answers = found["e"].shape[1], len({a for known in self.known_questions for a in known["answers"]})
+        if (size, answers) != tuple(found["map"].shape) or found["mean"].shape != (size,):
+            raise ValueError(f"{path}: tables of sizes that do not go together, or with the answers of config.json")
         return found
 
     def embed_questions(self, questions: Sequence[str]) -> Tensor:
@@ -151,6 +178,11 @@ class AdapterGenerator(ReleaseModels):
         started = time.perf_counter()
         e = self.embed_questions([question])
         w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
+        if w is not None and not w.isfinite().all():
+            raise ValueError(
+                f"{self.directory}: {row_of(method, generator)} gives weights that are infinite or none (NaN) for "
+                f"{question[:60]!r}; its files may be damaged"
+            )
         provenance = {
             "question": question,
             "method": method,

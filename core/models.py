@@ -16,11 +16,12 @@ from .diffusion.guidance import classifier_free, gradient_guidance
 from .diffusion.samplers import SAMPLERS, shared_normal
 from .methods import DEFAULT_GENERATOR, METHODS, SEARCHES, check_request, method_of, row_of
 from .networks.base import open_network
-from .networks.hyperclip import guide_latent, infer_task
+from .networks.hyperclip import HyperCLIP, guide_latent, infer_task
 from .networks.hyperldm import HyperLDM
 from .networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
-from .networks.weight_model import SharedWeights, WeightModel
+from .networks.weight_model import Saved, SharedWeights, WeightModel
 from .release.checkpoint import checkpoint_path, files_of, load_module
+from .release.manifest import CONFIG, verify
 
 
 class ReleaseModels:
@@ -57,22 +58,44 @@ class ReleaseModels:
         """Whether this release holds what a row such as "hvae_hyperldm" needs."""
         return self.has(*method_of(row))
 
+    def file(self, name: str) -> Path:
+        """Where this release keeps the model or table called `name`, whose files hold what its config.json lists; a
+        ValueError that names one that does not."""
+        path = checkpoint_path(self.directory, name)
+        verify(self.directory, self.config, [file.name for file in files_of(path)])
+        return path
+
     def module(self, name: str) -> Any:
-        """A model of this release by file name, loaded once; a ValueError if there is none of that name."""
+        """A model of this release by file name, loaded once.
+
+        Raises:
+            ValueError: there is none of that name, it is damaged, or it is not what this release needs by that name.
+        """
         with self._reading:
             if name not in self._modules:
                 try:
-                    self._modules[name] = load_module(checkpoint_path(self.directory, name), self.device)
+                    module = load_module(self.file(name), self.device)
                 except FileNotFoundError:
-                    rows = [
-                        row_of(method, g)
-                        for method in METHODS
-                        for g in WEIGHT_GENERATORS.names()
-                        if self.has(method, g)
-                    ]
-                    held = ", ".join(dict.fromkeys(rows))
-                    raise ValueError(f"this release holds no {name}; rows that it holds: {held}") from None
+                    raise ValueError(f"this release holds no {name}; rows that it holds: {self._held()}") from None
+                self._check_fits(name, module)
+                self._modules[name] = module
             return self._modules[name]
+
+    def _held(self) -> str:
+        rows = [row_of(method, g) for method in METHODS for g in WEIGHT_GENERATORS.names() if self.has(method, g)]
+        return ", ".join(dict.fromkeys(rows))
+
+    def _check_fits(self, name: str, module: Saved) -> None:
+        """A ValueError unless a module is of the kind and the sizes that this release's network and questions need."""
+        where, sizes = checkpoint_path(self.directory, name), module.sizes()
+        searches = {row_of("hyperldm", g): HyperLDM for g in WEIGHT_GENERATORS.names()}
+        searches |= {row_of("hyperclip", g): HyperCLIP for g in WEIGHT_GENERATORS.names()}
+        kind = searches.get(name, WeightModel if name in METHODS else Saved)
+        if not isinstance(module, kind):
+            raise ValueError(f"{where}: holds a {module.name!r}, which gives no {name}")
+        network = sizes.get("network", self.network)
+        if network != self.network or sizes.get("num_params", network.num_params) != network.num_params:
+            raise ValueError(f"{where}: made for another network than {CONFIG} says, {self.network.spec()}")
 
     def weight_generator(self, name: str) -> WeightGenerator:
         """The weight generator called `name`, "hvae" or "hnet"."""

@@ -136,7 +136,7 @@ def lacks(generator: AdapterGenerator, name: str) -> list[str]:
 def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) -> dict[str, Tensor]:
     """Accuracy (T,) of every row on the test tasks."""
     decode = generator.weight_generator(name).decode
-    _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
+    _, tensors = load_model(generator.file(f"latents_{name}"), "latents")
     near = Neighbours(run.train, run.train_batch.question, tensors["z"].to(run.device))
     query, val = test.batch(part="query").to(run.device), run.val_query
 
@@ -184,7 +184,7 @@ def copying(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: in
     """Median distances between standardised weights: of generated ones to the nearest training task's, and between
     each training task's and its own nearest neighbour. A generator that copies has a ratio near zero."""
     decode = generator.weight_generator(name).decode
-    _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
+    _, tensors = load_model(generator.file(f"latents_{name}"), "latents")
     with torch.no_grad():
         train = decode(tensors["z"].to(run.device))
         made = generator.weights(test.batch(part="query").question, "hyperldm", generator=name, seed=seed)

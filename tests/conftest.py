@@ -107,7 +107,7 @@ def release(tmp_path):
         network = CLIPAdapter(AdapterConfig(hidden=hidden), dim=256)
         save_adapter(directory / f"{name}.safetensors", torch.arange(network.num_params) % 7.0, network)
     config = {"format_version": 2, "preset": "emoji", "seed": 0, "dataset": "emoji-vqa v1", "backbone": "backbone"}
-    config |= {"network": network.spec(), "questions": []}
+    config |= {"network": network.spec(), "questions": [], "question_encoder": {"encoder": "clip", "pooling": "eos"}}
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
     (directory / "stages.json").write_text(
         json.dumps({"mnet_maml": {"metrics": {"val_accuracy": 0.5}}}), encoding="utf-8"

@@ -12,6 +12,7 @@ import pytest
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.demo.views import about
 from core.generator import AdapterGenerator
+from core.release.manifest import list_anew
 from eval import app_load
 from eval.app_load import CHROMIUM_FLAGS, DESKTOP, PHONE
 from tests.conftest import ROOT, build_demo, launch
@@ -231,9 +232,11 @@ def test_a_release_whose_backbone_is_damaged_is_one_line(tmp_path, monkeypatch, 
     monkeypatch.setattr(gr.Blocks, "launch", lambda demo, **_: None)
     monkeypatch.setattr("torch.set_num_threads", lambda count: None)
     shutil.copytree(ROOT / "weights" / "emoji", tmp_path / "release", ignore=shutil.ignore_patterns("*.safetensors"))
-    with pytest.raises(SystemExit) as ended:
-        app.main(["--weights", str(tmp_path / "release")])
-    assert ended.value.code == 2 and "backbone: no weights there" in capsys.readouterr().err
+    for said in ("is incomplete: 'backbone/open_clip_model.safetensors' is missing", "backbone: no weights there"):
+        with pytest.raises(SystemExit) as ended:
+            app.main(["--weights", str(tmp_path / "release")])
+        assert ended.value.code == 2 and said in capsys.readouterr().err
+        list_anew(tmp_path / "release")
 
 
 def test_help_starts_nothing(monkeypatch, capsys):

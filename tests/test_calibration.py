@@ -11,6 +11,7 @@ import torch
 from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
 from core.networks.adapter import AdapterConfig, CLIPAdapter
+from core.release.manifest import list_anew
 from eval import calibration, report, table1
 from eval.harness.calibration import (
     Answers,
@@ -154,6 +155,8 @@ def scaled(tiny, tmp_path):
     (directories[1] / "config.json").write_text(json.dumps(config | {"seed": 1}), encoding="utf-8")
     scales = {"training": 100.0, "clip": 19.0, "hvae_hyperldm": 40.0}
     (directories[0] / "config.json").write_text(json.dumps(config | {"scales": scales}), encoding="utf-8")
+    for directory in directories:
+        list_anew(directory)
     return directories
 
 

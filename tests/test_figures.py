@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from core.generator import AdapterGenerator
+from core.release.manifest import list_anew
 from eval import figure5, figure6, table1, task_inference
 from eval.harness.rows import INFERENCE_ROWS
 from eval.harness.tables import summaries
@@ -40,6 +41,7 @@ def half(tiny, tmp_path):
     shutil.copytree(release(tiny), directory)
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     (directory / "config.json").write_text(json.dumps(config | {"descriptors": 0.5}), encoding="utf-8")
+    list_anew(directory)
     return directory
 
 
@@ -154,6 +156,7 @@ def test_task_inference_looks_for_the_task_itself(tiny, tmp_path, capsys, monkey
 def test_task_inference_names_missing_rows(tiny, tmp_path, capsys):
     shutil.copy(release(tiny) / "config.json", tmp_path)
     shutil.copytree(release(tiny) / "backbone", tmp_path / "backbone")
+    list_anew(tmp_path)
     task_inference.main(flags(tiny, "--weights", tmp_path))
     assert "missing: HVAE, fine-tuned weights; python train/run_all.py" in capsys.readouterr().out
 
@@ -189,6 +192,7 @@ def test_table1_keeps_what_every_seed_chose_and_reached(tiny, tmp_path):
     }
     choices["hvae_hyperldm"]["gamma"], choices["few_shot_ceiling"]["row"] = second["gamma"], second["ceiling"]
     (other / "config.json").write_text(json.dumps(config | {"seed": 1}), encoding="utf-8")
+    list_anew(other)
     file, tasks, csv = tmp_path / "t.json", tmp_path / "tasks.csv", tmp_path / "t.csv"
     arguments = flags(tiny, "--weights", other, release(tiny), "--limit-tasks", 20, "--json", file)
     table1.main([*arguments, "--per-task", str(tasks), "--csv", str(csv)])

@@ -93,9 +93,9 @@ def test_what_cannot_be_used_is_left_out_with_a_note(photos):
         (lambda rows: rows.append(["./0.png", "What, 0?", "a"]), "line 98: the same image and question as line 2"),
         (lambda rows: rows.append(["0.png", "q?"]), "line 98 has 2 cells, the header 3"),
         (lambda rows: rows.append(["0.png", "q?", "a", "b"]), "line 98 has 4 cells"),
-        (lambda rows: rows.extend([["no", "q?", "a"]] * 13), "line 98: image 'no'.*\n... and 15 more"),
+        (lambda rows: rows.extend([["no", "q?", "a"]] * 13), "line 98: image 'no'.*\n... and 3 more"),
         (lambda rows: rows.clear(), "no rows"),
-        (lambda rows: rows.__delitem__(slice(30, None)), "0 val questions of 2|train questions of"),
+        (lambda rows: rows.__delitem__(slice(30, None)), "3 questions can be used, 4 would do: at least 2 to train"),
     ],
 )
 def test_bad_lines_are_named(photos, change, message):
@@ -136,7 +136,7 @@ def test_bad_splits_and_prompts_are_named(photos, split, prompt, message):
         ("t.json", "[", "t.json"),
         ("t.json", '[{"image": "a", "question": "b", "answer": 3}]', "entry 1: expected an object of texts"),
         ("t.json", '[{"image": "a", "question": "b", "answer": "c"}, {"image": "a"}]', "entry 2 has the keys"),
-        ("t.txt", "", "allowed: a .csv or a .json"),
+        ("t.xlsx", "", "allowed: .csv, .tsv, .txt or .json; in a spreadsheet, save it as .CSV UTF-8"),
     ],
 )
 def test_files_that_are_no_table(photos, name, text, message):

@@ -14,7 +14,7 @@ from core.generator import AdapterGenerator
 from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.release.checkpoint import save_adapter
 from core.release.hub import HubError, contents, parse_repo, pull, push
-from core.release.manifest import read_config
+from core.release.manifest import list_anew, read_config
 from tests.conftest import CARD, REPO, ROOT
 from tests.hub_stub import STRANGER_TOKEN
 
@@ -327,6 +327,7 @@ def test_shipped_weights_there_and_back(hub, tmp_path, monkeypatch):
     shutil.copytree(SHIPPED / "backbone", release / "backbone")
     for file in [*SHIPPED.glob("hvae*.safetensors"), SHIPPED / "config.json"]:
         shutil.copy(file, release)
+    list_anew(release)
     send(release, revision="seed-0")
     local = AdapterGenerator.from_pretrained(SHIPPED)
     question, settings = "Where is the cat?", {"gamma": 1.5, "steps": 10, "samples": 2, "seed": 3}

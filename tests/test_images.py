@@ -219,7 +219,7 @@ def test_what_is_not_read_is_named(tmp_path, start, message):
 
 
 def test_folders_are_no_pictures(tmp_path):
-    with pytest.raises(ValueError, match="Is a directory"):
+    with pytest.raises(ValueError, match=r"not an image that can be read \(Is a directory\)"):
         read_image(tmp_path)
 
 

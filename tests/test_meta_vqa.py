@@ -332,9 +332,9 @@ def test_a_missing_dataset_says_how_to_make_it(tmp_path):
         read_published(tmp_path)
 
 
-@pytest.mark.parametrize("val_tasks", [0, 7, -1])
+@pytest.mark.parametrize("val_tasks", [0, 4, 7, -1])
 def test_impossible_numbers_of_validation_tasks(built, val_tasks):
-    with pytest.raises(ValueError, match=rf"val_tasks {val_tasks}; allowed: 1 to 6"):
+    with pytest.raises(ValueError, match=rf"val_tasks {val_tasks}; allowed: 1 to 3, of 7 training questions"):
         MetaVQA(MetaVQAConfig(str(built), val_tasks=val_tasks))
 
 

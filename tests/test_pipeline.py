@@ -9,6 +9,7 @@ import torch
 
 from core.config import override
 from core.release.checkpoint import load_model
+from core.release.manifest import list_anew
 from eval import ablations, descriptors, table1, table4
 from train import adaptations, choose, hvae, hyperclip, hyperldm, maml, multitask, run_all, tune
 from train.pipeline import graph
@@ -167,6 +168,7 @@ def test_table1_names_missing_rows(tiny, tmp_path, capsys):
     for name in ("config.json", "mnet_maml.safetensors", "uncond_multitask.safetensors"):
         (tmp_path / name).write_bytes((release(tiny) / name).read_bytes())
     shutil.copytree(release(tiny) / "backbone", tmp_path / "backbone")
+    list_anew(tmp_path)
     table1.main(["--preset", "tiny", "--work", str(tiny), "--weights", str(tmp_path), "--device", "cpu"])
     assert "missing: cond_multitask; python train/run_all.py" in capsys.readouterr().out
 
@@ -273,6 +275,7 @@ def test_inferred_descriptors_are_judged(tiny, tmp_path, capsys):
     config = json.loads((half / "config.json").read_text(encoding="utf-8"))
     config["run"] = {"preset": "tiny", "set": ["diffusion.infer_descriptors=false"]}
     (tmp_path / "half" / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    list_anew(tmp_path / "half")
     with pytest.raises(SystemExit):
         descriptors.main(["--weights", str(tmp_path / "half"), "--work", str(tiny), "--device", "cpu"])
     assert "its settings infer none" in said()

@@ -16,6 +16,7 @@ from core.data.tasks import Task
 from core.data.without_images import trained_images
 from core.generator import AdapterGenerator
 from core.networks.base import accuracies
+from core.release.manifest import list_anew
 from eval import calibration, links, sanity, table1, table4, task_inference
 from eval.datasets import floors, photo_few_shot, photo_kinds, photo_links
 from eval.harness.metrics import PooledPairs
@@ -51,6 +52,7 @@ def pooled_release(tiny, directory, seed=0):
     config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
     config |= {"seed": seed, "run": {"preset": "tiny", "data": None, "set": ["pooled=true"]}}
     (directory / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    list_anew(directory)
     return directory
 
 

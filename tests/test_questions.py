@@ -19,6 +19,7 @@ from core.backbones.stored import StoredQuestions, note_encoder
 from core.generator import AdapterGenerator
 from core.release.default import default_sentence_encoder
 from core.release.hub import contents
+from core.release.manifest import list_anew
 from train.presets import get_preset
 
 DIRECTORY = default_sentence_encoder()
@@ -106,6 +107,7 @@ def test_a_release_names_its_encoder_and_a_pushed_one_holds_it(tiny, tmp_path):
     config = json.loads((whole / "config.json").read_text(encoding="utf-8"))
     config["question_encoder"]["sha256"] = "0" * 64
     (whole / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    list_anew(whole)
     with pytest.raises(ValueError, match="holds another sentence encoder"):
         AdapterGenerator.from_pretrained(whole).embed_questions(ASKED)
 

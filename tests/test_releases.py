@@ -10,6 +10,7 @@ import torch
 from core.data.built import ImageFiles, write_dataset
 from core.generator import AdapterGenerator
 from core.networks.adapter import AdapterConfig
+from core.release.manifest import list_anew
 from eval import app_load, figure5, figure6, links, sanity, table1, table4, task_inference
 from eval.harness import releases
 from eval.harness.origins import Training, run_of, training_of
@@ -22,10 +23,11 @@ TOWER = {"encoder": "clip", "pooling": "eos"}
 
 
 def write_config(directory, **changes):
-    """Change the config of a release; None takes a key away."""
+    """Change the config of a release, and list its files anew; None takes a key away."""
     path = directory / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}), encoding="utf-8")
+    list_anew(directory)
 
 
 @pytest.fixture

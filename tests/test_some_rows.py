@@ -12,6 +12,7 @@ from core.demo.studio import Studio
 from core.generator import AdapterGenerator
 from core.methods import METHODS
 from core.networks.weight_generator import WEIGHT_GENERATORS
+from core.release.manifest import list_anew
 from tests.conftest import build_demo
 from train import run_all
 from train.pipeline.flags import open_run, parser
@@ -114,6 +115,7 @@ def part_of(tiny, folder, *kept):
     for path in release.glob("*.safetensors"):
         if path.stem not in kept:
             path.unlink()
+    list_anew(release)
     return AdapterGenerator.from_pretrained(release)
 
 

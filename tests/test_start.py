@@ -12,6 +12,7 @@ import train.pipeline.steps
 from core.config import override
 from core.networks.hvae import HVAE
 from core.release.checkpoint import load_model, save_model
+from core.release.manifest import list_anew
 from eval.harness import releases
 from eval.harness.origins import training_of
 from tests.test_pipeline import release
@@ -46,7 +47,9 @@ def identities(run):
 def part(tiny, tmp_path):
     """The tiny release without MNet-MAML and FiLM."""
     lacks = shutil.ignore_patterns("mnet_maml*", "cond_multitask_film*")
-    return shutil.copytree(release(tiny), tmp_path / "part", ignore=lacks)
+    directory = shutil.copytree(release(tiny), tmp_path / "part", ignore=lacks)
+    list_anew(directory)
+    return directory
 
 
 @pytest.fixture(scope="module")

@@ -150,7 +150,7 @@ def _located(rows: Sequence[Row], root: Path, notes: list[str]) -> tuple[list[Ro
             problems.append(f"{row.where}: image {row.image!r} may be {' or '.join(map(repr, found))}, in another case")
         elif path.is_absolute() or PureWindowsPath(name).drive or ".." in path.parts:
             problems.append(f"{row.where}: image {row.image!r} must be a path below {root}")
-        elif name and not (root / path).is_file():  # it may lie beyond a link to a folder
+        elif name and not os.path.isfile(root / path):  # it may lie beyond a link to a folder
             problems.append(f"{row.where}: image {row.image!r} is not in {root}")
         located.append(replace(row, image=name))
     _note(notes, "file names in another case or form", [f"{text} ({where})" for text, where in otherwise.items()])

@@ -91,7 +91,7 @@ def read_image(
     except FileNotFoundError:
         raise ValueError(f"{path}: no such file") from None
     except (PermissionError, IsADirectoryError) as error:
-        raise ValueError(f"{path}: {error.strerror}") from None
+        raise ValueError(f"{path}: not an image that can be read ({error.strerror})") from None
     except PictureError as error:
         raise ValueError(f"{path}: {error}") from None
     except Image.DecompressionBombError:  # Pillow's own limit is twice that at which it warns

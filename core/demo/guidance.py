@@ -45,7 +45,10 @@ class LatentPlane:
     @classmethod
     def load(cls, generator: AdapterGenerator, name: str = DEFAULT_GENERATOR) -> LatentPlane:
         """From the table of latents that a release ships."""
-        _, tensors = load_model(generator.directory / f"latents_{name}.safetensors", "latents")
+        path = generator.file(f"latents_{name}")
+        _, tensors = load_model(path, "latents")
+        if tensors.keys() != {"z"} or tensors["z"].ndim != 2 or min(tensors["z"].shape) < 2:
+            raise ValueError(f"{path}: holds {', '.join(sorted(tensors))}; expected a table z of latents")
         return cls(tensors["z"])
 
 

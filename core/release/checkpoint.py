@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..config import from_dict, to_dict
 from ..files import replacing
+from ..methods import MAX_SEED
 from ..networks.base import BaseNetwork, open_network
 from ..networks.weight_model import MODULES, Saved
-from ..tensors import check_finite
+from ..tensors import check_finite, digest_of_tensors
 from . import version1
+from .fields import listed, nullable, number, record, text, whole
+from .manifest import note_written
+from .stored import FORMAT_VERSION, files_of, open_stored, read_stored
 
-FORMAT_VERSION = 2
 MAX_BYTES = 10 * 1024 * 1024 - 4096  # what the Hub and git take without large-file storage
 SMALL = 8 * MAX_BYTES  # a model up to this size may be shipped in git; larger ones are split for file systems' sake
 LARGE_BYTES = 2 * 1024**3
+
+_log = logging.getLogger(__name__)
 
 
 def save_model(
@@ -50,12 +54,12 @@ def save_model(
         OSError: see `core.files.replacing`.
     """
     path = Path(path)
-    check_finite(path, tensors)
     stored = {name: _on_disk(tensor) for name, tensor in tensors.items()}
     if max_bytes is None:
         size = sum(tensor.numel() * tensor.element_size() for tensor in stored.values())
         max_bytes = MAX_BYTES if size <= SMALL else LARGE_BYTES
     parts = _split(stored, max_bytes)
+    check_finite(path, stored)
     header = {
         "kind": kind,
         "format_version": FORMAT_VERSION,
@@ -63,19 +67,20 @@ def save_model(
         "shapes": {k: list(v.shape) for k, v in stored.items()},
         "metadata": dict(metadata or {}),
     }
-    if len(parts) > 1:
-        header["content"] = _digest(stored)
+    header["sha256"] = digest_of_tensors(stored, header)
     try:
-        text = json.dumps(header, allow_nan=False)
+        header_text = json.dumps(header, allow_nan=False)
     except ValueError as error:
         raise ValueError(f"{path}: not written: {error}") from None
     stale = set(files_of(path))
     files = [path] if len(parts) == 1 else [_part_path(path, i, len(parts)) for i in range(len(parts))]
     for file, part in zip(files, parts, strict=True):
         with replacing(file) as partial:
-            save_file(part, partial, metadata={"header": text})
-    for file in stale - set(files):
+            save_file(part, partial, metadata={"header": header_text})
+    stale -= set(files)
+    for file in stale:
         file.unlink()
+    note_written(path.parent, files, stale)
     return files
 
 
@@ -84,56 +89,31 @@ def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any
 
     Raises:
         FileNotFoundError: no such file, nor parts of it.
-        ValueError: not one of our files, another kind than asked for, a newer format, or parts missing.
+        ValueError: not one of our files, another kind than asked for, a newer format, parts missing, numbers that are
+            infinite or none, or a content that changed since it was written.
     """
-    path = Path(path)
-    files = files_of(path)
-    if not files:
-        raise FileNotFoundError(f"{path}: no such checkpoint")
-    tensors: dict[str, Tensor] = {}
-    contents = set()
-    for file in files:
-        try:
-            with safe_open(file, framework="pt") as opened:
-                header = _read_header((opened.metadata() or {}).get("header", "null"), file)
-                contents.add(str(header.get("content")))
-                for name in sorted(opened.keys()):  # parts of one matrix in order
-                    base = name.split("#")[0]
-                    tensor = opened.get_tensor(name).float()
-                    tensors[base] = torch.cat([tensors[base], tensor]) if base in tensors else tensor
-        except SafetensorError as error:
-            raise ValueError(f"{file}: damaged or not a safetensors file ({error})") from None
-        except RuntimeError as error:  # PyTorch's, such as at rows of a matrix that do not fit together
-            raise ValueError(f"{file}: {error}") from None
-    if len(contents) > 1:
-        raise ValueError(f"{path}: its parts are of different savings; make or fetch all of them again")
-    if kind is not None and header["kind"] != kind:
-        raise ValueError(f"{path}: holds a {header['kind']!r}, expected a {kind!r}")
-    if header["format_version"] > FORMAT_VERSION:
-        raise ValueError(f"{path}: format {header['format_version']} is newer than this code's {FORMAT_VERSION}")
-    if header["format_version"] == 1:
-        try:
-            header = version1.upgraded_header(header)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from None
-    wrong = [n for n, shape in header["shapes"].items() if n not in tensors or list(tensors[n].shape) != shape]
-    if wrong:
-        raise ValueError(f"{path}: incomplete, {wrong[0]!r} is missing or cut; are all its parts there?")
-    return header, tensors
+    stored = open_stored(path, kind)
+    return stored.header, read_stored(stored)
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, Tensor], where: str, *, assign: bool = False) -> None:
-    """Strictly copy tensors into a module, or make them its own (`assign`); a missing, unexpected or misshapen one is a
-    ValueError naming it."""
+    """Strictly copy tensors into a module, or make them its own (`assign`), in its own precision; a missing, unexpected
+    or misshapen one is a ValueError naming it."""
+    check_shapes(module, {name: tensor.shape for name, tensor in tensors.items()}, where)
+    own = module.state_dict()
+    module.load_state_dict({name: tensor.to(own[name].dtype) for name, tensor in tensors.items()}, assign=assign)
+
+
+def check_shapes(module: nn.Module, shapes: Mapping[str, Sequence[int]], where: str) -> None:
+    """A ValueError that names the first tensor which a module lacks, has besides, or has of another shape."""
     own = module.state_dict()
     for problem, names in (
-        ("missing", own.keys() - tensors.keys()),
-        ("unexpected", tensors.keys() - own.keys()),
-        ("misshapen", {n for n in own.keys() & tensors.keys() if own[n].shape != tensors[n].shape}),
+        ("missing", own.keys() - shapes.keys()),
+        ("unexpected", shapes.keys() - own.keys()),
+        ("misshapen", {n for n in own.keys() & shapes.keys() if list(own[n].shape) != list(shapes[n])}),
     ):
         if names:
             raise ValueError(f"{where}: {problem} tensor {sorted(names)[0]!r}")
-    module.load_state_dict(tensors, assign=assign)
 
 
 def save_module(path: Path | str, module: Saved, metadata: Mapping[str, Any] | None = None) -> list[Path]:
@@ -144,16 +124,30 @@ def save_module(path: Path | str, module: Saved, metadata: Mapping[str, Any] | N
 
 
 def load_module(path: Path | str, device: torch.device | str = "cpu") -> Saved:
-    """Rebuild a module from its file, in evaluation mode. Raises what `load_model` and `load_into` do."""
-    header, tensors = load_model(path)
+    """Rebuild a module from its file, in evaluation mode. Raises what `load_model` and `load_into` do.
+
+    A file says the sizes of its module. They are compared with the shapes that it holds before they cost any memory.
+    """
+    stored = open_stored(path)
     try:
-        cls, own = MODULES[header["kind"]], header["config"]
-        sizes = {name: open_network(size) if name == "network" else size for name, size in own["sizes"].items()}
-        module = cls(None if own["config"] is None else from_dict(cls.Config, own["config"]), **sizes)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from None
-    load_into(module, tensors, str(path))
+        with torch.device("meta"):  # without storage
+            module = _described_module(stored.header)
+        check_shapes(module, stored.header["shapes"], str(path))
+        saved = module.state_dict().keys()
+        if any(tensor.is_meta for name, tensor in module.named_buffers() if name not in saved):
+            module = _described_module(stored.header)
+    except Exception as error:  # whatever constructors say of settings that anyone may have written
+        reason = str(error).removeprefix(f"{path}: ") or type(error).__name__
+        raise ValueError(f"{path}: {reason}") from None
+    load_into(module, read_stored(stored), str(path), assign=True)
     return module.to(device).eval().requires_grad_(False)
+
+
+def _described_module(header: Mapping[str, Any]) -> Saved:
+    """A module with the config and the sizes of a header."""
+    cls, own = MODULES[header["kind"]], header["config"]
+    sizes = {name: open_network(size) if name == "network" else size for name, size in own["sizes"].items()}
+    return cls(None if own["config"] is None else from_dict(cls.Config, own["config"]), **sizes)
 
 
 def save_adapter(path: Path | str, w: Tensor, network: BaseNetwork, metadata: Mapping[str, Any] | None = None) -> None:
@@ -162,20 +156,27 @@ def save_adapter(path: Path | str, w: Tensor, network: BaseNetwork, metadata: Ma
 
 
 def load_adapter(path: Path | str) -> tuple[Tensor, BaseNetwork, dict[str, Any]]:
-    """Weights, base network and metadata of a file written by `save_adapter`."""
-    header, tensors = load_model(path, "adapter")
+    """Weights, base network and metadata of a file written by `save_adapter`; anyone may have made it.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: what `load_model` refuses, other weights than its config says, or metadata of the wrong type. One of
+            before adapters held a digest is taken, and a line says what is unchecked.
+    """
+    stored = open_stored(path, "adapter")
+    shape = stored.header["shapes"].get("w")
     try:
-        network = open_network(header["config"]["sizes"]["network"])
+        network = open_network(stored.header["config"]["sizes"]["network"])
+        _METADATA(stored.header["metadata"], "metadata")
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
-    w = tensors.get("w")
-    if w is None or w.ndim == 0:
-        raise ValueError(f"{path}: holds no vector of weights")
-    if w.shape[-1] != network.num_params:
-        raise ValueError(f"{path}: {w.shape[-1]} weights, its config says {network.num_params}")
-    if not w.isfinite().all():
-        raise ValueError(f"{path}: some of its weights are infinite or not numbers")
-    return w, network, header["metadata"]
+    if not shape or len(stored.pieces) > 1:
+        raise ValueError(f"{path}: holds no vector of weights, or something else besides")
+    if shape[-1] != network.num_params:
+        raise ValueError(f"{path}: {shape[-1]} weights, its config says {network.num_params}")
+    if "sha256" not in stored.written:
+        _log.warning(f"{path} was saved before adapters held a digest: whether its weights changed since is unchecked")
+    return read_stored(stored)["w"], network, stored.header["metadata"]
 
 
 def _described(config: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,30 +187,24 @@ def _described(config: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-_HEADER: dict[str, type] = {"kind": str, "format_version": int, "config": dict, "shapes": dict, "metadata": dict}
-
-
-def _read_header(text: str, file: Path) -> dict[str, Any]:
-    """The header of one of our files, with all that `save_model` writes; anyone may have made the file."""
-    try:
-        header = json.loads(text)
-    except (ValueError, RecursionError):
-        header = None
-    if not isinstance(header, dict) or "kind" not in header:
-        raise ValueError(f"{file}: a safetensors file, but not one of this project's checkpoints")
-    for name, kind in _HEADER.items():
-        if not isinstance(header.get(name), kind):
-            got = f"got {type(header[name]).__name__}" if name in header else "it is missing"
-            raise ValueError(f"{file}: {name!r} in its header must be {kind.__name__}, {got}")
-    return header
-
-
-def _digest(tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        digest.update(name.encode())
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()[:16]
+_METADATA = record(  # of an adapter: how it was made
+    {},
+    {
+        "question": text(),
+        "method": text(),
+        "generator": nullable(text()),
+        "gamma": nullable(number()),
+        "steps": nullable(whole(0, 1_000_000)),
+        "samples": nullable(whole(0, 1_000_000)),
+        "seed": whole(0, MAX_SEED),
+        "scale": number(above=0, most=1e6),
+        "backbone_sha256": nullable(text(64)),
+        "preset": nullable(text()),
+        "seconds": number(0),
+        "examples": whole(0, 1_000_000_000),
+        "answers": listed(text()),
+    },
+)
 
 
 def _on_disk(tensor: Tensor) -> Tensor:
@@ -244,13 +239,6 @@ def _split(tensors: dict[str, Tensor], max_bytes: int) -> list[dict[str, Tensor]
 
 def _part_path(path: Path, index: int, count: int) -> Path:
     return path.with_name(f"{path.stem}-{index + 1:05d}-of-{count:05d}{path.suffix}")
-
-
-def files_of(path: Path) -> list[Path]:
-    """The files of a checkpoint at `path`: itself or its numbered parts, in order; [] if there is neither. Parts win,
-    since a split checkpoint has no whole."""
-    parts = sorted(path.parent.glob(f"{path.stem}-?????-of-?????{path.suffix}"))
-    return parts or ([path] if path.is_file() else [])
 
 
 def checkpoint_path(directory: Path, name: str) -> Path:

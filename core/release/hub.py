@@ -21,7 +21,18 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import validate_repo_id
 
 from .default import SENTENCE_FOLDER
-from .manifest import CARD, CONFIG, RECORDS, backbone_directory, is_config, read_config, weight_files
+from .manifest import (
+    BACKBONE,
+    CARD,
+    CONFIG,
+    RECORDS,
+    backbone_directory,
+    is_config,
+    read_config,
+    verify,
+    weight_files,
+    with_list,
+)
 
 # All that the client raises: it wraps failed uploads in RuntimeErrors, and the HTTP library's own errors, whichever
 # library that is, share a base with the client's.
@@ -76,22 +87,24 @@ def pull(repo: str, revision: str | None = None) -> Path:
 def contents(directory: Path, card: str) -> dict[str, Path | bytes]:
     """What a repository of this release holds: by path, a file here, or bytes made for the Hub.
 
-    These are weights, backbone, records, `card`, and a config.json that lists the weights, so that a loader can tell
-    whether it has them all. Nothing else that lies in the directory: resume states, temporary files, notes.
+    These are weights, backbone, records, `card`, and a config.json that lists the files with their digests, so that a
+    loader can tell whether it has them all, as they were. Nothing else that lies in the directory: resume states,
+    temporary files, notes.
 
     Raises:
-        ValueError: not a release, or one whose backbone is not here.
+        ValueError: not a release, one whose backbone is not here, or whose files are not what its config.json lists.
     """
     config = read_config(directory)
     weights = weight_files(directory, config)
+    verify(directory, config, weights)
     if backbone_directory(directory, config) is not None:
-        config["backbone"] = "backbone"
+        config["backbone"] = BACKBONE
     elif config["backbone"].startswith("local-dir:"):
         raise ValueError(f"{directory}: its backbone {config['backbone']!r} is not here, and belongs to the release")
-    config["files"] = {path: file.stat().st_size for path, file in weights.items()}
     run = config.get("run") or {}
     if places := {key: Path(run[key]).name for key in ("data", "start") if run.get(key)}:
         config["run"] = run | places  # where they lie on this machine is nobody else's business
+    config = with_list(config, weights)
     made = {CONFIG: (json.dumps(config, indent=1, allow_nan=False) + "\n").encode(), CARD: card.encode()}
     records = {RECORDS: directory / RECORDS} if (directory / RECORDS).is_file() else {}
     return {**made, **records, **weights}

@@ -12,7 +12,7 @@ from core.config import config_hash, override
 from core.console import Parser
 from core.data.meta_vqa import MetaVQAConfig
 from core.release.default import located, shipped_release
-from core.release.manifest import read_config
+from core.release.manifest import read_config, verify, weight_files
 from train.presets import PRESET_NAMES, get_preset, shortened
 
 from . import graph
@@ -118,6 +118,7 @@ def open_start(run: Run, directory: Path) -> Start:
     """The start of a run from a release; a ValueError that names what does not fit, or if it is none."""
     try:
         config = read_config(directory)
+        verify(directory, config, weight_files(directory, config))
     except ValueError as error:
         raise ValueError(f"--start {error}") from None
     stages = graph.build(run.preset)

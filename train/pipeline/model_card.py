@@ -153,7 +153,7 @@ def release_card(directory: Path, repo: str, results: Path | None = None) -> Mod
     """
     from huggingface_hub import ModelCard  # seconds to import, and no stage of training needs it
 
-    config = read_config(directory)
+    config = {"dataset": "an unnamed dataset", **read_config(directory)}
     if not (directory / CARD).is_file():
         raise ValueError(f"{directory} has no {CARD}; `python train/run_all.py` writes one at its end")
     card = ModelCard((directory / CARD).read_text(encoding="utf-8"), ignore_metadata_errors=True)

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from core.files import read_json, remove_stale, replacing, write_json
 from core.release.checkpoint import files_of
+from core.release.manifest import note_written
 
 from .run import Run
 from .stage import Stage
@@ -76,6 +77,7 @@ class Records:
                 for file in (file for group in files for file in group):
                     with replacing(self.run.output / file.name) as partial:
                         shutil.copy2(file, partial)
+                    note_written(self.run.output, [self.run.output / file.name])
                 self.put(name, records[name])
                 taken.append(name)
         return taken
