@@ -53,14 +53,12 @@ PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 @contextlib.contextmanager
 def served(variables: Mapping[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The demo of `WEIGHTS` alone, in a process of its own, with environment `variables`; yields its address and the
-    process."""
+    """The demo of `WEIGHTS` in a process of its own, with environment `variables`: its address, and the process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    environment = os.environ | {"GRADIO_SERVER_PORT": str(port), "GRADIO_SERVER_NAME": "127.0.0.1", **(variables or {})}
-    environment["HF_WEIGHTS"] = WEIGHTS
-    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
+    own = dict(variables or {}, GRADIO_SERVER_PORT=str(port), GRADIO_SERVER_NAME="127.0.0.1", HF_WEIGHTS=WEIGHTS)
+    process = subprocess.Popen([sys.executable, "app.py"], cwd=ROOT, env=os.environ | own, stdout=subprocess.DEVNULL)
     try:
         for _ in range(240):
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

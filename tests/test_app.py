@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from urllib.parse import urlencode
 
 import pytest
@@ -16,6 +17,7 @@ from core.release.manifest import list_anew
 from eval import app_load
 from eval.app_load import CHROMIUM_FLAGS, DESKTOP, PHONE
 from tests.conftest import ROOT, build_demo, launch
+from tests.fuzz import texts
 
 gr = pytest.importorskip("gradio")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -121,6 +123,11 @@ def test_what_programs_get_is_what_the_generator_says(client, picture):
 def test_programs_get_clear_errors(client, endpoint, arguments, word):
     with pytest.raises(Exception, match=re.escape(word)):
         client.predict(*arguments, api_name=endpoint)
+
+
+def test_whatever_strangers_send_gets_an_answer_or_a_message(url):
+    outcomes = Counter(texts.check(case, url) for case in texts.cases(seed=2, count=40))
+    assert outcomes["result"] > 4 and outcomes["refused"] > 4
 
 
 def test_only_uploads_are_read(url):

@@ -239,7 +239,7 @@ def test_visits_and_unread_answers_are_forgotten(browser, demo, monkeypatch):
 def test_old_files_go_and_what_the_page_shows_stays(tmp_path):
     for name in ("old/a.png", "old/kept.png", "young/a.png", "empty/deep/a.png"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text("a")
+        (tmp_path / name).write_text("a", encoding="utf-8")
         if "young" not in name:
             os.utime(tmp_path / name, (0, 0))
     kept = [str(tmp_path / "old" / "kept.png")]

@@ -9,7 +9,6 @@ After a change by hand, `python -m core.release.manifest DIR` lists the files an
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import logging
@@ -18,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..console import Parser
 from ..files import digest_of_file, read_json, write_json
 from . import version1
 from .config import check_config
@@ -261,7 +261,7 @@ def _say_once(directory: Path, line: str) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """List the files of releases anew."""
-    arguments = argparse.ArgumentParser(prog=_COMMAND, description="List anew what the files of releases hold.")
+    arguments = Parser(prog=_COMMAND, description="List anew what the files of releases hold.")
     arguments.add_argument("releases", nargs="+", type=Path, metavar="DIR", help="directory of a release")
     for directory in arguments.parse_args(argv).releases:
         try:

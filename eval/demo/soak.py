@@ -27,6 +27,7 @@ from typing import Any
 
 import httpx
 
+from core.console import Parser
 from core.data.emoji.dataset import draw_scenes_for_question
 from eval.app_load import png, served
 from eval.harness.results import write_results
@@ -140,7 +141,7 @@ def growth(records: Sequence[dict[str, Any]]) -> float:
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--visits", type=int, default=1000, help="default: 1000")
     parser.add_argument("--minutes", type=float, default=0, help="spread over so many (default: as fast as they go)")
     parser.add_argument("--pictures", type=int, default=16, help="of each visit (default: 16)")
