@@ -157,11 +157,11 @@ def test_precision_is_part_of_the_name(monkeypatch):
 class Words:
     """A tokenizer as transformers has them: numbers of letters, then 1 as the end and as padding, as SigLIP's."""
 
-    tokenizer = types.SimpleNamespace(pad_token_id=1)
+    tokenizer, context_length = types.SimpleNamespace(pad_token_id=1), 64
 
-    def __call__(self, texts):
-        rows = [[2 + ord(c) % 20 for c in text][:15] for text in texts]
-        return torch.tensor([row + [1] * (16 - len(row)) for row in rows])
+    def __call__(self, texts, context_length=64):
+        rows = [[2 + ord(c) % 20 for c in text][: context_length - 1] for text in texts]
+        return torch.tensor([row + [1] * (context_length - len(row)) for row in rows])
 
 
 class Layers(torch.nn.Module):

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from .. import limits
 from ..world import World
-from .templates import render
+from .templates import escape_markdown, render
 
 _CITATION = """@article{nava2023metalearning,
   title   = {Meta-Learning via Classifier(-free) Diffusion Guidance},
@@ -91,15 +91,15 @@ def text(
     least: float | None = None,
     judged: bool = False,
 ) -> str:
-    """What there is to know, in Markdown. `encoder`: what embeds questions, in words; `calibrated`: the release holds
-    scales that validation questions chose; `least`: the probability of an answer that is claimed, if one was chosen;
-    `judged`: the release can tell strange pictures."""
+    """What there is to know, in Markdown. `encoder`: what embeds questions, as plain text; `calibrated`: the release
+    holds scales that validation questions chose; `least`: the probability of an answer that is claimed, if one was
+    chosen; `judged`: the release can tell strange pictures."""
     known = "drawn scenes" if world.drawn else "the pictures that the models learned from"
     judgement = _PICTURES_JUDGED.format(known=known) if judged else _PICTURES_NOT_JUDGED
     return _TEXT.format(
         summary=world.summary,
         credit=world.credit,
-        encoder=encoder,
+        encoder=escape_markdown(encoder),
         bias=world.bias,
         novelty=_NOVELTY.format(pictures=judgement),
         calibration=(_CALIBRATION if calibrated else "") + ("" if least is None else _NONE.format(least=least)),
