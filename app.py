@@ -11,6 +11,10 @@ from pathlib import Path
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # that Gradio remembers to tell how long one takes
+from core.demo.door.temporary import temporary_folder
+
+# Before Gradio is imported, which else shares a folder with all users of the machine; PyTorch leaves one behind.
+os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary_folder() / "torch"))
 from core.demo.layout.gpu import on_gpu  # before PyTorch
 
 # isort: split

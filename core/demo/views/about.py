@@ -6,6 +6,7 @@ import json
 
 from markupsafe import Markup
 
+from ...classifier import MAX_ANSWER, MAX_ANSWERS
 from .. import limits
 from ..world import World
 from .templates import escape_markdown, render
@@ -48,7 +49,7 @@ stereotypes. Do not use such adapters to decide anything about people.
 
 **Limits.** {limits.WORKERS} requests are worked on at a time and up to {limits.QUEUE} wait; at most
 {limits.MAX_PICTURES} pictures a request, of {MAX_FILE} MB and {MAX_PIXELS} megapixels each and {MAX_TOTAL_PIXELS}
-megapixels in all, {limits.MAX_ANSWERS} candidate answers of {limits.MAX_ANSWER} characters, and a question of
+megapixels in all, {answers} candidate answers of {characters} characters, and a question of
 {limits.MAX_QUESTION} characters. Within {minutes} minutes a visitor may upload {limits.VISITOR_FILES} files of
 {VISITOR_BYTES} MB, all visitors {SERVER_BYTES} MB. The same question, settings and seed give the same answer.
 
@@ -104,6 +105,8 @@ def text(
         novelty=_NOVELTY.format(pictures=judgement),
         calibration=(_CALIBRATION if calibrated else "") + ("" if least is None else _NONE.format(least=least)),
         limits=limits,
+        answers=MAX_ANSWERS,
+        characters=MAX_ANSWER,
         minutes=limits.KEPT // 60,
         longest=(limits.KEPT + limits.SWEPT) // 60,
         **{name: limits.mega(getattr(limits, name)) for name in _MILLIONS},
