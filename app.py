@@ -182,7 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     weights = args.weights or WEIGHTS
     try:
         demo = build_demo(*(AdapterGenerator.from_pretrained(where, device=device) for where in weights))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         arguments.error(f"--weights (or HF_WEIGHTS) {', '.join(weights)}: {error}")
     demo.queue(max_size=QUEUE).launch(server_name=args.host, server_port=args.port, mcp_server=args.mcp, **LAUNCH)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,6 +17,7 @@ from ..backbones.questions import QuestionEncoder
 from ..backbones.stored import StoredBackbone, note_encoder
 from ..config import config_hash
 from ..files import write_json
+from ..release.tensors import read_tensors, write_tensors
 from .tasks import Task, TaskSet
 from .without_images import without_images
 
@@ -102,8 +101,13 @@ class FeatureStore:
         if missing:
             self._encode(missing, progress)
         for shard in wanted:
-            rows = load_file(self._path(shard))["features"]
-            table[shard * SHARD : shard * SHARD + len(rows)] = rows
+            rows = self._load(self._path(shard))
+            count = min(SHARD, len(table) - shard * SHARD)
+            if rows.shape != (count, self.backbone.dim):
+                raise ValueError(
+                    f"{self._path(shard)}: features of shape {tuple(rows.shape)}; expected {(count, self.backbone.dim)}"
+                )
+            table[shard * SHARD : shard * SHARD + count] = rows
         return table
 
     def put_images(self, table: Tensor) -> None:
@@ -127,15 +131,28 @@ class FeatureStore:
         path = self.directory / f"texts-{config_hash(list(texts), way)}.safetensors"
         if not path.is_file():
             self._save(path, encode())
-        return load_file(path)["features"]
+        rows = self._load(path)
+        if rows.ndim != 2 or len(rows) != len(texts):
+            raise ValueError(f"{path}: features of shape {tuple(rows.shape)}; expected a row for each of {len(texts)}")
+        return rows
 
     def _path(self, shard: int) -> Path:
         return self.directory / f"images-{shard:05d}.safetensors"
 
     def _save(self, path: Path, rows: Tensor) -> None:
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two processes may encode the same
-        save_file({"features": rows.contiguous()}, temporary)
-        temporary.replace(path)
+        write_tensors(path, {"features": rows}, {"file": path.name})
+
+    def _load(self, path: Path) -> Tensor:
+        """Rows of a file that `_save` wrote.
+
+        Raises:
+            ValueError: it is damaged, holds numbers that are none, or is another file by this name. One of before files
+                had digests is taken as it is.
+        """
+        tensors, metadata = read_tensors(path)
+        if tensors.keys() != {"features"} or metadata.get("file", path.name) != path.name:
+            raise ValueError(f"{path}: holds {metadata.get('file', ', '.join(sorted(tensors)))!r}, not its features")
+        return tensors["features"]
 
     def _encode(self, shards: Sequence[int], progress: Callable[[int], Progress] | None) -> None:
         """Encode and write shards, in order, from one stream of batches."""
