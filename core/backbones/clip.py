@@ -50,7 +50,7 @@ class ClipBackbone:
         self.model = model.eval().requires_grad_(False)
         self.transform = transform
         self.tokenizer = tokenizer
-        check_finite(model.state_dict(), "its weights")
+        check_finite("its weights", model.state_dict())
         self.dim = self._check_towers()  # D
 
     @property
@@ -168,7 +168,7 @@ class ClipBackbone:
                 f"it makes {' and '.join(f'{out} of {of}' for of, out in shapes.items())}; it must make one vector of "
                 "each, of equal size, which models of pool_type 'none' or with output_tokens do not"
             )
-        check_finite(made | {"logit scale": self.model.logit_scale.exp()}, "what it makes of a text and a picture")
+        check_finite("what it makes of a text and a picture", made | {"logit scale": self.model.logit_scale.exp()})
         return shapes["a text"][1]
 
 
