@@ -70,7 +70,10 @@ def test_fresh_process_gives_the_same(tmp_path):
     save_adapter(tmp_path / "a.safetensors", w, OTHER, {"question": "q?"})
     load = f"w, n, m = load_adapter({str(tmp_path / 'a.safetensors')!r})"
     code = f"from core.release.checkpoint import load_adapter; {load}; print(float(w.sum()), n.name, n.scale, m)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True, cwd=ROOT
+    )
+    out = run.stdout
     assert out.split(" ", 3) == [str(float(w.sum())), "lowrank", "12.5", "{'question': 'q?'}\n"]
 
 
