@@ -59,9 +59,9 @@ LAUNCH = {
 }
 
 
-def results_tab(preset: str, prefix: str = "") -> None:
-    """The results that come with this checkout, as far as they are of the preset."""
-    results.results_tab(ROOT / "eval" / "results", preset, prefix)
+def results_tab(preset: str, prefix: str = "", release: Path | None = None) -> None:
+    """The results that come with this checkout, as far as they are of the preset, or those of one's own release."""
+    results.results_tab(ROOT / "eval" / "results", preset, prefix, release)
 
 
 def world_tabs(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch: gr.Radio | None = None) -> None:
@@ -83,7 +83,9 @@ def world_tabs(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), swi
             with gr.Tab("Compare", id="compare"):
                 compare_tab(studio)
         with gr.Tab("Results", id="results"):
-            results_tab(studio.generator.config["preset"], studio.prefix)
+            release = studio.generator.directory
+            shipped = release.resolve() in [path.resolve() for path in shipped_releases()]
+            results_tab(studio.generator.config["preset"], studio.prefix, None if shipped else release)
         with gr.Tab("About", id="about"):
             address = os.environ.get("SPACE_ID", "http://127.0.0.1:7860")
             about_tab(studio, queue=QUEUE, file_size=FILE_SIZE, address=address)
