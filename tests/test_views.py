@@ -181,7 +181,7 @@ def test_warnings_show_text_and_come_from_one_place(monkeypatch):
 def test_a_dataset_s_name_is_no_markdown():
     markdown_it = pytest.importorskip("markdown_it")
     name = f"{HOSTILE} **b** `c` [d](http://e.example) http://f.example\n# g\n\n- h meta-vqa v1.0"
-    world = describe(SimpleNamespace(config={"dataset": name}))
+    world = describe(SimpleNamespace(config={"dataset": name}, known_questions=[]))
     for text in (world.summary, world.credit, world.bias):
         page = _Page(markdown_it.MarkdownIt("commonmark", {"linkify": False}).render(text))
         assert {tag[0] for tag in page.tags} <= {"p", "/p", "strong", "/strong"}
