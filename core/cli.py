@@ -23,7 +23,8 @@ if TYPE_CHECKING:  # PyTorch takes seconds to load: only what runs after the fla
 _DESCRIPTION = """Generate an adapter (the weights of a small neural network) for a question in plain words, with no
 training data; classify images with it among candidate answers; save it."""
 _EPILOG = """What it needs: a release, the shipped weights/emoji unless --weights says otherwise, and images that it
-knows: weights/emoji has only ever seen drawn scenes. No GPU, and no network for a local release.
+knows: weights/emoji has only ever seen drawn scenes, a release of your own what you trained it on. No GPU, and no
+network for a local release.
 How long it takes, on a CPU: about ten seconds to start, one or two to read the models and generate, a few milliseconds
 an image. A release from the Hub is downloaded once (about 80 MB for the emoji preset).
 
@@ -116,7 +117,7 @@ def main(argv: list[str] | None = None) -> None:
 def _check(args: argparse.Namespace) -> None:
     """What can be said before a release is loaded."""
     if args.adapter is None and args.question is None:
-        raise ValueError("a question is needed, or --adapter FILE; --help has examples")
+        raise ValueError(f"a question is needed, or --adapter FILE; {_examples(args.weights)}")
     if args.adapter is not None:
         given = [f"--{name}" for name in _GENERATION if getattr(args, name) is not None]
         given += ["a question"] if args.question is not None else []
@@ -139,6 +140,14 @@ def _check(args: argparse.Namespace) -> None:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"--device {args.device!r} is not usable here: {error}") from None
+
+
+def _examples(weights: str | None) -> str:
+    """Where examples of questions are: of a release on this machine its own."""
+    from .release.manifest import read_config
+
+    known = read_config(weights).get("questions") if weights is not None and Path(weights).is_dir() else None
+    return f"{weights} knows {known[0]['question']!r}" if known else "--help has examples"
 
 
 def _run(args: argparse.Namespace) -> str:

@@ -91,6 +91,8 @@ def main(argv: list[str] | None = None) -> None:
         tasks = tasks.select(
             [i for i, task in enumerate(tasks.tasks) if new_family is None or task.new_family == new_family]
         )
+        if not len(tasks):  # one's own questions know no new families
+            continue
         if args.limit_tasks is not None:
             tasks = tasks.select(range(min(args.limit_tasks, len(tasks))))
         support, query = tasks.batch(part="support").to(run.device), tasks.batch(part="query").to(run.device)

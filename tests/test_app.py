@@ -1,6 +1,7 @@
 """The demo on the shipped weights: through its API, and as visitors in a real browser see it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -257,11 +258,19 @@ def test_help_starts_nothing(monkeypatch, capsys):
     assert all(word in said for word in ("--weights", "--host", "--port", "HF_WEIGHTS", "GRADIO_SERVER_PORT", "memory"))
 
 
-def test_a_release_of_another_dataset_is_served_without_drawing():
-    generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
-    generator.config = generator.config | {"dataset": "plankton"}
+def test_a_release_of_another_dataset_is_served_without_drawing(tmp_path):
+    release = tmp_path / "own release"
+    shutil.copytree(ROOT / "weights" / "emoji", release, copy_function=os.symlink)
+    generator = AdapterGenerator.from_pretrained(release)
+    questions = [{"question": f"Which plankton is {i}?", "answers": ["krill", "copepod"]} for i in range(870)]
+    own = {"dataset": "plankton", "preset": "tiny-plankton", "questions": questions}
+    generator.config = generator.config | own
     config = json.dumps(build_demo(generator).get_config_file(), default=str)
-    assert "trained on **plankton**" in config and "try_on_scenes" not in config and "drawn scenes" not in config
+    assert "trained on **plankton**, 870 questions" in config and "Which plankton is 0?" in config
+    assert not re.search("emoji|badge behind|the dog|of scenes", config.replace("HuggingFace", ""), re.IGNORECASE)
+    command = f"eval/table1.py --weights '{release}' --json '{release}/results/table1.json'"
+    assert command in config.replace("&#39;", "'") and "--preset" not in config
+    assert "try_on_scenes" not in config and "drawn scenes" not in config
     hidden = [c["props"] for c in json.loads(config)["components"] if c["props"].get("label") == "How many scenes"]
     assert hidden and not any(props["visible"] for props in hidden)
 

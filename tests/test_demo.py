@@ -1,7 +1,9 @@
 """What the demo's tabs compute, on the shipped weights, without a browser."""
 
+import copy
 import json
 import re
+from types import SimpleNamespace
 
 import gradio as gr
 import pytest
@@ -48,6 +50,18 @@ def test_the_first_question_is_one_of_the_releases_own(studio, other_world):
     assert other_world.suggest(other_world.first_question) == known[other_world.first_question]
     shared, complaints = pages.restore(other_world, {})
     assert shared.question == other_world.first_question and not complaints
+
+
+@pytest.mark.parametrize("name, own", [("meta-vqa", False), ("meta-vqa-photos", False), ("meta-vqa of mine", True)])
+def test_only_the_worlds_own_datasets_are_described_as_such(other_world, name, own):
+    generator = copy.copy(other_world.generator)
+    generator.config = generator.config | {"dataset": name}
+    assert (describe(generator).title == name) is own
+
+
+def test_a_release_that_knows_no_question_begins_with_one_about_anything(other_world, monkeypatch):
+    monkeypatch.setattr(other_world, "generator", SimpleNamespace(known_questions=[]))
+    assert other_world._first_question() == "What is in the picture?"
 
 
 # Ask

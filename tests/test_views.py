@@ -117,6 +117,15 @@ def test_figure_5_has_a_panel_for_each_kind_of_family():
     ]
     page = _Page(results.figure5_panels({"results": records}))
     assert sum(tag[0] == "svg" for tag in page.tags) == 2 and "HNet + HyperLDM" in page.texts
+    known = [record for record in records if record["tasks"] == "known"]  # one's own data has no new families
+    assert sum(tag[0] == "svg" for tag in _Page(results.figure5_panels({"results": known})).tags) == 1
+
+
+def test_tables_have_columns_for_what_was_measured():
+    document = _document("own")
+    document["results"] = [record for record in document["results"] if record["tasks"] != "new"]
+    texts = " ".join(_Page(results.table1(document)).texts)
+    assert "all (" in texts and "new families" not in texts
 
 
 def test_no_template_and_no_view_goes_around_the_escaping():
@@ -172,7 +181,7 @@ def test_warnings_show_text_and_come_from_one_place(monkeypatch):
 def test_a_dataset_s_name_is_no_markdown():
     markdown_it = pytest.importorskip("markdown_it")
     name = f"{HOSTILE} **b** `c` [d](http://e.example) http://f.example\n# g\n\n- h meta-vqa v1.0"
-    world = describe(SimpleNamespace(config={"dataset": name}))
+    world = describe(SimpleNamespace(config={"dataset": name}, known_questions=[]))
     for text in (world.summary, world.credit, world.bias):
         page = _Page(markdown_it.MarkdownIt("commonmark", {"linkify": False}).render(text))
         assert {tag[0] for tag in page.tags} <= {"p", "/p", "strong", "/strong"}

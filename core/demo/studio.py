@@ -21,7 +21,8 @@ from .novelty import PictureNovelty, QuestionNovelty
 from .similarity import Similarity
 from .world import World, describe, draw, examples
 
-_FIRST_QUESTION = "What colour is the badge behind the dog?"  # of a release that says nothing of its own
+_DRAWN_QUESTION = "What colour is the badge behind the dog?"  # the first about drawn scenes
+_ANY_QUESTION = "What is in the picture?"  # the first of a release that knows none
 _SCENES = 150  # scenes whose look sets what a familiar picture is
 
 
@@ -82,8 +83,10 @@ class Studio:
     def _first_question(self) -> str:
         if self.world.samples:
             return self.world.samples[0].question
-        known = [] if self.world.drawn else self.generator.known_questions
-        return known[0]["question"] if known else _FIRST_QUESTION
+        if self.world.drawn:
+            return _DRAWN_QUESTION
+        known = self.generator.known_questions
+        return known[0]["question"] if known else _ANY_QUESTION
 
     @property
     def gamma(self) -> float:

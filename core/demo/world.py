@@ -16,6 +16,7 @@ from .views.templates import escape_markdown
 
 EXAMPLES = 6  # questions of each family
 PHOTOS = Path(__file__).parent / "photos"
+_META_VQA = ("meta-vqa", "meta-vqa-photos")  # datasets of photographs; one's own may only be called a little like them
 
 
 @dataclass(frozen=True)
@@ -108,13 +109,14 @@ def describe(generator: AdapterGenerator) -> World:
     named = str(generator.config.get("dataset") or "an unnamed dataset")
     if named == VERSION:
         return _DRAWN
-    if named.startswith("meta-vqa"):
+    if named in _META_VQA:
         return _PHOTOGRAPHS
-    dataset = escape_markdown(named)
+    dataset, count = escape_markdown(named), len(generator.known_questions)
+    size = f", {count} questions" if count > 1 else ""
     return World(
         False,
         named,
-        f"This model was trained on **{dataset}**: bring your own pictures of the kind it knows.",
+        f"This model was trained on **{dataset}**{size}: bring your own pictures of the kind it knows.",
         f"Data: {dataset}, under its own licence.",
         f"The models inherit whatever {dataset} holds, stereotypes of gender and race among it; see the note below.",
     )

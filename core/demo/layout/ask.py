@@ -13,7 +13,7 @@ from ..link import MAX_GAMMA, read_world, write_js
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, Samples, download_of, stops, warn
+from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, Samples, download_of, seed_label, stops, warn
 
 
 def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch: gr.Radio | None = None) -> Question:
@@ -86,7 +86,7 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
                 decoder = gr.Radio(labels, value=labels[0], label="Decoder of HyperLDM and HyperCLIP")
                 steps = gr.Slider(1, 100, studio.choice.get("steps", 50), step=1, label="Sampling steps")
                 samples = gr.Slider(1, MAX_SAMPLES, studio.choice.get("samples", 1), step=1, label="Samples to average")
-                seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes and noise")
+                seed = gr.Number(0, precision=0, minimum=0, label=seed_label(studio))
                 reset = gr.Button("Start the score anew", size="sm")
             download = gr.DownloadButton("Download the adapter", interactive=False, size="md")
         with gr.Column(elem_classes="qa-result"):

@@ -8,7 +8,7 @@ from .. import pages
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, stops
+from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, seed_label, stops
 
 
 def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
@@ -34,7 +34,7 @@ def guidance_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
                 stop = gr.Button("Stop", scale=1, min_width=60)
         with gr.Column(elem_classes="qa-settings"):
             pictures = Pictures(studio, "guidance", count=32)
-            seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes and noise")
+            seed = gr.Number(0, precision=0, minimum=0, label=seed_label(studio))
         with gr.Column(elem_classes=["qa-result", "qa-charts"]):
             curves = gr.HTML(
                 empty("Accuracy and confidence over gamma will be here."), elem_id=f"{studio.prefix}curves"

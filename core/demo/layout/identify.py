@@ -30,7 +30,9 @@ def identify_tab(studio: Studio) -> None:
             )
             button = gr.Button("What is it for?", variant="primary", elem_id=f"{studio.prefix}identify")
             made = gr.Button(
-                "Try an adapter fine-tuned for a known question", size="sm", elem_id=f"{studio.prefix}identify-example"
+                f"Try an adapter {'fine-tuned' if studio.world.drawn else 'generated'} for a known question",
+                size="sm",
+                elem_id=f"{studio.prefix}identify-example",
             )
             known = gr.Dropdown(
                 [question["question"] for question in studio.generator.known_questions[:_EXAMPLES]],

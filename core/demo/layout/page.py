@@ -16,6 +16,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # that Gradio remembers to tell how long one takes
 import gradio as gr
 
+from ...release.default import shipped_releases
 from ..api import endpoints
 from ..door.page import PROTECTION, Page
 from ..link import WORLD_JS, read_world
@@ -76,7 +77,9 @@ def world_tabs(
             with gr.Tab("Compare", id="compare"):
                 compare_tab(studio)
         with gr.Tab("Results", id="results"):
-            results_tab(results, studio.generator.config["preset"], studio.prefix)
+            release = studio.generator.directory
+            shipped = release.resolve() in [path.resolve() for path in shipped_releases()]
+            results_tab(results, studio.generator.config["preset"], studio.prefix, None if shipped else release)
         with gr.Tab("About", id="about"):
             address = os.environ.get("SPACE_ID", "http://127.0.0.1:7860")
             about_tab(studio, address=address)

@@ -151,6 +151,11 @@ def warn(message: str) -> None:
     gr.Warning(escape_html(message))
 
 
+def seed_label(studio: Studio) -> str:
+    """What a seed decides in a release's world."""
+    return "Seed of scenes and noise" if studio.world.drawn else "Seed of noise"
+
+
 def paths_of(gallery: list[tuple[str, str | None]] | None) -> list[str]:
     """The files of a gallery."""
     return [path for path, _ in gallery or []]

@@ -9,7 +9,7 @@ from ..refine import KS
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, OWN, PRIVATE, Question, download_of, paths_of, stops, upload, warn
+from .parts import DRAWN, MODELS, OWN, PRIVATE, Question, download_of, paths_of, seed_label, stops, upload, warn
 
 
 def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
@@ -52,7 +52,7 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
                 answer = gr.Textbox(label="Their right answer", elem_id=f"{studio.prefix}refine-answer")
                 add = gr.Button("Add as examples", size="sm")
                 gallery = gr.Gallery(label="Labelled examples", interactive=False, columns=4, height=180)
-            seed = gr.Number(0, precision=0, minimum=0, label="Seed of scenes, noise and order")
+            seed = gr.Number(0, precision=0, minimum=0, label=f"{seed_label(studio)} and order")
             download = gr.DownloadButton("Download the refined adapter", interactive=False, size="md")
         with gr.Column(elem_classes="qa-result"):
             curve = gr.HTML(

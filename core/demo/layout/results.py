@@ -15,14 +15,18 @@ _SHOWN = (
 )
 
 
-def results_tab(directory: Path, preset: str, prefix: str = "") -> None:
+def results_tab(directory: Path, preset: str, prefix: str = "", release: Path | None = None) -> None:
     """Lay the tab out, of the results in a directory that are of this preset: others say nothing of its releases.
-    `prefix` begins the names of the tab's elements."""
+
+    Args:
+        prefix: begins the names of the tab's elements.
+        release: one's own, whose results lie in its folder `results`; not one of those whose lie in the directory.
+    """
     for name, title, show in _SHOWN:
         gr.Markdown(f"### {title}")
-        document = results.read(directory, name)
+        document = results.read(directory if release is None else release / "results", name)
         if document is None or document["preset"] != preset:
-            gr.HTML(results.missing(name, preset))
+            gr.HTML(results.missing(name, preset, release))
             continue
         gr.HTML(show(document), elem_id=f"{prefix}results-{name}")
         gr.HTML(results.source(document))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,14 +41,15 @@ def table1(document: dict[str, Any]) -> Markup:
     for record in document["results"]:
         if record["descriptors"] == 1.0:
             by_label.setdefault(record["label"], {})[record["tasks"]] = record
+    present = _tasks_of(document)
     rows = []
     for label, columns in by_label.items():
         first = columns["all"]
         difference, paper = first.get("vs_cond_multitask"), first.get("paper")
         versus = "" if difference is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in difference))
-        shares = [columns[tasks]["mean"] if tasks in columns else None for tasks in _TASKS]
+        shares = [columns[tasks]["mean"] if tasks in columns else None for tasks in present]
         rows.append(_Row(label, _colour(first["row"]), shares, (versus, "" if paper is None else f"{100 * paper:.1f}")))
-    head = [f"{name} ({_count(by_label, tasks)})" for tasks, name in _TASKS.items()]
+    head = [f"{name} ({_count(by_label, tasks)})" for tasks, name in present.items()]
     return _table([*head, "against Cond. Multitask", "paper, Meta-VQA"], rows, document)
 
 
@@ -91,8 +93,9 @@ def figure5(document: dict[str, Any], tasks: str) -> Markup:
 
 
 def figure5_panels(document: dict[str, Any]) -> Markup:
-    """Both kinds of families beside each other."""
-    return render("charts.html", charts=[figure5(document, "known"), figure5(document, "new")])
+    """Both kinds of families beside each other, where there are both."""
+    kinds = [tasks for tasks in _tasks_of(document) if tasks != "all"]
+    return render("charts.html", charts=[figure5(document, tasks) for tasks in kinds])
 
 
 def source(document: dict[str, Any]) -> Markup:
@@ -100,10 +103,29 @@ def source(document: dict[str, Any]) -> Markup:
     return render("results_source.html", command=document["command"], commit=document["commit"])
 
 
-def missing(name: str, preset: str) -> Markup:
-    """What makes a result that is not here."""
-    command = f"python eval/{name}.py --preset {preset} --json eval/results/{name}.json"
-    return render("results_missing.html", command=command, preset=preset)
+def missing(name: str, preset: str, release: Path | None = None) -> Markup:
+    """What makes a result that is not here, of releases of a preset or of one's own `release`."""
+    if release is None:
+        command = f"python eval/{name}.py --preset {preset} --json eval/results/{name}.json"
+    else:
+        command = shlex.join(
+            [
+                "python",
+                f"eval/{name}.py",
+                "--weights",
+                str(release),
+                "--json",
+                str(release / "results" / f"{name}.json"),
+            ]
+        )
+    of = f"releases of preset {preset}" if release is None else "this release"
+    return render("results_missing.html", command=command, of=of)
+
+
+def _tasks_of(document: dict[str, Any]) -> dict[str, str]:
+    """The kinds of test tasks that there are results on, by what people read: one's own data has no new families."""
+    held = {record["tasks"] for record in document["results"]}
+    return {tasks: name for tasks, name in _TASKS.items() if tasks in held}
 
 
 def _count(by_label: dict[str, dict[str, dict[str, Any]]], tasks: str) -> int:
