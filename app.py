@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         for studio in studios:  # while visitors read the page
             studio.warm()
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         arguments.error(f"--weights (or HF_WEIGHTS) {', '.join(weights)}: {error}")
     demo.block_thread()
 

@@ -16,7 +16,7 @@ from .diffusion.guidance import classifier_free, gradient_guidance
 from .diffusion.samplers import SAMPLERS, shared_normal
 from .methods import DEFAULT_GENERATOR, METHODS, SEARCHES, check_request, method_of, row_of
 from .networks.base import open_network
-from .networks.hyperclip import HyperCLIP, guide_latent, infer_task
+from .networks.hyperclip import HyperCLIP, embed_latents, guide_latent, infer_task
 from .networks.hyperldm import HyperLDM
 from .networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from .networks.weight_model import Saved, SharedWeights, WeightModel
@@ -36,6 +36,7 @@ class ReleaseModels:
         self.directory, self.config, self.device = Path(directory), config, torch.device(device)
         self.network = open_network(config["network"])
         self._modules: dict[str, torch.nn.Module] = {}
+        self._latent_embeddings: dict[str, Callable[[Tensor], Tensor]] = {}
         self._reading = RLock()  # a server's threads may ask for a model at once; it is read once
 
     def choice(self, row: str) -> dict[str, Any]:
@@ -167,12 +168,11 @@ class ReleaseModels:
         rng = torch.Generator().manual_seed(seed)
         model = self.module(row_of(method, generator))
         if method == "hyperclip":
-            made = self.weight_generator(generator)
+            start = self.weight_generator(generator).start(rng, choice.get("start", 1.0))
             return guide_latent(
-                made.start(rng, choice.get("start", 1.0)).expand(len(e), -1),
-                e,
-                made.decode,
-                model,
+                start.expand(len(e), -1),
+                model.embed_questions(e),
+                self._latent_embedding(generator),
                 steps=choice.get("steps", 10) if steps is None else steps,
                 lr=choice.get("lr", 0.1),
                 lam=choice.get("lam", 0.01),
@@ -194,9 +194,17 @@ class ReleaseModels:
     def _hyperclip_log_prob(self, generator: str, e: Tensor, model: HyperLDM) -> Callable[[Tensor], Tensor]:
         """HyperCLIP's scaled cosine (B,) of the weights that standardised latents (B, Z) decode to and their questions
         e (B, E): the classifier of Eq. 11."""
-        decode, clip = self.weight_generator(generator).decode, self.module(row_of("hyperclip", generator))
+        clip, embed = self.module(row_of("hyperclip", generator)), self._latent_embedding(generator)
         target, scale = clip.embed_questions(e), clip.scale
-        return lambda z0: scale * (clip(decode(model.unstandardise(z0))) * target).sum(-1)
+        return lambda z0: scale * (embed(model.unstandardise(z0)) * target).sum(-1)
+
+    def _latent_embedding(self, generator: str) -> Callable[[Tensor], Tensor]:
+        """What HyperCLIP makes of the weights that latents of a generator decode to, prepared once."""
+        with self._reading:
+            if generator not in self._latent_embeddings:
+                clip = self.module(row_of("hyperclip", generator))
+                self._latent_embeddings[generator] = embed_latents(self.weight_generator(generator), clip)
+            return self._latent_embeddings[generator]
 
     @staticmethod
     def _sampling(

@@ -61,6 +61,14 @@ def test_bad_arrays_are_named(backbone):
         backbone.encode_images(np.zeros((2, 10, 10, 3), np.uint8))
 
 
+def test_a_text_that_does_not_fit_is_refused(backbone):
+    fits = " ".join(["cat"] * (backbone.tokenizer.context_length - 2))  # beside the tokens that mark its ends
+    assert backbone.encode_texts([fits]).shape == backbone.encode_questions([fits], "mean").shape == (1, backbone.dim)
+    for encode in (backbone.encode_texts, backbone.encode_questions):
+        with pytest.raises(ValueError, match=r"text of more than \d+ tokens, 'cat cat .*allowed: \d+$"):
+            encode(["short", f"{fits} cat"])
+
+
 def test_word_by_word_tokens_are_clips():
     tokenizer = open_clip.get_tokenizer("ViT-B-32", context_length=40)
     captions = ["dog red star top left", "icecream pufferfish one", "star"]

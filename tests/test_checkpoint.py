@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 
@@ -69,9 +70,10 @@ def test_fresh_process_gives_the_same(tmp_path):
     save_adapter(tmp_path / "a.safetensors", w, OTHER, {"question": "q?"})
     load = f"w, n, m = load_adapter({str(tmp_path / 'a.safetensors')!r})"
     code = f"from core.release.checkpoint import load_adapter; {load}; print(float(w.sum()), n.name, n.scale, m)"
-    out = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, encoding="utf-8"
-    ).stdout
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, encoding="utf-8", check=True, cwd=ROOT
+    )
+    out = run.stdout
     assert out.split(" ", 3) == [str(float(w.sum())), "lowrank", "12.5", "{'question': 'q?'}\n"]
 
 
@@ -173,10 +175,10 @@ def test_a_crash_while_writing_leaves_the_old_file(tmp_path, monkeypatch):
     def crash(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint.os, "replace", crash)
+    monkeypatch.setattr(os, "replace", crash)
     with pytest.raises(KeyboardInterrupt):
         save_adapter(path, torch.ones(NETWORK.num_params), NETWORK)
-    assert load_adapter(path)[0].abs().sum() == 0
+    assert load_adapter(path)[0].abs().sum() == 0 and [*tmp_path.iterdir()] == [path]
 
 
 def described(config=None, **sizes):

@@ -115,6 +115,7 @@ def _ask(studio, **changes):
     [
         (dict(question="   "), "type a question"),
         (dict(question="why " * 100), "300 are allowed"),
+        (dict(question="?" * 290), "tokens"),
         (dict(answers="red"), "two answers"),
         (dict(answers="red, red"), "more than once"),
         (dict(answers=", ".join(map(str, range(257)))), "2 to 256"),
@@ -133,6 +134,7 @@ def test_no_answers_are_looked_up_for_a_question_that_is_too_long(studio):
     with gr.Blocks():
         words = Question(studio, "test")
     assert words._fill("why " * 100, "why?") == (gr.skip(), gr.skip())  # what a visitor edits meanwhile stays
+    assert words._fill("?" * 290, "why?") == (gr.skip(), gr.skip())
     assert words._fill(f" {QUESTION}", "why?") == (", ".join(studio.suggest(QUESTION)), QUESTION)
 
 
@@ -435,6 +437,8 @@ def test_a_page_begins_with_what_its_address_says(studio):
     assert shared.answers == ", ".join(studio.suggest("Where is the cat?"))
     shared, complaints = pages.restore(studio, {"answers": "a, b", "method": "magic"})
     assert shared.answers == "a, b" and shared.methods == tuple(studio.methods) and len(complaints) == 1
+    shared, complaints = pages.restore(studio, {"question": "?" * 290})  # more tokens than the encoder reads
+    assert shared.question == QUESTION and "tokens" in complaints[0]
 
 
 def test_bad_pictures_are_named_without_their_folder(tmp_path):
@@ -546,6 +550,29 @@ def test_links():
     bad = {"question": "", "answers": "a", "method": "magic", "gamma": "nan", "seed": "-1"}
     state, complaints = read_link(bad, default)
     assert state == default and len(complaints) == 5 and "magic" in complaints[2]
+
+
+def test_the_score_forgets_the_oldest_scenes(studio, monkeypatch):
+    monkeypatch.setattr(ask, "SCORED", 4)
+    score = {}
+    for seed in range(3):
+        score = _ask(studio, seed=seed, score=score)[1]
+    assert all([seed for _, seed, _ in scenes] == [1, 2, 2, 2] for scenes in score.values())
+
+
+def test_an_answer_does_not_need_a_file(studio, monkeypatch):
+    def full(adapter):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(studio.downloads, "save", full)
+    html, _, file = _ask(studio)
+    assert "qa-card" in html and file is None
+    with pytest.raises(gr.Error, match="No space left"):
+        endpoints([studio])["generate"](QUESTION)
+
+
+def test_what_a_release_says_of_its_encoder_is_text(studio):
+    assert r"embedded by \<img src\=x" in about.text(studio.world, encoder=HOSTILE)
 
 
 def test_downloads_keep_the_latest_and_are_named_after_questions():

@@ -11,7 +11,15 @@ from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.networks.ema import EMA
 from core.networks.film import FilmConfig, FilmModel
 from core.networks.hvae import HVAE, HVAEConfig
-from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig, guide_latent, hyperclip_loss, infer_task, ranks
+from core.networks.hyperclip import (
+    HyperCLIP,
+    HyperCLIPConfig,
+    embed_latents,
+    guide_latent,
+    hyperclip_loss,
+    infer_task,
+    ranks,
+)
 from core.networks.hyperldm import HyperLDM, HyperLDMConfig, drop_condition
 from core.networks.hypernet import CondHyperNet, CondHyperNetConfig, HNet, HNetConfig
 from core.networks.weight_model import SharedWeights
@@ -187,16 +195,55 @@ def test_hyperclip_refuses_settings_out_of_range(options):
 def test_guidance_raises_the_cosine_of_each_task_alone(optimizer):
     model, e = trained_hyperclip()
     cosine = lambda z, rows: (model(z) * model.embed_questions(e[rows])).sum(-1)
-    z0, rows = torch.zeros(4, 16), torch.arange(4)
+    z0, rows, target = torch.zeros(4, 16), torch.arange(4), model.embed_questions(e[:4])
     seen = []
-    z = guide_latent(z0, e[rows], lambda z: z, model, optimizer=optimizer, callback=lambda i, z, c: seen.append(c))
+    z = guide_latent(z0, target, model, optimizer=optimizer, callback=lambda i, z, c: seen.append(c))
     assert len(seen) == 10 and (cosine(z, rows) > cosine(z0, rows)).all()
-    alone = guide_latent(z0[:1], e[:1], lambda z: z, model, optimizer=optimizer)
+    alone = guide_latent(z0[:1], target[:1], model, optimizer=optimizer)
     torch.testing.assert_close(z[:1], alone)
-    torch.testing.assert_close(guide_latent(z0, e[rows], lambda z: z, model, steps=0), z0)
-    far = guide_latent(z0, e[rows], lambda z: z, model, steps=50, lam=0.0, optimizer=optimizer)
-    near = guide_latent(z0, e[rows], lambda z: z, model, steps=50, lam=10.0, optimizer=optimizer)
+    torch.testing.assert_close(guide_latent(z0, target, model, steps=0), z0)
+    far = guide_latent(z0, target, model, steps=50, lam=0.0, optimizer=optimizer)
+    near = guide_latent(z0, target, model, steps=50, lam=10.0, optimizer=optimizer)
     assert (near.norm(dim=-1) < far.norm(dim=-1)).all()
+
+
+@pytest.mark.parametrize("optimizer, of_torch", [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam)])
+def test_guidance_descends_as_the_optimizer_of_torch(optimizer, of_torch):
+    model, e = trained_hyperclip()
+    target, z0 = model.embed_questions(e[:4]), torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+    z = z0.clone().requires_grad_()
+    descent = of_torch([z], 0.1)
+    for _ in range(12):
+        descent.zero_grad()
+        (0.01 * ((z - z0).square().sum(-1) + 1e-12).sqrt() - (model(z) * target).sum(-1)).sum().backward()
+        descent.step()
+    found = guide_latent(z0, target, model, steps=12, optimizer=optimizer)
+    torch.testing.assert_close(found, z.detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("components", [0, 6])
+def test_what_is_multiplied_out_embeds_as_the_models_in_turn(components):
+    torch.manual_seed(0)
+    network = CLIPAdapter(AdapterConfig(hidden=3), 8)
+    clip = HyperCLIP(HyperCLIPConfig(hidden=5, components=components), num_params=network.num_params, dim=7)
+    w, e = torch.randn(20, network.num_params), torch.randn(20, 7)
+    if components:
+        clip.set_components(w, e)
+    else:
+        clip.set_statistics(w.mean(0), w.std(0), e)
+    hvae = HVAE(HVAEConfig(latent=4, hidden=(9,)), num_params=network.num_params)
+    hvae.set_statistics(w.mean(0), w.std(0))
+
+    class Other(HVAE):  # a decoder that does not end in an affine map
+        def affine_end(self):
+            return None
+
+    other = Other(hvae.config, num_params=network.num_params)
+    other.load_state_dict(hvae.state_dict())
+    z = torch.randn(6, 4)
+    for generator in (hvae, other, HNet(HNetConfig(latent=4, hidden=9), network=network)):
+        embedded = embed_latents(generator, clip)(z)
+        torch.testing.assert_close(embedded, clip(generator.decode(z)), atol=1e-5, rtol=1e-4)
 
 
 def test_every_part_of_the_denoiser_learns():

@@ -157,11 +157,11 @@ def test_precision_is_part_of_the_name(monkeypatch):
 class Words:
     """A tokenizer as transformers has them: numbers of letters, then 1 as the end and as padding, as SigLIP's."""
 
-    tokenizer = types.SimpleNamespace(pad_token_id=1)
+    tokenizer, context_length = types.SimpleNamespace(pad_token_id=1), 64
 
-    def __call__(self, texts):
-        rows = [[2 + ord(c) % 20 for c in text][:15] for text in texts]
-        return torch.tensor([row + [1] * (16 - len(row)) for row in rows])
+    def __call__(self, texts, context_length=64):
+        rows = [[2 + ord(c) % 20 for c in text][: context_length - 1] for text in texts]
+        return torch.tensor([row + [1] * (context_length - len(row)) for row in rows])
 
 
 class Layers(torch.nn.Module):
@@ -190,7 +190,7 @@ def test_hugging_face_towers(tmp_path, pooler):
     backbone = ClipBackbone("local", host.model, host.transform, Words())
     eos, mean = (backbone.encode_questions(QUESTIONS, pooling) for pooling in ("eos", "mean"))
     with torch.no_grad():
-        ids = Words()(QUESTIONS)[:1, : len(QUESTIONS[0][:15])]  # no padding
+        ids = Words()(QUESTIONS)[:1, : len(QUESTIONS[0])]  # no padding
         states = tower.transformer(ids, torch.ones_like(ids)).last_hidden_state
         torch.testing.assert_close(mean[:1], F.normalize(tower.proj(states.mean(1)), dim=-1))
         first = states.mean(1) if pooler is hf_model.MeanPooler else states[:, 0]

@@ -179,12 +179,12 @@ def test_folders_and_resume_states_are_apart(tiny, part, tmp_path, monkeypatch):
     monkeypatch.setattr(train.pipeline.steps, "_STATE_SECONDS", 0.0)
     steps = lambda run: train.pipeline.steps.training_steps(run, "uncond_multitask", 3, {})
     with contextlib.closing(steps(begun)) as first:  # killed in its second step
-        assert [next(first)[0], next(first)[0]] == [0, 1]
-    assert [step for step, _ in steps(begun)] == [1, 2]
+        assert [next(first)[0].step, next(first)[0].step] == [0, 1]
+    assert [watch.step for watch, _ in steps(begun)] == [1, 2]
     other = shutil.copytree(part, tmp_path / "elsewhere" / "part")  # its namesake
     header, tensors = load_model(other / "uncond_multitask.safetensors")
     save_model(other / "uncond_multitask.safetensors", {"w": -tensors["w"]}, kind="adapter", config=header["config"])
-    assert [step for step, _ in steps(opened_run(tmp_path, other))] == [0, 1, 2]
+    assert [watch.step for watch, _ in steps(opened_run(tmp_path, other))] == [0, 1, 2]
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------

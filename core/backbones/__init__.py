@@ -6,7 +6,6 @@ in that module: it is imported when a backbone of its kind is loaded.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..files import read_json
 from ..release.default import located
 
 if TYPE_CHECKING:
@@ -124,7 +124,13 @@ def embedding_dim(spec: str) -> int | None:
     loaded."""
     description = located(spec.removeprefix("local-dir:")) / "open_clip_config.json"
     if description.is_file():
-        return json.loads(description.read_text(encoding="utf-8"))["model_cfg"]["embed_dim"]
+        try:
+            dim = read_json(description)["model_cfg"]["embed_dim"]
+        except (KeyError, TypeError):
+            dim = None
+        if type(dim) is not int or dim < 1:
+            raise ValueError(f"{description}: model_cfg.embed_dim is missing, or no size")
+        return dim
     if (description.parent / "photo_tower.json").is_file():
         return import_module(".questions", __name__).WIDTH  # answers are embeddings of the sentence encoder
     if not _NAME.fullmatch(spec) or "hf-hub:" in spec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -13,10 +14,13 @@ import numpy as np
 import open_clip
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch import Tensor
 from torch.nn import functional as F
 
 from ..data.images import as_shown
+from ..files import read_json
+from ..tensors import check_finite
 from . import (
     Pooling,
     Precision,
@@ -46,6 +50,7 @@ class ClipBackbone:
         self.model = model.eval().requires_grad_(False)
         self.transform = transform
         self.tokenizer = tokenizer
+        check_finite("its weights", model.state_dict())
         self.dim = self._check_towers()  # D
 
     @property
@@ -152,10 +157,10 @@ class ClipBackbone:
 
     @torch.no_grad()
     def _check_towers(self) -> int:
-        size = self.image_size
+        picture = self.preprocess([Image.new("RGB", (self.image_size, self.image_size))])
         made = {
-            "a text": self.model.encode_text(self.tokenizer([""]).to(self.device)),
-            "a picture": self.model.encode_image(torch.zeros(1, 3, size, size, device=self.device)),
+            "a text": self.model.encode_text(self.tokenizer(["a"]).to(self.device)),
+            "a picture": self.model.encode_image(picture.to(self.device)),
         }
         shapes = {of: tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__ for of, out in made.items()}
         if shapes["a text"] != shapes["a picture"] or len(shapes["a text"]) != 2:
@@ -163,6 +168,7 @@ class ClipBackbone:
                 f"it makes {' and '.join(f'{out} of {of}' for of, out in shapes.items())}; it must make one vector of "
                 "each, of equal size, which models of pool_type 'none' or with output_tokens do not"
             )
+        check_finite("what it makes of a text and a picture", made | {"logit scale": self.model.logit_scale.exp()})
         return shapes["a text"][1]
 
 
@@ -176,7 +182,32 @@ def load(directory: Path, device: torch.device) -> ClipBackbone:
     if not weights:
         raise ValueError(f"backbone {directory}: no weights there, a file that ends in {', '.join(_WEIGHTS)}")
     with _one_line(f"{directory} with open_clip_config.json and {', '.join(weights)}"):
+        _check_sizes(directory)
         return _build("local", f"local-dir:{directory}", None, device)  # a path is no identity
+
+
+_SMALL = 10**8  # numbers that a model may have whatever its weights
+
+
+def _check_sizes(directory: Path) -> None:
+    """A ValueError if a description asks for a far larger model than the weights beside it are, before such a model
+    takes any memory. Weights that are no safetensors are not looked into."""
+    config = read_json(directory / "open_clip_config.json")["model_cfg"]
+    shapes: list[list[int]] = []
+    for file in directory.glob("*.safetensors"):
+        with safe_open(file, framework="pt") as opened:
+            shapes += [opened.get_slice(name).get_shape() for name in opened.keys()]
+    if not shapes:
+        return
+    held = sum(map(math.prod, shapes))
+    for tower in ("text_cfg", "vision_cfg"):
+        own = config[tower]
+        size = lambda name, least=1, own=own: max(least, own[name]) if type(own.get(name)) is int else least
+        patches = size("image_size") // size("patch_size")
+        rows = 4 * size("layers") * size("width") + size("vocab_size") + config["embed_dim"] + patches**2
+        asked = rows * size("width") + size("context_length") ** 2 + size("image_size") ** 2
+        if size("layers") > len(shapes) or asked > 4 * held + _SMALL:
+            raise ValueError(f"{tower} asks for {asked:.0e} numbers or more, the weights have {held:.0e}")
 
 
 def download(name: str, device: torch.device, precision: Precision = "fp32") -> ClipBackbone:

@@ -7,7 +7,6 @@ ridge regression from features of a picture to the whitened embedding of an answ
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,10 +20,12 @@ from torch.nn import functional as F
 
 from ..config import from_dict
 from ..data.images import as_shown
+from ..files import read_json
 from ..release.checkpoint import load_into, load_model
 from ..release.manifest import encoder_directory
 from . import Pooling
 from .frozen import digest_of, no_tf32
+from .questions import WIDTH
 from .sentence import SentenceEncoder, shared
 
 CONFIG, TRUNK, HEAD = "photo_tower.json", "trunk.safetensors", "head.safetensors"
@@ -45,6 +46,12 @@ class PhotoTowerConfig:
     image_size: int = 260  # pictures are squashed to a square of so many pixels
     blocks: tuple[int, ...] = (4, 5, 6)  # whose maps are read besides the last: colour and number die on the way
     logit_scale: float = 20.0
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.image_size <= 4096 or not 0 < self.logit_scale < 1e6:
+            raise ValueError(
+                f"image_size {self.image_size}, logit_scale {self.logit_scale}; allowed: 8 to 4096, and above 0"
+            )
 
 
 class Trunk(nn.Module):
@@ -192,6 +199,24 @@ def whitened(texts: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     return F.normalize((texts.to(mean) - mean) @ whitening, dim=-1)
 
 
+def _widths(trunk: Trunk) -> list[int]:
+    """`Trunk.sizes` without running it: the channels that its blocks' last norms have."""
+    last = lambda block: [m.num_features for m in block.modules() if isinstance(m, nn.BatchNorm2d)][-1]
+    blocks = [last(block) for i, block in enumerate(trunk.net.blocks) if i in trunk.blocks]
+    return [trunk.net.conv_head.out_channels, *blocks, _FIELDS**2 * (2 * HUES + GREYS)]
+
+
+def _check_head(head: dict[str, Tensor], trunk: Trunk, directory: Path) -> None:
+    """A ValueError unless a head's tables have the sizes that a trunk and the sentence encoder need."""
+    F, D = sum(_widths(trunk)), WIDTH
+    needed = {"mean": (F,), "scale": (F,), "weight": (F, D), "bias": (D,), "classes": (1000, D)}
+    needed |= {"text_mean": (D,), "text_whitening": (D, D)}
+    for name in needed | head:
+        if name not in needed or name not in head or tuple(head[name].shape) != needed[name]:
+            held = f"is {tuple(head[name].shape)}" if name in head else "is missing"
+            raise ValueError(f"{directory / HEAD}: {name!r} {held}; expected {needed.get(name, 'no such table')}")
+
+
 def load(directory: Path, device: torch.device) -> PhotoTower:
     """The tower of a directory with `photo_tower.json` and its weights. The sentence encoder lies beside it in a
     release, or is the shipped one.
@@ -200,11 +225,17 @@ def load(directory: Path, device: torch.device) -> PhotoTower:
         ValueError: files that are missing, damaged or do not go together; the message names them.
     """
     try:
-        text = (directory / CONFIG).read_text(encoding="utf-8")
-        config = from_dict(PhotoTowerConfig, json.loads(text))
-        trunk = Trunk(config)
-        load_into(trunk.net, load_model(directory / TRUNK, TRUNK_KIND)[1], str(directory / TRUNK))
+        stored = read_json(directory / CONFIG)
+        try:
+            config = from_dict(PhotoTowerConfig, stored)
+            with torch.device("meta"):  # without storage: what its weights are not, it must not ask memory for
+                trunk = Trunk(config)
+            _widths(trunk)
+        except Exception as error:  # whatever timm says of a name
+            raise ValueError(f"{directory / CONFIG}: {error}") from None
+        load_into(trunk.net, load_model(directory / TRUNK, TRUNK_KIND)[1], str(directory / TRUNK), assign=True)
         head = load_model(directory / HEAD, HEAD_KIND)[1]
+        _check_head(head, trunk, directory)
         sentences = shared(encoder_directory(directory.parent), device)
         head = {name: tensor.to(device) for name, tensor in head.items()}
         return PhotoTower(config, trunk.to(device), head, sentences)

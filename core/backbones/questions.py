@@ -70,6 +70,8 @@ class SentenceQuestions:
 
         check_layers(layers)
         self.encoder, self.layers = shared(directory, device), tuple(layers)
+        if self.encoder.dim(layers) != WIDTH * len(layers):
+            raise ValueError(f"sentence encoder {directory}: its width is {self.encoder.dim((0,))}; allowed: {WIDTH}")
         self.identity = {"encoder": "sentence", "layers": list(layers), **self.encoder.identity}
         self.dim = WIDTH * len(layers)
 

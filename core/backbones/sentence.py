@@ -7,7 +7,6 @@ billion pairs of sentences, and is a "pre-trained language model" as the paper m
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..config import from_dict
+from ..files import parse_json
 from ..release.checkpoint import load_into, load_model
 from .frozen import digest_of, no_tf32
 
@@ -27,6 +27,7 @@ CONFIG, VOCABULARY, WEIGHTS = "config.json", "vocab.txt", "encoder.safetensors" 
 KIND = "sentence_encoder"  # of the checkpoint
 _BLOCK = 64  # neighbours in a row of a packed matrix that share a scale
 _PEAK = ".peak"  # ends the name of a packed matrix's scales
+_LARGEST, _MOST_LAYERS = 2**20, 64
 _BATCH_TOKENS = 2048  # padding included; larger batches are no faster on a CPU
 
 
@@ -47,9 +48,16 @@ class SentenceConfig:
 
     def __post_init__(self) -> None:
         sizes = (self.vocabulary, self.positions, self.width, self.heads, self.hidden, self.layers, self.max_tokens)
-        if min(sizes) < 1 or self.width % self.heads or self.max_tokens > self.positions:
+        if (
+            min(sizes) < 1
+            or max(sizes) > _LARGEST
+            or self.layers > _MOST_LAYERS
+            or self.width % self.heads
+            or self.max_tokens > self.positions
+        ):
             raise ValueError(
-                f"sizes {sizes}; allowed: 1 or more, a width that heads divide, and max_tokens up to positions"
+                f"sizes {sizes}; allowed: 1 to {_LARGEST}, a width that heads divide, up to {_MOST_LAYERS} layers, and "
+                "max_tokens up to positions"
             )
 
 
@@ -176,7 +184,7 @@ def load(directory: Path | str, device: torch.device | str = "cpu") -> SentenceE
     """
     directory = Path(directory)
     try:
-        config = from_dict(SentenceConfig, json.loads(_read(directory / CONFIG)))
+        config = from_dict(SentenceConfig, parse_json(_read(directory / CONFIG)))
     except ValueError as error:
         raise ValueError(f"sentence encoder {directory / CONFIG}: {error}") from None
     try:
@@ -188,7 +196,7 @@ def load(directory: Path | str, device: torch.device | str = "cpu") -> SentenceE
     try:
         vocabulary = _read(directory / VOCABULARY).removesuffix("\n").split("\n")
         return SentenceEncoder(config, tower.to(device), vocabulary)
-    except ValueError as error:
+    except Exception as error:  # the tokenizer's own have no kind
         raise ValueError(f"sentence encoder {directory / VOCABULARY}: {error}") from None
 
 

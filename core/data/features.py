@@ -120,7 +120,7 @@ class FeatureStore:
             self._encode(missing, progress)
         for shard in wanted:
             place = table[shard * SHARD : (shard + 1) * SHARD]
-            place[:] = self._load(self._path(shard), len(place))
+            place[:] = self._load(self._path(shard), *place.shape)
         return table
 
     def put_images(self, table: Tensor) -> None:
@@ -152,10 +152,10 @@ class FeatureStore:
     def _save(self, path: Path, rows: Tensor) -> None:
         save_tensors(path, {"features": rows})
 
-    def _load(self, path: Path, count: int) -> Tensor:
+    def _load(self, path: Path, count: int, size: int | None = None) -> Tensor:
         rows = load_tensors(path, "features")["features"]
-        if rows.ndim != 2 or len(rows) != count:
-            raise ValueError(f"{path}: damaged (shape {tuple(rows.shape)}, not {count} rows); remove it")
+        if rows.ndim != 2 or rows.shape != (count, size or rows.shape[1]):
+            raise ValueError(f"{path}: damaged (shape {tuple(rows.shape)}, not {(count, size or 'any')}); remove it")
         return rows
 
     def _try_again(self) -> None:

@@ -8,7 +8,6 @@ other; by this measure all are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ..files import write_json
+from ..files import read_json, write_json
 from .images import as_shown
 from .known_questions import FALSE_ALARMS
 
@@ -59,12 +58,14 @@ class Look:
         """What `write` has written; a ValueError, naming the file, for anything else."""
         size = len(_QUANTILES)
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
+            stored = read_json(path)
             mean, precision = torch.tensor(stored["mean"]), torch.tensor(stored["precision"])
             limit = float(stored["limit"])
             if mean.shape != (size,) or precision.shape != (size, size):
                 raise ValueError(f"mean {tuple(mean.shape)} and precision {tuple(precision.shape)} of {size} quantiles")
-        except (KeyError, TypeError, ValueError) as error:
+            if not (mean.isfinite().all() and precision.isfinite().all() and limit > 0):
+                raise ValueError("numbers that are infinite, or a limit that is none")
+        except (KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: not the look of pictures ({error})") from None
         return cls(mean, precision, limit)
 

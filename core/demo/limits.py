@@ -1,13 +1,9 @@
 """What a visitor may send, and what the server keeps: every limit of the page, quoted by its messages and by About.
 
-Candidate answers are limited wherever they are read, by `core.classifier`.
+Candidate answers are limited wherever they are read, by `core.classifier`. Nothing heavy is imported here.
 """
 
 from __future__ import annotations
-
-from ..classifier import MAX_ANSWER, MAX_ANSWERS
-
-__all__ = ["MAX_ANSWER", "MAX_ANSWERS"]
 
 # One request
 MAX_QUESTION = 300  # characters; the encoder has a limit of its own, in tokens

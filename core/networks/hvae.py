@@ -107,6 +107,10 @@ class HVAE(Saved, WeightGenerator):
         out = F.linear(self.decoder[:-1](z), last.weight[some], last.bias[some])
         return self.w_mean[some] + self.w_std[some] * out.float()
 
+    def affine_end(self) -> tuple[nn.Module, Tensor, Tensor]:
+        last = self.decoder[-1]
+        return self.decoder[:-1], self.w_std[:, None] * last.weight, self.w_mean + self.w_std * last.bias
+
     def losses(self, w: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Per-sample terms (B,) and decoded weights (B, P), for weights w (B, P) and standard normal noise (B, Z)."""
         mu, log_var = self.posterior(w)

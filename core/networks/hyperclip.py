@@ -11,8 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .weight_generator import WeightGenerator
 from .weight_model import MODULES, Saved
 from .whitening import Whitening
+
+_BETAS = (0.9, 0.999)  # of Adam (Kingma and Ba, 2015)
+_ROWS_AT_ONCE = 2**14  # of the P that are multiplied out, in double precision
 
 
 @dataclass(frozen=True)
@@ -102,13 +106,38 @@ class HyperCLIP(Saved):
         return self.logit_scale.exp().clamp(max=100)
 
     def forward(self, w: Tensor) -> Tensor:
-        activation = torch.tanh if self.config.activation == "tanh" else F.softplus
         if self.config.components:
             with torch.autocast(w.device.type, enabled=False):  # it makes much of small differences
                 x = (w.float() - self.w_mean) @ self.projection
         else:
             x = (w - self.w_mean) / self.w_std
-        return F.normalize(self.out(activation(self.hidden(x))), dim=-1)
+        return self._embed(self.hidden(x))
+
+    def _embed(self, x: Tensor) -> Tensor:
+        """What enters the hidden layer's activation, (B, hidden), to unit embeddings (B, E)."""
+        activation = torch.tanh if self.config.activation == "tanh" else F.softplus
+        return F.normalize(self.out(activation(x)), dim=-1)
+
+    @torch.no_grad()
+    def after(self, weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
+        """`forward` of weights that are `x @ weight.T + bias`, as a function of x (B, K): the linear maps are
+        multiplied out, so that a call costs nothing that grows with P.
+
+        Args:
+            weight: (P, K). bias: (P,).
+        """
+        product = 0.0  # of everything linear before the activation, (hidden or components, K + 1)
+        for some in torch.arange(self.num_params, device=weight.device).split(_ROWS_AT_ONCE):
+            affine = torch.cat([weight[some], (bias - self.w_mean)[some, None]], dim=1)  # (rows, K + 1)
+            if self.config.components:
+                into = self.projection[some].mT
+            else:
+                into = self.hidden.weight[:, some] / self.w_std[some]
+            product = product + into.double() @ affine.double()
+        if self.config.components:
+            product = self.hidden.weight.double() @ product
+        matrix, offset = product[:, :-1].float(), product[:, -1].float() + self.hidden.bias
+        return lambda x: self._embed(F.linear(x, matrix, offset))
 
     def embed_questions(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
         """Question embeddings (B, E), whitened (in training with standard normal noise (B, E)) and unit, ready to be
@@ -135,11 +164,21 @@ def infer_task(model: HyperCLIP, w: Tensor, questions: Tensor) -> Tensor:
     return (model.scale * cosine).softmax(-1)
 
 
+def embed_latents(generator: WeightGenerator, model: HyperCLIP) -> Callable[[Tensor], Tensor]:
+    """Latents (B, Z) to the unit embeddings (B, E) of the weights that they decode to. Where the decoder ends in an
+    affine map, that and HyperCLIP's first one are multiplied out now, once."""
+    found = generator.affine_end()
+    if found is None:
+        return lambda z: model(generator.decode(z))
+    features, weight, bias = found
+    embed = model.after(weight, bias)
+    return lambda z: embed(features(z))
+
+
 def guide_latent(
     z0: Tensor,
-    e: Tensor,
-    decode: Callable[[Tensor], Tensor],
-    model: HyperCLIP,
+    target: Tensor,
+    embed: Callable[[Tensor], Tensor],
     *,
     steps: int = 10,
     lr: float = 0.1,
@@ -147,10 +186,14 @@ def guide_latent(
     optimizer: Literal["sgd", "adam"] = "adam",
     callback: Callable[[int, Tensor, Tensor], None] | None = None,
 ) -> Tensor:
-    """HyperCLIP guidance (Eq. 4, Algorithm 11): move z0 (T, Z) towards weights that HyperCLIP matches with e (T, E).
+    """HyperCLIP guidance (Eq. 4, Algorithm 11): move z0 (T, Z) towards weights that HyperCLIP matches with questions.
 
     Minimises `-cos(CLIP_H(h(z)), e) + lam * ||z - z0||` for every task on its own (the paper prints the cosine
     without its minus). `optimizer="adam"` is the authors' code's default, "sgd" the paper's words.
+
+    Args:
+        target: the questions (T, E), by `HyperCLIP.embed_questions`.
+        embed: CLIP_H(h(z)) of latents, such as `embed_latents` gives.
 
     Returns:
         Guided latents (T, Z), detached. `callback(step, z, cosine)` sees every step.
@@ -159,17 +202,22 @@ def guide_latent(
         raise ValueError(f"steps {steps} must not be negative")
     if optimizer not in ("sgd", "adam"):
         raise ValueError(f"optimizer {optimizer!r}; allowed: 'sgd', 'adam'")
-    target = model.embed_questions(e)
-    with torch.enable_grad():
-        z = z0.detach().clone().requires_grad_()
-        descent = torch.optim.SGD([z], lr) if optimizer == "sgd" else torch.optim.Adam([z], lr)
-        for step in range(steps):
-            cosine = (model(decode(z)) * target).sum(-1)  # (T,)
+    z0 = z0.detach()
+    z, mean, square = z0.clone(), torch.zeros_like(z0), torch.zeros_like(z0)
+    for step in range(steps):
+        with torch.enable_grad():
+            z.requires_grad_()
+            cosine = (embed(z) * target).sum(-1)  # (T,)
             # A norm has no gradient at zero, where the descent begins.
-            distance = ((z - z0.detach()).square().sum(-1) + 1e-12).sqrt()
-            descent.zero_grad()
-            z.grad = torch.autograd.grad((lam * distance - cosine).sum(), z)[0]
-            descent.step()
-            if callback is not None:
-                callback(step, z.detach(), cosine.detach())
-    return z.detach()
+            distance = ((z - z0).square().sum(-1) + 1e-12).sqrt()
+            (gradient,) = torch.autograd.grad((lam * distance - cosine).sum(), z)
+        z = z.detach()
+        if optimizer == "adam":  # torch.optim's takes longer than the rest of a step
+            mean = mean.lerp(gradient, 1 - _BETAS[0])
+            square = square.lerp(gradient.square(), 1 - _BETAS[1])
+            first, second = (1 - beta ** (step + 1) for beta in _BETAS)
+            gradient = (mean / first) / ((square / second).sqrt() + 1e-8)
+        z = z - lr * gradient
+        if callback is not None:
+            callback(step, z, cosine.detach())
+    return z

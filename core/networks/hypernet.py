@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,9 @@ class HNet(_HyperNet, WeightGenerator):
 
     def adapted_weights(self, adapted: Tensor, some: slice | None = None) -> Tensor:
         return self.decode(adapted, some)
+
+    def affine_end(self) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor]:
+        return lambda z: torch.relu(self.hidden(z)), self.out.weight, self.out.bias
 
 
 @MODULES.register("cond_hypernet")

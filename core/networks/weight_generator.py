@@ -6,6 +6,7 @@ HyperCLIP guidance and HyperLDM search the latent space of either and know no mo
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -48,6 +49,11 @@ class WeightGenerator(ABC):
     @abstractmethod
     def decode(self, z: Tensor, some: slice | None = None) -> Tensor:
         """Latents (B, Z) to weights (B, P), or to some coordinates of them."""
+
+    def affine_end(self) -> tuple[Callable[[Tensor], Tensor], Tensor, Tensor] | None:
+        """(features, A (P, K), b (P,)) of a decoder that ends in an affine map, `decode(z) = features(z) @ A.T + b`:
+        whatever is linear after it can be multiplied out once. None for one that ends otherwise."""
+        return None
 
 
 WEIGHT_GENERATORS: Registry[type[WeightGenerator]] = Registry("generator", __package__)

@@ -21,6 +21,7 @@ from .run import Run
 from .settings import smaller
 
 _STATE_SECONDS = 20.0
+_STATE_SHARE = 20  # times as long as a saving takes: gigabytes are not written all the time
 _LOOK_EVERY = 50  # steps, on a GPU: it need not be waited for at each
 _WARM_UP = 3  # steps that find their kernels and take their memory
 
@@ -89,13 +90,12 @@ class Watch:
 
     def _stopped(self, what: str) -> ValueError:
         less = " or ".join(f"--set {smaller(self.run.preset, setting)}" for setting in self.settings)
-        return ValueError(
-            f"{self.stage}: {what}; it stops, and nothing is recorded as done; a smaller rate may do: {less}"
-        )
+        advice = f"; a smaller rate may do: {less}" if less else ""
+        return ValueError(f"{self.stage}: {what}; it stops, and nothing is recorded as done{advice}")
 
 
 def training_steps(
-    run: Run, stage: str, total: int, state: Mapping[str, Stateful], settings: Sequence[str]
+    run: Run, stage: str, total: int, state: Mapping[str, Stateful], settings: Sequence[str] = ()
 ) -> Iterator[tuple[Watch, torch.Generator]]:
     """Count a stage's steps, each with a random state of its own, survive being killed, and stop where numbers are no
     longer finite.
@@ -138,7 +138,7 @@ def training_steps(
                 watch.look_at_all()
                 save_state(path, {"step": step + 1, "key": key, "state": {n: i.state_dict() for n, i in state.items()}})
                 now = time.monotonic()
-                save_at = now + max(_STATE_SECONDS, 20 * (now - saving))  # gigabytes are not written all the time
+                save_at = now + max(_STATE_SECONDS, _STATE_SHARE * (now - saving))
     run.loops[stage] = (made - warm, settled(run.device) - began)
     watch.look_at_all()
 

@@ -6,9 +6,10 @@ import json
 
 from markupsafe import Markup
 
+from ...classifier import MAX_ANSWER, MAX_ANSWERS
 from .. import limits
 from ..world import World
-from .templates import render
+from .templates import escape_markdown, render
 
 _CITATION = """@article{nava2023metalearning,
   title   = {Meta-Learning via Classifier(-free) Diffusion Guidance},
@@ -48,7 +49,7 @@ stereotypes. Do not use such adapters to decide anything about people.
 
 **Limits.** {limits.WORKERS} requests are worked on at a time and up to {limits.QUEUE} wait; at most
 {limits.MAX_PICTURES} pictures a request, of {MAX_FILE} MB and {MAX_PIXELS} megapixels each and {MAX_TOTAL_PIXELS}
-megapixels in all, {limits.MAX_ANSWERS} candidate answers of {limits.MAX_ANSWER} characters, and a question of
+megapixels in all, {answers} candidate answers of {characters} characters, and a question of
 {limits.MAX_QUESTION} characters. Within {minutes} minutes a visitor may upload {limits.VISITOR_FILES} files of
 {VISITOR_BYTES} MB, all visitors {SERVER_BYTES} MB. The same question, settings and seed give the same answer.
 
@@ -91,19 +92,21 @@ def text(
     least: float | None = None,
     judged: bool = False,
 ) -> str:
-    """What there is to know, in Markdown. `encoder`: what embeds questions, in words; `calibrated`: the release holds
-    scales that validation questions chose; `least`: the probability of an answer that is claimed, if one was chosen;
-    `judged`: the release can tell strange pictures."""
+    """What there is to know, in Markdown. `encoder`: what embeds questions, as plain text; `calibrated`: the release
+    holds scales that validation questions chose; `least`: the probability of an answer that is claimed, if one was
+    chosen; `judged`: the release can tell strange pictures."""
     known = "drawn scenes" if world.drawn else "the pictures that the models learned from"
     judgement = _PICTURES_JUDGED.format(known=known) if judged else _PICTURES_NOT_JUDGED
     return _TEXT.format(
         summary=world.summary,
         credit=world.credit,
-        encoder=encoder,
+        encoder=escape_markdown(encoder),
         bias=world.bias,
         novelty=_NOVELTY.format(pictures=judgement),
         calibration=(_CALIBRATION if calibrated else "") + ("" if least is None else _NONE.format(least=least)),
         limits=limits,
+        answers=MAX_ANSWERS,
+        characters=MAX_ANSWER,
         minutes=limits.KEPT // 60,
         longest=(limits.KEPT + limits.SWEPT) // 60,
         **{name: limits.mega(getattr(limits, name)) for name in _MILLIONS},

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from core.backbones import emoji_tower  # noqa: F401  (registers the trunk with timm)
 from core.config import config_hash
 from core.data.emoji.captions import loose_caption
 from core.data.emoji.scene import IMAGE_SIZE
