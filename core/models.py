@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .adaptation.few_shot import few_shot_from_latents, few_shot_weights
+from .backbones.questions import question_dim
 from .data.tasks import TaskBatch
 from .diffusion.guidance import classifier_free, gradient_guidance
 from .diffusion.samplers import SAMPLERS, shared_normal
@@ -89,14 +90,19 @@ class ReleaseModels:
     def _check_fits(self, name: str, module: Saved) -> None:
         """A ValueError unless a module is of the kind and the sizes that this release's network and questions need."""
         where, sizes = checkpoint_path(self.directory, name), module.sizes()
-        searches = {row_of("hyperldm", g): HyperLDM for g in WEIGHT_GENERATORS.names()}
-        searches |= {row_of("hyperclip", g): HyperCLIP for g in WEIGHT_GENERATORS.names()}
-        kind = searches.get(name, WeightModel if name in METHODS else Saved)
-        if not isinstance(module, kind):
-            raise ValueError(f"{where}: holds a {module.name!r}, which gives no {name}")
+        kinds: dict[str, type] = {}
+        for generator in WEIGHT_GENERATORS.names():
+            kinds |= {row_of("hyperldm", generator): HyperLDM, row_of("hyperclip", generator): HyperCLIP}
+            kinds[WEIGHT_GENERATORS[generator].checkpoint] = WEIGHT_GENERATORS[generator]
+        if not isinstance(module, kinds.get(name, WeightModel if name in METHODS else Saved)):
+            raise ValueError(f"{where}: holds a {module.name!r}, which is no {name}")
         network = sizes.get("network", self.network)
         if network != self.network or sizes.get("num_params", network.num_params) != network.num_params:
             raise ValueError(f"{where}: made for another network than {CONFIG} says, {self.network.spec()}")
+        spec = self.config.get("question_encoder")
+        size = sizes.get("question_dim", sizes.get("dim"))
+        if spec and size not in (None, expected := question_dim(spec, self.network.dim)):
+            raise ValueError(f"{where}: made for questions of size {size}; those of {CONFIG} have {expected}")
 
     def weight_generator(self, name: str) -> WeightGenerator:
         """The weight generator called `name`, "hvae" or "hnet"."""
@@ -179,7 +185,13 @@ class ReleaseModels:
                 optimizer=choice.get("optimizer", "adam"),
                 callback=callback,
             )
+        own_steps = steps is None
         T, (gamma, steps, samples) = len(e), self._sampling(choice, gamma, steps, samples)
+        where = f"{self.directory}: {row_of(method, generator)}"
+        if model.latent != (size := self.weight_generator(generator).latent):
+            raise ValueError(f"{where} makes latents of size {model.latent}, its generator takes {size}")
+        if own_steps and steps > model.schedule.num_steps:
+            raise ValueError(f"{where} is to take {steps} steps by {CONFIG}; it knows {model.schedule.num_steps}")
         sampler = SAMPLERS[choice.get("sampler", "ddim")]
         noise = shared_normal(samples, rng)  # the same for every question, so that none depends on the others
         z_T = noise(torch.empty(samples * T, model.latent, device=self.device))
