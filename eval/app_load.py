@@ -53,8 +53,7 @@ PHONE, DESKTOP = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 @contextlib.contextmanager
 def served(variables: Mapping[str, str] | None = None) -> Iterator[tuple[str, subprocess.Popen]]:
-    """The demo of `WEIGHTS` alone, in a process of its own, with environment `variables`; yields its address and the
-    process."""
+    """The demo of `WEIGHTS` in a process of its own, with environment `variables`; yields its address and process."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
