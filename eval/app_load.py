@@ -86,7 +86,7 @@ def page_settings(generator: AdapterGenerator) -> dict[str, Any]:
 def load(address: str, visitors: int, pictures: int, settings: dict[str, Any]) -> tuple[list[float], list[str]]:
     """Waits in seconds of visitors that all ask at once with `page_settings`, and what failed.
 
-    Visitors share the server's cores with it, so they speak plain HTTP, which costs less than a client library.
+    Visitors share the server's cores, so they speak plain HTTP, which costs less than a client library.
     """
     waits: list[float] = []
     failures: list[str] = []
@@ -140,8 +140,7 @@ def _ask(browser: httpx.Client, task: Task, files: Sequence[bytes], settings: di
 
 def png(image: Image.Image) -> bytes:
     """A picture as the bytes of a PNG file."""
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
+    image.save(buffer := io.BytesIO(), "PNG")
     return buffer.getvalue()
 
 

@@ -19,6 +19,7 @@ from core.demo.limits import ADAPTERS, MAX_BODY, MAX_FILE, MAX_PICTURES, VISITS
 from core.demo.studio import Studio
 from core.demo.views import about
 from core.generator import AdapterGenerator
+from eval.demo import soak
 from tests.conftest import ROOT, build_demo, launch
 
 gr = pytest.importorskip("gradio")
@@ -374,3 +375,10 @@ def test_too_few_values_get_a_reason(browser, demo):
         if event["backend_fn"] and event["inputs"]:
             done, said = _run(browser, event["id"], [])
             assert not done and "0 values; allowed:" in said["error"]
+
+
+def test_growth_is_told_from_settling():
+    told = [{"visits": 100 * i, "minutes": i, "memory": m} for i, m in enumerate([100, 200, 210, 205, 205, 205, 205])]
+    assert soak.growth(told) == pytest.approx(0.05)  # short: after a sixth of the visits
+    long = [{"visits": i, "minutes": 5 * i, "memory": m} for i, m in enumerate([100, 150, 200, 210, 206, 208])]
+    assert soak.growth(long) == pytest.approx(0.05)  # long: after ten minutes
