@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from .backbones import Backbone, Deferred, load_backbone
 from .backbones.questions import QuestionEncoder, open_question_encoder
+from .cache import EmbeddingCache, content_of
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .methods import DEFAULT_GENERATOR, METHODS, check_request, row_of
@@ -37,6 +38,11 @@ from .release.manifest import (
     read_config,
     verify,
 )
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_REMEMBERED = 1024  # embeddings of each kind, about 3 MB
 
 __all__ = ["METHODS", "Adapter", "AdapterGenerator", "check_answers", "check_images", "open_image"]
 
@@ -78,6 +84,10 @@ class AdapterGenerator(ReleaseModels):
         elif revision is not None:
             raise ValueError(f"revision {revision!r}: {directory} is a directory, only Hub repositories have revisions")
         return cls(directory, read_config(directory, name), device)
+
+    def __init__(self, directory: Path | str, config: dict[str, Any], device: torch.device | str = "cpu") -> None:
+        super().__init__(directory, config, device)
+        self._questions_seen, self._answers_seen, self._images_seen = (EmbeddingCache(_REMEMBERED) for _ in range(3))
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -143,7 +153,15 @@ class AdapterGenerator(ReleaseModels):
 
     def embed_questions(self, questions: Sequence[str]) -> Tensor:
         """Task embeddings e (B, E), made as this release's models were trained."""
-        return self.question_encoder.encode(questions)
+        return self._questions_seen(questions, self.question_encoder.encode)
+
+    def embed_answers(self, answers: Sequence[str]) -> Tensor:
+        """Embeddings (C, D) of candidate answers."""
+        return self._answers_seen(answers, self.backbone.encode_texts)
+
+    def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
+        """Embeddings (N, D) of pictures."""
+        return self._images_seen(images, self.backbone.encode_images, content_of)
 
     def generate(
         self,

@@ -245,7 +245,7 @@ def test_confidence_over_gamma_is_read_out_at_the_release_s_scale(studio, monkey
 def test_one_sample_ends_its_path_at_its_latent(studio):
     generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
     choices = generator.config["choices"]
-    choices["hvae_hyperldm"] = choices["hvae_hyperldm"] | {"samples": 1}
+    choices["hvae_hyperldm"] = choices["hvae_hyperldm"] | {"samples": 1, "steps": guidance.WAY}
     x = torch.nn.functional.normalize(torch.randn(2, generator.network.dim), dim=-1)
     first = next(guidance.sweep(generator, studio.plane, QUESTION, ANSWERS, x, [None, None]))
     torch.testing.assert_close(first.path[-1], first.end, rtol=1e-3, atol=1e-3)

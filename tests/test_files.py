@@ -6,6 +6,7 @@ import time
 
 import pytest
 import torch
+from core.release.tensors import read_tensors, write_tensors
 from safetensors.torch import save_file
 
 from core.backbones import load_backbone
@@ -18,7 +19,6 @@ from core.release import manifest
 from core.release.checkpoint import load_adapter, load_model, load_module, save_adapter, save_model, save_module
 from core.release.config import check_config
 from core.release.manifest import list_anew, read_config
-from core.release.tensors import read_tensors, write_tensors
 from tests.conftest import ROOT
 from tests.fuzz import releases as fuzz
 

@@ -137,7 +137,7 @@ def compare(
         for method in methods
     }
     generated = time.perf_counter()
-    x, texts = generator.backbone.encode_images(images), generator.backbone.encode_texts(answers)
+    x, texts = generator.embed_images(images), generator.embed_answers(answers)
     with torch.inference_mode():
         probabilities = {method: adapter.probabilities_of(x, texts) for method, adapter in adapters.items()}
     return Comparison(

@@ -14,6 +14,7 @@ from ..release.checkpoint import load_model
 
 GAMMAS = tuple(i / 4 for i in range(13))  # 0 to 3
 PATHS = (0.0, 1.0, 2.0, 3.0)  # whose way through the plane is drawn
+WAY = 10  # steps of that way at least: the few that weights need show none
 
 
 @dataclass(frozen=True)
@@ -71,16 +72,17 @@ def sweep(
 ) -> Iterator[Guided]:
     """For each of `GAMMAS` in turn, from the same noise, what the adapter says of pictures with embeddings x (N, D)."""
     e = generator.embed_questions([question])
-    texts = generator.backbone.encode_texts(answers)
+    texts = generator.embed_answers(answers)
     model, decode = generator.module(row_of("hyperldm", name)), generator.weight_generator(name).decode
     provenance = {"scale": generator.scale(row_of("hyperldm", name))}
     known = [i for i, truth in enumerate(truths) if truth is not None]
+    steps = max(WAY, generator.choice(row_of("hyperldm", name)).get("steps", WAY))
     for gamma in GAMMAS:
         way: list[Tensor] = []
-        z = generator.latents(
-            e, generator=name, gamma=gamma, seed=seed, callback=lambda i, t, z_t, z0, way=way: way.append((z_t[:1], z0))
-        )
-        steps = [model.unstandardise(z_t) for z_t, _ in way] + [model.unstandardise(way[-1][1][:1])]
+        keep = lambda i, t, z_t, z0, way=way: way.append((z_t, z0))
+        generator.latents(e, generator=name, gamma=gamma, steps=steps, samples=1, seed=seed, callback=keep)
+        z = generator.latents(e, generator=name, gamma=gamma, seed=seed)
+        path = [model.unstandardise(z_t) for z_t, _ in way] + [model.unstandardise(way[-1][1])]
         adapter = Adapter(decode(z)[0].cpu(), generator.network, generator.backbone, provenance)
         best = adapter.probabilities_of(x, texts).max(-1)
         right = [answers[int(best.indices[i])] == truths[i] for i in known]
@@ -88,6 +90,6 @@ def sweep(
             gamma,
             sum(right) / len(right) if right else None,
             float(best.values.mean()),
-            plane(torch.cat(steps).cpu()),
+            plane(torch.cat(path).cpu()),
             plane(z.cpu())[0],
         )

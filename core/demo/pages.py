@@ -98,7 +98,7 @@ def guide(
     try:
         question, candidates = check_question(question), read_answers(answers)
         images, truths = studio.gather(question, drawn, count, paths, seed)
-        x = studio.generator.backbone.encode_images(images)
+        x = studio.generator.embed_images(images)
         seen, note = [], sensitive_note(question)
         for guided in sweep(
             studio.generator, studio.plane, question, candidates, x, truths, name=studio.name, seed=seed
@@ -137,7 +137,7 @@ def refine(
     """(curve so far, cards and the refined adapter's file at the end) while labelled examples come in: drawn scenes,
     tested on others, or `labelled` files (path, answer), tested on a third of them, which the refined adapter does not
     learn from either."""
-    generator, encode = studio.generator, studio.generator.backbone.encode_images
+    generator, encode = studio.generator, studio.generator.embed_images
     try:
         question, candidates = check_question(question), read_answers(answers)
         if drawn:
@@ -200,7 +200,7 @@ def example_adapter(studio: Studio, question: str) -> str:
         return str(studio.downloads.save(generator.generate(question, "hyperclip", generator=studio.readers[0])))
     answers = studio.suggest(question)
     images, truths = studio.gather(question, True, few_shot.KS[-1], (), seed=0)
-    examples = few_shot.label_pictures(generator.backbone.encode_images(images), truths, answers)
+    examples = few_shot.label_pictures(generator.embed_images(images), truths, answers)
     return str(studio.downloads.save(few_shot.refined(generator, question, answers, examples, "mnet_maml")))
 
 

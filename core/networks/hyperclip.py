@@ -120,8 +120,8 @@ class HyperCLIP(Saved):
 
     @torch.no_grad()
     def after(self, weight: Tensor, bias: Tensor) -> Callable[[Tensor], Tensor]:
-        """`forward` of weights that are `x @ weight.T + bias`, as a function of x (B, K): the linear maps are
-        multiplied out, so that a call costs nothing that grows with P.
+        """`forward` of weights that are `x @ weight.T + bias`, as a function of x (B, K). Linear maps are multiplied
+        out, so that a call costs nothing that grows with P.
 
         Args:
             weight: (P, K). bias: (P,).
