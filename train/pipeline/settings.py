@@ -288,8 +288,7 @@ def smaller(preset: Preset, setting: str) -> str:
 def as_settings(spec: dict[str, Any]) -> dict[str, Any]:
     """The settings of a preset that give the spec of a question encoder, as a release keeps it."""
     values = {"question_encoder": spec["encoder"]}
-    if "layers" in spec:
-        values["question_layers"] = tuple(spec["layers"])
+    values |= {"question_layers": tuple(spec["layers"])} if "layers" in spec else {}
     if "pooling" in spec:
         values["question_pooling"] = spec["pooling"]
     return values
