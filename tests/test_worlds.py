@@ -38,7 +38,7 @@ def photographs(least=None):
     generator = AdapterGenerator.from_pretrained(ROOT / "weights" / "emoji")
     questions = [{"question": question, "answers": answers, "family": ""} for question, answers in KNOWN.items()]
     thresholds = {} if least is None else {"answer": least}
-    generator.config |= {"dataset": "meta-vqa photos", "preset": "photos", "questions": questions}
+    generator.config |= {"dataset": "meta-vqa-photos", "preset": "photos", "questions": questions}
     generator.config["thresholds"] = thresholds
     vars(generator)["_stored"] = None  # embeddings of other questions
     return generator
