@@ -422,7 +422,7 @@ def test_an_adapter_of_the_hnet_is_read_where_there_is_no_encoder_for_it(studio,
 
 def test_what_an_adapter_s_file_says_of_itself_is_shown_as_text(studio, tmp_path):
     adapter = studio.generator.generate(QUESTION, "cond_multitask")
-    adapter.provenance.update(question=HOSTILE, method=HOSTILE, generator=[HOSTILE])
+    adapter.provenance.update(question=HOSTILE, method=HOSTILE, generator=HOSTILE)
     adapter.save(tmp_path / "a.safetensors")
     html = pages.identify(studio, str(tmp_path / "a.safetensors"))
     assert "<img" not in html and html.count("&lt;img src=x onerror=&#34;") == 2

@@ -206,10 +206,10 @@ def test_a_file_of_many_parts_is_refused_at_once(tmp_path, parts):
     for i in range(parts):
         tensors[f"w#{i + 10**5}"] = {"dtype": "U8", "shape": [1], "data_offsets": [big + i, big + i + 1]}
     path = crafted(tmp_path / "a.safetensors", tensors, adapter_header(shapes={"w": [big + parts]}), big + parts)
-    begun = time.monotonic()
+    begun = time.process_time()
     with pytest.raises(ValueError, match=r"a\.safetensors"):
         load_adapter(path)
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 @pytest.mark.parametrize(

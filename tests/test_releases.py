@@ -1,6 +1,7 @@
 """Releases to evaluate: what they say of their own training, flags that disagree, and rows that they lack."""
 
 import argparse
+import contextlib
 import json
 import shutil
 
@@ -27,7 +28,8 @@ def write_config(directory, **changes):
     path = directory / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | changes
     path.write_text(json.dumps({key: value for key, value in config.items() if value is not None}), encoding="utf-8")
-    list_anew(directory)
+    with contextlib.suppress(ValueError):  # a field that must not be so
+        list_anew(directory)
 
 
 @pytest.fixture
@@ -103,9 +105,10 @@ def test_what_releases_said_before_they_said_how(name, base):
         ({}, ["--descriptors", "1"], "with --weights leave them out"),
         ({}, ["--data", "mine"], "--data mine: {} was trained on the dataset of preset 'tiny' itself"),
         ({"run": OWN | {"preset": "tony"}}, [], "{}: preset 'tony'; allowed: emoji"),
-        ({"run": OWN | {"set": "a=b"}}, [], "{}: Training.set: expected a list, got 'a=b'"),
-        ({"run": OWN | {"data": 3}}, [], "{}: Training.data: 3 is none of"),
-        ({"run": {"presets": "tiny"}}, [], "{}: Training: unknown key 'presets'; allowed: preset, data"),
+        ({"run": OWN | {"set": "a=b"}}, [], "{}: config.json: run.set is 'a=b'; allowed: a list"),
+        ({"run": OWN | {"data": 3}}, [], "{}: config.json: run.data is 3; allowed: a text"),
+        ({"run": {"presets": "tiny"}}, [], "{}: config.json: run.preset is missing"),
+        ({"run": OWN | {"presets": "tiny"}}, [], "{}: Training: unknown key 'presets'; allowed: preset, data"),
         ({"run": OWN | {"set": ["hvae.size=3"]}}, [], "hvae.size: unknown key 'size'; allowed: "),
         ({"run": OWN | {"data": "/nowhere"}}, [], "{} was trained on /nowhere, which holds no dataset; --data DIR"),
         ({"run": None, "preset": "tony"}, [], "{}: preset 'tony'; allowed: emoji"),
@@ -128,7 +131,7 @@ def test_flags_and_releases_that_disagree(copy, capsys, changes, flags, message)
 
 def test_a_release_without_its_backbone(copy, capsys):
     shutil.rmtree(copy / "backbone")
-    assert f"{copy} is incomplete: its backbone is missing" in refused(capsys, "--weights", copy)
+    assert f"{copy} is incomplete: 'backbone/open_clip_config.json' is missing" in refused(capsys, "--weights", copy)
 
 
 @pytest.mark.parametrize(
