@@ -32,7 +32,7 @@ from train.pipeline.settings import AdaptationConfig, Preset, once, smaller
 from train.pipeline.stage import Stage
 
 WORSE = 0.01  # a loss of accuracy that is less probable than this is no chance
-SETTLED = 50  # steps; fewer, as of a run that is tried out, may end on the way, where a loss says little
+ENOUGH = 50  # steps, the paper's number: fewer are a try, whose numbers need not mean anything
 
 
 def stages(preset: Preset) -> list[Stage]:
@@ -131,11 +131,11 @@ def run(run: Run, name: str) -> dict[str, float]:
             f"{metrics['query_before']:.3f} to {metrics['query_after']:.3f}"
         )
         setting = f"--set {smaller(run.preset, f'adaptations.{name}.lr')}"
-        if config.steps >= SETTLED and probability_of_less((after - before) * weights) < WORSE:
+        if config.steps >= ENOUGH and probability_of_less((after - before) * weights) < WORSE:
             raise ValueError(f"{reached}, which is more than chance; choose a smaller rate: {setting}")
         if not quiet:
             lost = metrics["query_after"] < metrics["query_before"]
-            said = f"a loss, which may be chance on {len(before)} questions" if lost else "nothing is gained"
+            said = f"a loss, by {len(before)} questions" if lost else "nothing is gained"
             print(f"{reached}: {said}; it goes on; a smaller rate may do better: {setting}", flush=True)
     return metrics
 

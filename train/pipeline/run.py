@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import functools
 import hashlib
 import json
@@ -90,8 +89,8 @@ class Run:
         with path.open("ab", buffering=0) as file:
             size = file.tell()
             try:
-                if file.write(data) < len(data):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                while data:
+                    data = data[file.write(data) :]
             except OSError as error:
                 file.truncate(size)
                 raise OSError(error.errno, error.strerror, str(path)) from None
