@@ -84,7 +84,7 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
     dead = tmp_path / f"a.json.{here}-{process}-0.tmp"
     others = [tmp_path / f"a.json.{here}-{os.getppid()}-0.tmp", tmp_path / f"a.json.another-{process}-0.tmp"]
     for partial in (dead, *others):
-        partial.write_text("half")
+        partial.write_text("half", encoding="utf-8")
     files.write_json(path, [])
     assert sorted(tmp_path.iterdir()) == sorted([path, *others])
 
@@ -108,7 +108,7 @@ def test_json_stays_json(tmp_path):
 def test_folders_that_cannot_be_written_to_are_named(tmp_path, monkeypatch):
     files.check_writable(tmp_path / "new" / "folder")
     assert not os.listdir(tmp_path)
-    (tmp_path / "file").write_text("")
+    (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(OSError, match=str(tmp_path / "file")):
         files.check_writable(tmp_path / "file" / "folder")
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # the tests may run as root
@@ -252,9 +252,11 @@ def test_nothing_is_recorded_of_a_stage_that_stopped(work, capsys):
     assert "hnet_hyperldm" not in json.loads(records.read_text())
 
 
-def test_numbers_of_a_gpu_are_looked_at_together(tiny, monkeypatch):
+def test_numbers_of_a_gpu_are_looked_at_together(tiny):
     """The first step that went wrong is named, however late that is seen."""
-    run = tiny_run(tiny).changed(device=torch.device("meta"))
+    run = tiny_run(tiny)
+    assert len(run.train)  # read on the CPU
+    object.__setattr__(run, "device", torch.device("meta"))
     watch = train.pipeline.steps.Watch(run, "a_stage", 60, {}, ["diffusion.lr"])
     for watch.step in range(49):
         watch(torch.tensor([watch.step]), loss=torch.tensor(NAN if watch.step > 30 else 1.0))
