@@ -252,9 +252,11 @@ def test_nothing_is_recorded_of_a_stage_that_stopped(work, capsys):
     assert "hnet_hyperldm" not in json.loads(records.read_text())
 
 
-def test_numbers_of_a_gpu_are_looked_at_together(tiny, monkeypatch):
+def test_numbers_of_a_gpu_are_looked_at_together(tiny):
     """The first step that went wrong is named, however late that is seen."""
-    run = tiny_run(tiny).changed(device=torch.device("meta"))
+    run = tiny_run(tiny)
+    assert len(run.train) > 49
+    run = run.changed(device=torch.device("meta"))
     watch = train.pipeline.steps.Watch(run, "a_stage", 60, {}, ["diffusion.lr"])
     for watch.step in range(49):
         watch(torch.tensor([watch.step]), loss=torch.tensor(NAN if watch.step > 30 else 1.0))
