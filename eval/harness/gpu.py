@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
 import os
 import platform
 import shutil
@@ -72,10 +73,19 @@ class Results:
         node = self.document
         for key in keys[:-1]:
             node = node.setdefault(key, {})
-        node[keys[-1]] = entry | self.mark
+        node[keys[-1]] = json_value(entry) | self.mark
         if self._fresh is not None:
             self._fresh.add(keys)
         write_json(self.path, self.document)
+
+
+def json_value(value: Any) -> Any:
+    """A value with null for numbers that JSON has not (NaN, infinity), which a comparison may well find."""
+    if isinstance(value, dict):
+        return {key: json_value(own) for key, own in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_value(own) for own in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @contextlib.contextmanager
