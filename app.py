@@ -23,8 +23,9 @@ _EPILOG = """Every flag has an environment variable for a default, as a Space se
 GRADIO_SERVER_PORT, MCP. Gradio reads more of its own (GRADIO_SHARE, GRADIO_ROOT_PATH ...).
 
 What it needs: about 1.7 GB of memory with both shipped worlds, more while many ask at once; no GPU, though one is used
-where there is one, and no network for a local release. How long it takes to start: 10 to 20 seconds on two CPU cores.
-A release from the Hub is downloaded once (about 80 MB for the emoji preset)."""
+where there is one, and no network for a local release. It takes about 6 seconds to the page on
+two CPU cores, and as long again until all models are read. A release from the Hub is downloaded once
+(about 80 MB for the emoji preset)."""
 
 
 def parser() -> argparse.ArgumentParser:

@@ -25,8 +25,9 @@ training data; classify images with it among candidate answers; save it."""
 _EPILOG = """What it needs: a release, the shipped weights/emoji unless --weights says otherwise, and images that it
 knows: weights/emoji has only ever seen drawn scenes, a release of your own what you trained it on. No GPU, and no
 network for a local release.
-How long it takes, on a CPU: about ten seconds to start, one or two to read the models and generate, a few milliseconds
-an image. A release from the Hub is downloaded once (about 80 MB for the emoji preset).
+How long it takes, on a CPU: three to five seconds to start, read the models and generate, as long again to read the
+encoder of images, a few milliseconds an image. A release from the Hub is downloaded once (about 80 MB for the emoji
+preset).
 
 Examples:
   %(prog)s "What colour is the badge behind the dog?" --images scenes/*.png

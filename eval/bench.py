@@ -245,7 +245,12 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     arguments.add_argument("--json", type=Path, default=COSTS, help="results (default: eval/results/bench.json)")
     arguments.add_argument("--app", action="store_true", help="the demo's load test instead, with its own flags")
+    arguments.add_argument("--latency", action="store_true", help="what a question costs instead, with its own flags")
     argv = sys.argv[1:] if argv is None else argv
+    if "--latency" in argv:
+        from eval.demo import latency  # the demo
+
+        return latency.main([flag for flag in argv if flag != "--latency"])
     if "--app" in argv:
         from eval import app_load  # the demo and a browser
 

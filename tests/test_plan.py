@@ -132,7 +132,8 @@ def test_a_cost_knows_its_own_stage_alone():
 
 
 def test_choosing_is_counted_in_steps_of_the_denoiser():
-    assert STAGES["choose"].steps == 2 * 3 * 350 * (2 + 2 * 5)  # generators, seeds, steps; guided gammas twice
+    full, quick = 350 * (2 + 2 * 5), 2 * sum(steps * samples for steps, samples in get_preset("metavqa").sampling.quick)
+    assert STAGES["choose"].steps == 2 * 3 * (full + quick)  # generators, seeds; guided gammas twice
 
 
 def test_disk_is_arithmetic():
