@@ -48,10 +48,10 @@ def test_of_settings_that_lose_nothing_the_cheapest_is_taken():
 
 
 def test_quick_settings_keep_the_strength_that_was_chosen():
-    sampling = SamplingConfig(quick=((1, 1), (2, 8)))
+    sampling = SamplingConfig(quick=((1, 4), (2, 8)))
     assert {option["gamma"] for option in sampling_options(sampling)} == set(sampling.gammas)
     found = quick_options(sampling, 1.25)
-    assert [(o["steps"], o["samples"], o["gamma"]) for o in found] == [(1, 1, 1.25), (2, 8, 1.25)]
+    assert [(o["steps"], o["samples"], o["gamma"]) for o in found] == [(1, 4, 1.25), (2, 8, 1.25)]
     for quick in (((0, 1),), ((1, 0),), ((1, 1000),)):
         with pytest.raises(ValueError, match="sampling.quick"):
             SamplingConfig(quick=quick)

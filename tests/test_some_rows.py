@@ -144,10 +144,10 @@ def test_the_page_serves_what_a_release_holds(tiny, tmp_path, kept, methods, lab
     how = {"name": name, "gamma": 1.0, "steps": 2, "samples": 1, "seed": 0, "score": {}}
     html, _, _ = pages.ask(studio, question, answers, True, 2, [], list(studio.methods), **how)
     assert 'role="alert"' not in html and html.count("<article") >= 2
-    assert (studio.plane is not None) == ("latents_hnet" in kept)
-    if studio.plane is not None:
+    assert studio.guidable == ("latents_hnet" in kept)
+    if studio.guidable:
         assert 'role="alert"' not in list(pages.guide(studio, question, answers, True, 2, [], 0))[-1][0]
-    if studio.similarity is not None:
+    if studio.comparable:
         assert 'role="alert"' not in pages.compare(studio, "Where is the cat?\nWhere is the dog?", 0)
     offered = endpoints([studio])
     assert ("infer_question" in offered) == bool(studio.readers) == ("hyperclip" in methods)
