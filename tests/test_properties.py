@@ -318,15 +318,15 @@ def test_guidance_by_hyperclip(seed, T, Z, P, E, steps, optimizer):
     """Finite latents of z0's shape, z0 left alone; small steps down find a higher cosine, whoever is beside."""
     torch.manual_seed(seed)
     model = HyperCLIP(HyperCLIPConfig(hidden=4), num_params=P, dim=E).requires_grad_(False)
-    decoder, z0, e = torch.randn(Z, P), torch.randn(T, Z), unit(T, E, seed=seed)
+    decoder, z0, target = torch.randn(Z, P), torch.randn(T, Z), model.embed_questions(unit(T, E, seed=seed))
     before, cosines = z0.clone(), []
     how = {"steps": steps, "lr": 1e-3, "lam": 0.0, "optimizer": optimizer}
-    decode = lambda z: z @ decoder
-    z = guide_latent(z0, e, decode, model, **how, callback=lambda step, z, cosine: cosines.append(cosine))
+    embed = lambda z: model(z @ decoder)
+    z = guide_latent(z0, target, embed, **how, callback=lambda step, z, cosine: cosines.append(cosine))
     assert z.shape == z0.shape and z.isfinite().all() and torch.equal(z0, before) and len(cosines) == steps
     if steps == 0:
         assert torch.equal(z, z0)
     if optimizer == "sgd":  # Adam's first steps have the size of its rate, however small the gradient
-        cosine = lambda z: (model(decode(z)) * model.embed_questions(e)).sum(-1)
+        cosine = lambda z: (embed(z) * target).sum(-1)
         assert (cosine(z) >= cosine(z0) - 1e-5).all()
-        torch.testing.assert_close(guide_latent(z0[:1], e[:1], decode, model, **how), z[:1], **CLOSE)
+        torch.testing.assert_close(guide_latent(z0[:1], target[:1], embed, **how), z[:1], **CLOSE)

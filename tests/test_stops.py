@@ -72,7 +72,7 @@ def test_a_line_of_the_log_is_written_whole_or_not_at_all(small_files, tmp_path)
             run.log("stage", "loss", value)
     log = run.scratch / "metrics.jsonl"
     assert raised.value.filename == str(log)
-    assert [json.loads(line)["value"] for line in log.read_text().splitlines()] == [*range(value)]
+    assert [json.loads(line)["value"] for line in log.read_text(encoding="utf-8").splitlines()] == [*range(value)]
     with pytest.raises(ValueError, match="JSON"):
         run.log("stage", "loss", NAN)
 
@@ -193,9 +193,9 @@ def test_a_signal_in_the_middle_of_a_stage(work, tiny, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", lambda *_: os.kill(os.getpid(), signal.SIGTERM))  # a state is half in its place
         assert ended(work, capsys)[0] == 143
-    assert not left(work) and "hvae" not in json.loads(records.read_text())
+    assert not left(work) and "hvae" not in json.loads(records.read_text(encoding="utf-8"))
     run_all.main(["--preset", "tiny", "--work", str(work), "--device", "cpu"])
-    metrics = lambda path: json.loads(path.read_text())["hvae"]["metrics"]
+    metrics = lambda path: json.loads(path.read_text(encoding="utf-8"))["hvae"]["metrics"]
     assert metrics(records) == metrics(tiny / "seed-0" / "weights" / "stages.json")
 
 
@@ -249,7 +249,7 @@ def test_nothing_is_recorded_of_a_stage_that_stopped(work, capsys):
     status, line = ended(work, capsys, "--set", "diffusion.lr=1e38", "--stages", "hnet_hyperldm")
     assert status == 2 and "nothing is recorded as done" in line and "--set diffusion.lr=1e+37" in line
     (records,) = (path for path in work.glob("seed-0/weights-*/stages.json"))
-    assert "hnet_hyperldm" not in json.loads(records.read_text())
+    assert "hnet_hyperldm" not in json.loads(records.read_text(encoding="utf-8"))
 
 
 def test_numbers_of_a_gpu_are_looked_at_together(tiny):
