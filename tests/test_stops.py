@@ -10,6 +10,7 @@ import platform
 import resource
 import shutil
 import signal
+import time
 
 import pytest
 import torch
@@ -149,7 +150,7 @@ def ends(error, capsys):
     def main():
         if isinstance(error, signal.Signals):
             os.kill(os.getpid(), error)
-            signal.pause()
+            time.sleep(30)
         raise error
 
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
@@ -160,7 +161,18 @@ def ends(error, capsys):
     return raised.value.code, line.split(": ", 1)[1]
 
 
-def test_scripts_end_in_one_line(capsys):
+@pytest.fixture
+def heard():
+    """Signals do what they do by default; what runs the tests in the background may have them ignored."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_scripts_end_in_one_line(heard, capsys):
     assert ends(ValueError("a bad\n  value"), capsys) == (2, "error: a bad value")
     assert ends(OSError(errno.ENOSPC, "No space left on device", "/a/b"), capsys) == (
         2,
@@ -186,7 +198,7 @@ def ended(work, capsys, *flags):
     return raised.value.code, capsys.readouterr().err.splitlines()[-1]
 
 
-def test_a_signal_in_the_middle_of_a_stage(work, tiny, capsys, monkeypatch):
+def test_a_signal_in_the_middle_of_a_stage(heard, work, tiny, capsys, monkeypatch):
     records = work / "seed-0" / "weights" / "stages.json"
     forget(records, "hvae")
     monkeypatch.setattr(train.pipeline.steps, "_STATE_SECONDS", 0.0)
