@@ -147,7 +147,7 @@ def _examples(weights: str | None) -> str:
     """Where examples of questions are: of a release on this machine its own."""
     from .release.manifest import read_config
 
-    known = read_config(weights).get("questions") if weights is not None and Path(weights).is_dir() else None
+    known = read_config(Path(weights)).get("questions") if weights is not None and Path(weights).is_dir() else None
     return f"{weights} knows {known[0]['question']!r}" if known else "--help has examples"
 
 

@@ -81,7 +81,7 @@ def test_a_sampler_is_one_function_and_one_line(work, monkeypatch):
     monkeypatch.setitem(SAMPLERS, "euler", sample_euler)  # the line
     flags = ["--preset", "tiny", "--work", str(work), "--device", "cpu", "--rows", "hvae_hyperldm"]
     run_all.main([*flags, "--set", "sampling.sampler=euler", *BRIEFLY])
-    assert set(calls) == {5} and len(calls) > 4
+    assert set(calls) == {1, 2, 4, 5} and len(calls) > 4  # the preset's, and fewer
     (directory,) = work.glob("seed-0/weights-*")
     release = AdapterGenerator.from_pretrained(directory)
     assert release.choice("hvae_hyperldm")["sampler"] == "euler"

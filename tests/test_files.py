@@ -1,12 +1,12 @@
 """Releases and adapters are what they say: digests, numbers, sizes and fields, of files that anyone may have made."""
 
 import json
+import shutil
 import struct
 import time
 
 import pytest
 import torch
-from core.release.tensors import read_tensors, write_tensors
 from safetensors.torch import save_file
 
 from core.backbones import load_backbone
@@ -19,6 +19,7 @@ from core.release import manifest
 from core.release.checkpoint import load_adapter, load_model, load_module, save_adapter, save_model, save_module
 from core.release.config import check_config
 from core.release.manifest import list_anew, read_config
+from core.tensors import load_tensors, save_tensors
 from tests.conftest import ROOT
 from tests.fuzz import releases as fuzz
 
@@ -180,7 +181,7 @@ def test_json_that_is_none_is_a_value_error(tmp_path, text):
     with pytest.raises(ValueError):
         parse_json(text)
     (tmp_path / "a.json").write_text(text, encoding="utf-8")
-    with pytest.raises(ValueError, match=r"a\.json is damaged"):
+    with pytest.raises(ValueError, match=r"a\.json: damaged"):
         read_json(tmp_path / "a.json")
 
 
@@ -274,22 +275,24 @@ def test_what_an_adapter_says_of_itself_is_of_the_right_type(tmp_path, field):
 
 
 def test_numbers_that_are_none_are_not_written(tmp_path):
-    with pytest.raises(ValueError, match=r"m\.safetensors: tensor 'x' holds numbers that are infinite or none"):
+    with pytest.raises(ValueError, match=r"m\.safetensors: some values of 'x' are infinite or not numbers"):
         save_model(tmp_path / "m.safetensors", {"x": torch.tensor([1.0, float("nan")])}, kind="table", config={})
     assert not list(tmp_path.iterdir())
 
 
 def test_tensors_of_a_work_file_come_back_or_are_refused(tmp_path):
     path = tmp_path / "t.safetensors"
-    write_tensors(path, {"x": torch.arange(6.0).view(2, 3).mT}, {"file": path.name})
-    tensors, metadata = read_tensors(path)
-    assert torch.equal(tensors["x"], torch.arange(6.0).view(2, 3).mT) and metadata == {"file": path.name}
+    save_tensors(path, {"x": torch.arange(6.0).view(2, 3).mT})
+    assert torch.equal(load_tensors(path, "x")["x"], torch.arange(6.0).view(2, 3).mT)
+    shutil.copy(path, tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match=r"other\.safetensors: it was written as t\.safetensors; remove it"):
+        load_tensors(tmp_path / "other.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match=r"t\.safetensors: damaged"):
-        read_tensors(path)
+        load_tensors(path)
     save_file({"x": torch.tensor([float("inf")])}, path)  # of before, or somebody else's
     with pytest.raises(ValueError, match="infinite"):
-        read_tensors(path)
+        load_tensors(path)
 
 
 # -- backbones ---------------------------------------------------------------------------------------------------------

@@ -262,7 +262,7 @@ def test_no_network(hub, release, monkeypatch):
         (lambda d: shutil.copy(d / "mnet_maml.safetensors", d / "hvae.safetensors"), "unexpected 'hvae.safetensors'"),
         (lambda d: (d / "mnet_maml.safetensors").write_bytes(b"x"), "has 1 bytes, its config.json says"),
         (lambda d: (d / "backbone" / "open_clip_config.json").unlink(), "'backbone/open_clip_config.json' is missing"),
-        (lambda d: (d / "config.json").write_text("{", encoding="utf-8"), "config.json is damaged"),
+        (lambda d: (d / "config.json").write_text("{", encoding="utf-8"), "config.json: damaged"),
         (lambda d: (d / "config.json").write_text("[]", encoding="utf-8"), "lacks format_version"),
         (lambda d: (d / "config.json").unlink(), "has no config.json"),
         (

@@ -119,7 +119,7 @@ def test_the_package_requires_what_core_imports_and_no_test_tools(installed):
     (distribution,) = importlib.metadata.distributions(name="question-to-adapter", path=[str(installed.site)])
     required = names(distribution.requires)
     assert not required & {"pytest", "matplotlib", "accelerate"}
-    for bringing in ("open_clip_torch", "jinja2"):  # timm and markupsafe
+    for bringing in ("open_clip_torch", "jinja2", "gradio"):  # timm, markupsafe, and what Gradio's server is made of
         required |= names(importlib.metadata.requires(bringing))
     providers = importlib.metadata.packages_distributions()
     for path in (ROOT / "core").rglob("*.py"):

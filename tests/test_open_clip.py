@@ -48,6 +48,8 @@ def write_model(directory, *, weights=True, **changes):
         multimodal = open_clip.coca_model.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP
         torch.manual_seed(0)
         model = (multimodal if "custom_text" in config else open_clip.CLIP)(**arguments)
+        for value in model.parameters():  # CoCa leaves some as the memory had them
+            value.data.nan_to_num_(0.0, 0.0, 0.0).clamp_(-10.0, 10.0)
         save_file({name: value.contiguous() for name, value in model.state_dict().items()}, directory / "m.safetensors")
     return directory
 

@@ -40,9 +40,9 @@ class Downloads:
         path = Path(tempfile.mkdtemp(dir=self._directory)) / f"{slug or 'adapter'}.safetensors"
         adapter.save(path)
         ages = {}
-        for folder in self._directory.iterdir():
+        for file in self._directory.glob("*/*.safetensors"):  # none that is being written
             with contextlib.suppress(FileNotFoundError):
-                ages[folder] = folder.stat().st_mtime_ns
+                ages[file.parent] = file.stat().st_mtime_ns
         for old in sorted(ages, key=ages.__getitem__)[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path

@@ -65,7 +65,7 @@ class HyperCLIP(Saved):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.register_buffer("w_mean", torch.zeros(num_params))
         if config.components:
-            self.register_buffer("projection", torch.eye(num_params, config.components))
+            self.register_buffer("projection", torch.zeros(num_params, config.components).fill_diagonal_(1.0))
         else:
             self.register_buffer("w_std", torch.ones(num_params))
         self.condition = Whitening(dim, config.whitening, config.cond_noise)

@@ -31,7 +31,8 @@ class Whitening(nn.Module):
             raise ValueError(f"Whitening: noise {noise} must not be negative")
         self.shrinkage, self.noise = shrinkage, noise
         self.register_buffer("mean", torch.zeros(dim))
-        self.register_buffer("matrix", torch.eye(dim))
+        # Not torch.eye: a module is built without storage before its file is read, and there that takes seconds.
+        self.register_buffer("matrix", torch.zeros(dim, dim).fill_diagonal_(1.0))
 
     @torch.no_grad()
     def fit(self, e: Tensor) -> None:
