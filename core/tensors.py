@@ -22,7 +22,7 @@ from .files import parse_json, replacing
 
 MAX_HEADER = 1024 * 1024  # bytes; this project's own have up to 50 thousand
 _DTYPES = {"F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"}
-_DIGEST, _FILE = "sha256", "file"  # in a file's metadata
+_DIGEST = "sha256"  # in a file's metadata, alone: of several the order is random
 
 
 def tensors_in(value: Any, name: str = "") -> dict[str, Tensor]:
@@ -56,7 +56,7 @@ def check_finite(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
 
 
 def save_tensors(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors atomically, with the name of the file and a digest of what it holds.
+    """Write tensors atomically, with a digest of what the file holds and is called.
 
     Raises:
         ValueError: values that are not finite; nothing is written then.
@@ -64,9 +64,8 @@ def save_tensors(path: Path | str, tensors: Mapping[str, Tensor]) -> None:
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     check_finite(path, tensors)
-    metadata = {_FILE: Path(path).name}
     with replacing(path) as partial:
-        save_file(tensors, partial, metadata=metadata | {_DIGEST: digest_of_tensors(tensors, metadata)})
+        save_file(tensors, partial, metadata={_DIGEST: digest_of_tensors(tensors, Path(path).name)})
 
 
 def load_tensors(path: Path | str, *names: str) -> dict[str, Tensor]:
@@ -81,11 +80,9 @@ def load_tensors(path: Path | str, *names: str) -> dict[str, Tensor]:
         metadata, shapes = read_header(path)
         if lacking := [name for name in names if name not in shapes]:
             raise ValueError(f"{path}: damaged (no {lacking[0]!r} in it)")
-        tensors, written = read_all(path), metadata.pop(_DIGEST, None)
-        if written not in (None, digest_of_tensors(tensors, metadata)):
-            raise ValueError(f"{path}: damaged (its content is not what was written)")
-        if metadata.get(_FILE, path.name) != path.name:
-            raise ValueError(f"{path}: it was written as {metadata[_FILE]}")
+        tensors = read_all(path)
+        if metadata.get(_DIGEST) not in (None, digest_of_tensors(tensors, path.name)):
+            raise ValueError(f"{path}: damaged (its content is not what was written under this name)")
         check_finite(path, tensors)
     except ValueError as error:
         raise ValueError(f"{error}; remove it, and the next run makes it again") from None

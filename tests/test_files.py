@@ -128,7 +128,7 @@ def test_numbers_that_are_none_are_refused_where_nothing_is_listed(whole, name, 
 
     fuzz.rewrite(path, put)
     generator = AdapterGenerator.from_pretrained(whole)
-    with pytest.raises(ValueError, match=r"release.* holds numbers that are infinite or none"):
+    with pytest.raises(ValueError, match=r"release.* are infinite or not numbers"):
         generator.suggest_answers("Where?") if name == "known_questions" else generator.generate(
             "Where?", {"hvae": "hyperldm", "hvae_hyperclip": "hyperclip", "backbone": "clip"}.get(name, name)
         )
@@ -285,7 +285,7 @@ def test_tensors_of_a_work_file_come_back_or_are_refused(tmp_path):
     save_tensors(path, {"x": torch.arange(6.0).view(2, 3).mT})
     assert torch.equal(load_tensors(path, "x")["x"], torch.arange(6.0).view(2, 3).mT)
     shutil.copy(path, tmp_path / "other.safetensors")
-    with pytest.raises(ValueError, match=r"other\.safetensors: it was written as t\.safetensors; remove it"):
+    with pytest.raises(ValueError, match=r"other\.safetensors: damaged .* under this name\); remove it"):
         load_tensors(tmp_path / "other.safetensors")
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(ValueError, match=r"t\.safetensors: damaged"):

@@ -40,9 +40,10 @@ class Downloads:
         path = Path(tempfile.mkdtemp(dir=self._directory)) / f"{slug or 'adapter'}.safetensors"
         adapter.save(path)
         ages = {}
-        for file in self._directory.glob("*/*.safetensors"):  # none that is being written
+        for folder in self._directory.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                ages[file.parent] = file.stat().st_mtime_ns
+                for file in folder.iterdir():  # no folder whose file is still to be written
+                    ages[folder] = file.stat().st_mtime_ns
         for old in sorted(ages, key=ages.__getitem__)[: -self._keep]:
             shutil.rmtree(old, ignore_errors=True)
         return path

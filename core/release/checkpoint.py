@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ..config import from_dict, to_dict
 from ..files import replacing
@@ -130,7 +131,7 @@ def load_module(path: Path | str, device: torch.device | str = "cpu") -> Saved:
     """
     stored = open_stored(path)
     try:
-        with torch.device("meta"):  # without storage
+        with torch.device("meta"), _Undrawn():  # without storage
             module = _described_module(stored.header)
         check_shapes(module, stored.header["shapes"], str(path))
         saved = module.state_dict().keys()
@@ -141,6 +142,16 @@ def load_module(path: Path | str, device: torch.device | str = "cpu") -> Saved:
         raise ValueError(f"{path}: {reason}") from None
     load_into(module, read_stored(stored), str(path), assign=True)
     return module.to(device).eval().requires_grad_(False)
+
+
+class _Undrawn(TorchFunctionMode):
+    """Initial values stay undrawn: a module without storage has none, and PyTorch loads its compiler to draw them."""
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func in (Tensor.normal_, nn.init.normal_):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 def _described_module(header: Mapping[str, Any]) -> Saved:

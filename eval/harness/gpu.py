@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import math
-import os
 import platform
 import shutil
 import subprocess
@@ -23,6 +22,7 @@ import torch
 from core.backbones.stored import STORED
 from core.files import write_json
 from core.release.checkpoint import files_of
+from core.tensors import load_tensors, save_tensors
 from eval.harness.carried import load
 from eval.harness.parity import forget
 from train.pipeline.adapted import draw_path
@@ -127,9 +127,7 @@ def repeat_draw(made: Run, run: Run, name: str) -> None:
     for draw in range(run.preset.adaptations[name].draws):
         path = draw_path(run, name, draw)
         if path != first:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
-            os.link(first, path)
+            save_tensors(path, load_tensors(first))
 
 
 def measure(stage: Stage, run: Run, seconds: float) -> dict[str, Any]:

@@ -290,9 +290,7 @@ def as_settings(spec: dict[str, Any]) -> dict[str, Any]:
     """The settings of a preset that give the spec of a question encoder, as a release keeps it."""
     values = {"question_encoder": spec["encoder"]}
     values |= {"question_layers": tuple(spec["layers"])} if "layers" in spec else {}
-    if "pooling" in spec:
-        values["question_pooling"] = spec["pooling"]
-    return values
+    return values | ({"question_pooling": spec["pooling"]} if "pooling" in spec else {})
 
 
 def once(*settings: Any) -> tuple[Any, ...]:
