@@ -11,9 +11,15 @@ import os
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.console import Parser
 from core.release.default import shipped_releases
+
+if TYPE_CHECKING:
+    from gradio import Blocks
+
+    from core.generator import AdapterGenerator
 
 RESULTS = Path(__file__).parent / "eval" / "results"
 WEIGHTS = [where.strip() for where in os.environ.get("HF_WEIGHTS", "").split(",") if where.strip()]
@@ -55,6 +61,14 @@ def parser() -> argparse.ArgumentParser:
         help="also offer the endpoints as tools to MCP clients; needs the extra gradio[mcp] (default: MCP=1)",
     )
     return result
+
+
+def build_demo(*generators: AdapterGenerator) -> Blocks:
+    """The page around loaded releases, a world for each, to be launched with `core.demo.layout.page.LAUNCH`."""
+    from core.demo.layout import page
+    from core.demo.studio import open_worlds
+
+    return page.build_demo(open_worlds(generators), RESULTS)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -30,14 +30,6 @@ ROOT = Path(__file__).resolve().parent.parent
 REPO, CARD = "user/adapters", "---\nlicense: apache-2.0\n---\n\n# A card\n"  # of the `release` below
 
 
-def build_demo(*generators):
-    """The page that serves these releases, not launched."""
-    from core.demo.layout import page
-    from core.demo.studio import open_worlds
-
-    return page.build_demo(open_worlds(generators), ROOT / "eval" / "results")
-
-
 def launch(demo):
     """The address of the page on a free port of this machine, served as `app.py` does."""
     from core.demo.layout import page

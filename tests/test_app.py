@@ -11,13 +11,14 @@ from urllib.parse import urlencode
 
 import pytest
 
+from app import build_demo
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.demo.views import about
 from core.generator import AdapterGenerator
 from core.release.manifest import list_anew
 from eval import app_load
 from eval.app_load import CHROMIUM_FLAGS, DESKTOP, PHONE
-from tests.conftest import ROOT, build_demo, launch
+from tests.conftest import ROOT, launch
 from tests.fuzz import texts
 
 gr = pytest.importorskip("gradio")

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from PIL import Image
 
+from app import build_demo
 from core.demo.api import endpoints
 from core.demo.door import middleware, page, temporary
 from core.demo.door.page import PROTECTION, admitted
@@ -20,7 +21,7 @@ from core.demo.studio import Studio
 from core.demo.views import about
 from core.generator import AdapterGenerator
 from eval.demo import soak
-from tests.conftest import ROOT, build_demo, launch
+from tests.conftest import ROOT, launch
 
 gr = pytest.importorskip("gradio")
 QUESTION = "What colour is the badge behind the dog?"

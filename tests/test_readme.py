@@ -8,11 +8,12 @@ import shlex
 
 import pytest
 
+from app import build_demo
 from core import cli
 from core.config import override
 from core.generator import AdapterGenerator
 from eval.report import DOCUMENTS, ROOT
-from tests.conftest import build_demo, launch
+from tests.conftest import launch
 from train.presets import get_preset
 
 PAGES = (*DOCUMENTS, ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md")

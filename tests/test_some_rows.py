@@ -6,6 +6,7 @@ import shutil
 import pytest
 import torch
 
+from app import build_demo
 from core.demo import pages
 from core.demo.api import endpoints
 from core.demo.studio import Studio
@@ -13,7 +14,6 @@ from core.generator import AdapterGenerator
 from core.methods import METHODS
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.manifest import list_anew
-from tests.conftest import build_demo
 from train import run_all
 from train.pipeline.flags import open_run, parser
 

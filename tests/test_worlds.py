@@ -8,6 +8,7 @@ from urllib.parse import urlencode
 import pytest
 from PIL import Image
 
+from app import build_demo
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.data.images import read_image
 from core.demo import pages
@@ -17,7 +18,7 @@ from core.demo.studio import Studio, open_worlds
 from core.demo.world import PHOTOS, describe
 from core.generator import AdapterGenerator
 from core.release.default import default_release, shipped_releases
-from tests.conftest import ROOT, build_demo, launch
+from tests.conftest import ROOT, launch
 from tests.test_app import CHROMIUM_FLAGS, DESKTOP, PHONE, browser_test, chromium  # noqa: F401
 
 gr = pytest.importorskip("gradio")

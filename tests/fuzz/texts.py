@@ -123,9 +123,10 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 @functools.cache
 def served() -> tuple[str, Any]:
     """The demo of the shipped drawn scenes on a free port of this machine: its address, and what stops it."""
+    from app import build_demo
     from core.generator import AdapterGenerator
     from core.release.default import default_release
-    from tests.conftest import build_demo, launch
+    from tests.conftest import launch
 
     demo = build_demo(AdapterGenerator.from_pretrained(default_release()))
     return launch(demo), demo
