@@ -429,7 +429,7 @@ def test_a_visitor_sees_guidance_refinement_inference_and_similarity(visit, tmp_
 
     _open(page, "Compare")
     page.click("#compare")
-    page.wait_for_selector("#compared .qa-heat")
+    page.wait_for_selector("#compared .qa-heat", timeout=90_000)
     _fill(page, "questions", "only one?")
     page.click("#compare")
     page.wait_for_selector("#compared .qa-error")
@@ -509,7 +509,7 @@ def test_text_of_strangers_stays_text(chromium, tmp_path):
         _open(page, "Compare")
         _fill(page, "questions", f"{hostile}\n{QUESTION}")
         page.click("#compare")
-        page.wait_for_selector("#compared .qa-heat")
+        page.wait_for_selector("#compared .qa-heat", timeout=90_000)
         _open(page, "What is this adapter for?")
         page.click("#identify-example")
         page.wait_for_selector("#identified .qa-ranked li")
