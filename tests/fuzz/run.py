@@ -120,6 +120,12 @@ def _memory() -> int:
     return int(status.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else 0
 
 
+def _forget(module: Any) -> None:
+    """Make anew, in the temporary folder of the run, what a module made once and keeps."""
+    for value in vars(module).values():
+        getattr(value, "cache_clear", lambda: None)()
+
+
 def fuzz(kind: str, count: int, seed: int) -> Found:
     """Work on `count` cases of a kind, in a temporary folder that goes afterwards.
 
@@ -132,6 +138,7 @@ def fuzz(kind: str, count: int, seed: int) -> Found:
         folder = Path(folder).resolve()
         before, tempfile.tempdir = tempfile.tempdir, str(folder)
         try:
+            _forget(module)
             getattr(module, "prepare", lambda: None)()
             for i, case in enumerate(module.cases(seed, count)):
                 try:
@@ -150,5 +157,6 @@ def fuzz(kind: str, count: int, seed: int) -> Found:
         finally:
             tempfile.tempdir = before
             getattr(module, "close", lambda: None)()
+            _forget(module)
     found.seconds = time.perf_counter() - begun
     return found
