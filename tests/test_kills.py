@@ -67,11 +67,13 @@ def test_three_kills(tiny, tmp_path):
     command = ["run_all", "--preset", "tiny", "--work", str(work), "--device", "cpu"]
     stages = ["--stages", "features", "adaptations_hvae", "adaptations_hnet", "hvae"]
     assert killed(tmp_path, [[*command, *stages]], places) == 3
-    # What no later stage of this run read is not encoded again, such as texts and pictures of other tests.
     assert (work / "features" / "images-00000.safetensors").is_file()
-    for path in (tiny / "features").iterdir():
-        if not (work / "features" / path.name).exists():
-            shutil.copy(path, work / "features")
+    assert len(list((work / "seed-0" / "adaptations").iterdir())) == 2
+    # Texts, pictures and adaptations of other tests, which share this folder, are not made again.
+    for part in ("features", "seed-0/adaptations"):
+        for path in (tiny / part).iterdir():
+            if not (work / part / path.name).exists():
+                (shutil.copytree if path.is_dir() else shutil.copy)(path, work / part / path.name)
     same(work, tiny)
 
 
