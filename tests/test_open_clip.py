@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import types
 
 import numpy as np
@@ -10,12 +11,13 @@ import pytest
 import torch
 from open_clip import hf_model
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from core.backbones import load_backbone
 from core.backbones.clip import ClipBackbone
 from core.backbones.text_towers import token_mask
+from core.release.manifest import list_anew, read_config, write_release
 
 VISION = {"image_size": 32, "layers": 1, "width": 64, "patch_size": 16}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
@@ -264,6 +266,26 @@ def test_damaged_directories_are_named_in_one_line(tmp_path, damage, said):
     with pytest.raises(ValueError, match=said) as caught:
         load_backbone(f"local-dir:{tmp_path}")
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_a_release_holds_no_pickles(tmp_path):
+    """Pickled weights become safetensors, which its list covers; a release with pickles alone is refused."""
+    source, release = write_model(tmp_path / "pickled"), tmp_path / "release"
+    torch.save(load_file(source / "m.safetensors"), source / "open_clip_pytorch_model.bin")
+    (source / "m.safetensors").unlink()
+    release.mkdir()
+    network = {"name": "clip_adapter", "config": {"hidden": 4}, "dim": 32, "scale": 10.0}
+    write_release(release, {"network": network}, f"local-dir:{source}")
+    held = sorted(path.name for path in (release / "backbone").iterdir())
+    assert held == ["open_clip_config.json", "open_clip_model.safetensors"]
+    assert "backbone/open_clip_model.safetensors" in read_config(release)["files"]
+    assert load_backbone(str(release / "backbone")).identity == load_backbone(str(source)).identity
+
+    (release / "backbone" / "open_clip_model.safetensors").unlink()
+    shutil.copy(source / "open_clip_pytorch_model.bin", release / "backbone")
+    list_anew(release)
+    with pytest.raises(ValueError, match="'open_clip_pytorch_model.bin', are pickled; allowed: safetensors"):
+        read_config(release)
 
 
 @pytest.mark.parametrize(

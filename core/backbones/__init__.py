@@ -7,6 +7,7 @@ in that module: it is imported when a backbone of its kind is loaded.
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -117,6 +118,19 @@ def load_backbone(spec: str, device: torch.device | str = "cpu") -> Backbone:
         )
     precision: Precision = "fp16" if spec.startswith("fp16:") else "fp32"
     return import_module(".clip", __name__).download(spec.removeprefix("fp16:"), device, precision)
+
+
+def copy_backbone(source: Path, target: Path) -> None:
+    """Copy the directory of a backbone, its weights as safetensors: a release lists, checks and reads no pickles."""
+    pickles = [path.name for path in source.iterdir() if is_pickle(path)]
+    shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*pickles))
+    if pickles and not any(target.glob("*.safetensors")):
+        import_module(".clip", __name__).load(source, torch.device("cpu")).save_weights(target)
+
+
+def is_pickle(path: Path | str) -> bool:
+    """Whether a file is called as pickled weights are."""
+    return Path(path).suffix in (".bin", ".pt", ".pth")
 
 
 def embedding_dim(spec: str) -> int | None:

@@ -15,6 +15,7 @@ import open_clip
 import torch
 from PIL import Image
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -75,6 +76,11 @@ class ClipBackbone:
         digest, transform = digest_of(self.model.state_dict()), " ".join(str(self.transform).split())
         result = {"model": self.name, "sha256": digest, "transform": transform}
         return result if self.precision == "fp32" else {**result, "precision": self.precision}
+
+    def save_weights(self, directory: Path) -> None:
+        """Write the weights as safetensors, by the name that open_clip looks for."""
+        weights = {name: value.contiguous().clone() for name, value in self.model.state_dict().items()}
+        save_file(weights, directory / "open_clip_model.safetensors")
 
     def preprocess(self, images: Sequence[Image.Image] | np.ndarray | Tensor) -> Tensor:
         """PIL images, or uint8 (B, H, W, 3) already of the model's size, to normalised floats (B, 3, H, W); such floats

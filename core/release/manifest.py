@@ -12,11 +12,11 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..backbones import copy_backbone, is_pickle
 from ..console import Parser
 from ..files import digest_of_file, read_json, write_json
 from . import version1
@@ -30,7 +30,7 @@ CONFIG, CARD, RECORDS = "config.json", "README.md", "stages.json"
 KNOWN = "known_questions.safetensors"  # their task embeddings, in the order of config.json
 BACKBONE_SHA256 = "backbone_sha256"  # in config.json: the digest of the backbone that the models learned from
 BACKBONE, SENTENCE = "backbone", "sentence"  # folders of a release: its backbone, its sentence encoder
-_ENCODER_SUFFIXES = (".json", ".txt", ".model", ".safetensors")  # config, tokenizer files, weights; no pickles
+_ENCODER_SUFFIXES = (".json", ".txt", ".model", ".safetensors")  # config, tokenizer files, weights
 _COMMAND = f"python -m {__package__}.manifest"
 
 _log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def read_config(directory: Path, name: str | None = None) -> dict[str, Any]:
         raise ValueError(f"{name}: {CONFIG} has changed since it was written; {_anew(directory)}")
     if "files" in config:
         _check_presence(listed, weight_files(directory, config), name)
+        _check_pickles(directory, config, name)
     return config
 
 
@@ -99,12 +100,12 @@ def write_release(directory: Path, config: dict[str, Any], backbone: str) -> Non
         backbone: what `load_backbone` takes.
 
     Raises:
-        ValueError: a field that `read_config` would refuse.
+        ValueError: a field that `read_config` would refuse, or a backbone that cannot be read.
     """
     local = located(backbone.removeprefix("local-dir:"))
     if backbone.startswith("local-dir:"):
         if local.resolve() != (directory / BACKBONE).resolve():
-            shutil.copytree(local, directory / BACKBONE, dirs_exist_ok=True)
+            copy_backbone(local, directory / BACKBONE)
         backbone = BACKBONE
     config = {"format_version": FORMAT_VERSION, "library": LIBRARY, "backbone": backbone} | config
     check_config(config)
@@ -240,6 +241,15 @@ def _check_presence(listed: Mapping[str, Any], files: Mapping[str, Path], name: 
         size = entry["size"] if isinstance(entry, dict) else entry
         if files[path].stat().st_size != size:
             raise ValueError(f"{name}: {path!r} has {files[path].stat().st_size} bytes, its {CONFIG} says {size}")
+
+
+def _check_pickles(directory: Path, config: Mapping[str, Any], name: str) -> None:
+    """A ValueError if the weights of the backbone are pickled, which no list covers."""
+    backbone = backbone_directory(directory, config)
+    held = sorted(backbone.iterdir()) if backbone else []
+    pickles = [path.name for path in held if is_pickle(path)]
+    if pickles and not any(path.suffix == ".safetensors" for path in held):
+        raise ValueError(f"{name}: the weights of its backbone, {pickles[0]!r}, are pickled; allowed: safetensors")
 
 
 def _digest_of_fields(config: Mapping[str, Any]) -> str:
