@@ -275,7 +275,11 @@ def test_a_release_holds_no_pickles(tmp_path):
     (source / "m.safetensors").unlink()
     release.mkdir()
     network = {"name": "clip_adapter", "config": {"hidden": 4}, "dim": 32, "scale": 10.0}
-    write_release(release, {"network": network}, f"local-dir:{source}")
+    write_release(
+        release,
+        {"preset": "tiny", "seed": 0, "network": network, "question_encoder": {"encoder": "clip", "pooling": "eos"}},
+        f"local-dir:{source}",
+    )
     held = sorted(path.name for path in (release / "backbone").iterdir())
     assert held == ["open_clip_config.json", "open_clip_model.safetensors"]
     assert "backbone/open_clip_model.safetensors" in read_config(release)["files"]

@@ -8,13 +8,15 @@ from pathlib import Path
 
 from ..door.temporary import temporary_folder
 from .gpu import on_gpu  # before PyTorch
+from .quick import without_stubs
 
 # isort: split
 # Before Gradio is imported, which else shares a folder with all users of the machine; PyTorch leaves one behind.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary_folder() / "torch"))
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # that Gradio remembers to tell how long one takes
-import gradio as gr
+with without_stubs():
+    import gradio as gr
 
 from ...release.default import shipped_releases
 from ..api import endpoints
