@@ -18,9 +18,10 @@ os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # that Gradio remem
 with without_stubs():
     import gradio as gr
 
+    from ..door.page import PROTECTION, Page
+
 from ...release.default import shipped_releases
 from ..api import endpoints
-from ..door.page import PROTECTION, Page
 from ..link import WORLD_JS, read_world
 from ..studio import Studio
 from ..views.tabs import header
