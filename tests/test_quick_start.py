@@ -27,8 +27,11 @@ def loaded(code):
         ("import core.generator", (*HEAVY, "gradio", "pandas", "PIL")),
         ("from core import cli; cli.main(['Where is the cat?', '--json'])", (*HEAVY, "gradio", "pandas")),
         (
-            "import app, ast\nreading, ast.get_source_segment = ast.get_source_segment, None  # of Gradio's own sources\n"
-            "from core.demo.layout import page\nast.get_source_segment = reading\nfrom core.demo.studio import open_worlds\n"
+            "import app, ast\n"
+            "reading, ast.get_source_segment = ast.get_source_segment, None  # of Gradio's own sources\n"
+            "from core.demo.layout import page\n"
+            "ast.get_source_segment = reading\n"
+            "from core.demo.studio import open_worlds\n"
             "from core.generator import AdapterGenerator\n"
             "worlds = open_worlds([AdapterGenerator.from_pretrained(where) for where in app.WEIGHTS])\n"
             "page.build_demo(worlds, app.RESULTS)",
