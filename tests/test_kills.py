@@ -57,24 +57,21 @@ def forget(records, *stages):
 
 def test_three_kills(tiny, tmp_path):
     """While features are encoded, in the middle of adaptations, and in the middle of the HVAE."""
-    work = shutil.copytree(tiny, tmp_path / "work")
-    shutil.rmtree(work / "features")
-    shutil.rmtree(work / "seed-0" / "adaptations")
-    forget(work / "stages.json", "features")
-    forget(work / "seed-0" / "stages.json", "adaptations_hvae", "adaptations_hnet")
-    forget(work / "seed-0" / "weights" / "stages.json", "hvae")
+    start = shutil.copytree(tiny, tmp_path / "start")  # whatever other tests left there
+    shutil.rmtree(start / "features")
+    shutil.rmtree(start / "seed-0" / "adaptations")
+    forget(start / "stages.json", "features")
+    forget(start / "seed-0" / "stages.json", "adaptations_hvae", "adaptations_hnet")
+    forget(start / "seed-0" / "weights" / "stages.json", "hvae")
     places = [["features/images-00000.safetensors", 1], ["draw-000.safetensors", 1], ["state/hvae.pt", 9]]
-    command = ["run_all", "--preset", "tiny", "--work", str(work), "--device", "cpu"]
     stages = ["--stages", "features", "adaptations_hvae", "adaptations_hnet", "hvae"]
-    assert killed(tmp_path, [[*command, *stages]], places) == 3
-    assert (work / "features" / "images-00000.safetensors").is_file()
-    assert len(list((work / "seed-0" / "adaptations").iterdir())) == 2
-    # Texts, pictures and adaptations of other tests, which share this folder, are not made again.
-    for part in ("features", "seed-0/adaptations"):
-        for path in (tiny / part).iterdir():
-            if not (work / part / path.name).exists():
-                (shutil.copytree if path.is_dir() else shutil.copy)(path, work / part / path.name)
-    same(work, tiny)
+    for name, kills in (("one", []), ("other", places)):
+        shutil.copytree(start, tmp_path / name)
+        command = ["run_all", "--preset", "tiny", "--work", str(tmp_path / name), "--device", "cpu", *stages]
+        assert killed(tmp_path, [command], kills) == len(kills)
+    assert (tmp_path / "one" / "features" / "images-00000.safetensors").is_file()
+    assert len(list((tmp_path / "one" / "seed-0" / "adaptations").iterdir())) == 2
+    same(tmp_path / "one", tmp_path / "other")
 
 
 ROWS = (
