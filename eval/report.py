@@ -18,6 +18,7 @@ from collections.abc import Callable
 
 from core.console import Parser
 from eval import calibration, figure5, figure6, phrasings, table1, task_inference
+from eval.demo import latency
 from eval.harness.parts import costs, methods, photos, questions, zero_shot
 from eval.harness.results import RESULTS, ROOT, read_results
 
@@ -53,10 +54,11 @@ PARTS: dict[str, Callable[[], str]] = {
     "speed": costs.speed,
     "costs": costs.costs,
     "demo": costs.demo,
+    "latency": costs.latency,
 }
 OPTIONAL = (  # filled later
     *("tuning", "ablations", "calibration", "phrasings", "suggestions", "lowrank"),
-    *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot"),
+    *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "latency"),
 )
 NOT_YET = "Not measured yet."
 
@@ -97,6 +99,7 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "figure6.png": lambda path: figure6.plot(read_results("figure6.json")["map"], path),
     "calibration.png": lambda path: calibration.plot(read_results("calibration.json")["results"], path),
     "phrasings.png": lambda path: phrasings.plot(read_results("phrasings.json")["results"], path),
+    "latency.png": lambda path: latency.plot(read_results("latency.json")["results"], path),
     "task_inference.png": lambda path: task_inference.plot(read_results("task_inference.json")["results"], path),
 }
 

@@ -102,3 +102,31 @@ def demo() -> str:
         f"{right[0]['questions']} random test questions, through the API with {right[0]['scenes']} fresh scenes each"
     )
     return f"{waits}\n\n{table}\n\nAccuracy in % on {about}. {made(accuracies)}"
+
+
+def latency() -> str:
+    """What a question costs: accuracy beside time by sampler, question to answers, start."""
+    document = read_results("latency.json")
+    results = document["results"]
+    rows = []
+    for r in (r for r in results if r["row"] == "sampling"):
+        name = f"{r['sampler']}, {r['steps']} step{'s' if r['steps'] > 1 else ''}, {r['samples']} averaged"
+        name = f"**{name}** (default)" if r["default"] else name
+        cells = (f"{1e3 * r['one']:.1f}", f"{r['all']:.2f}", f"{r['times_faster']:,.0f}", f"{100 * r['accuracy']:.1f}")
+        rows.append([name, *cells])
+    every = next(r["questions"] for r in results if r["row"] == "sampling")
+    header = ["sampler", "a question, ms", f"{every} questions, s", "times faster", "accuracy"]
+    others = []
+    for r in (r for r in results if "seconds" in r):
+        what = r.get("what") or f"{r['preset']}: question to "
+        if r["row"] == "adapter":
+            what += f"adapter, `{r['method']}`"
+        elif r["row"] == "answers":
+            what += f"answers for {r['pictures']} pictures, HyperLDM"
+        others.append([what, f"{1e3 * r['seconds']:.0f}"])
+    memory = next(r for r in results if r["row"] == "memory")
+    return (
+        f"{markdown(header, rows)}\n\nFrom embedding to weights. *Times faster*: than the last line, the authors' way, "
+        f"a question at a time.\n\n{markdown(['whole way', 'ms'], others)}\n\nMedians, threads: "
+        f"{document['threads']}. `{memory['what']}` takes {memory['gib']:.2f} GiB at most. {made(document)}"
+    )
