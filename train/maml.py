@@ -82,7 +82,8 @@ def query_loss(
     inner = {"steps": steps, "lr": config.inner_lr, "first_order": config.first_order}
     if isinstance(model, SharedWeights):
         return maml_weights_loss(model.network, model.w, support, query, **inner)
-    losses = (loss_on(model.network, tasks, model.decode) for tasks in (support, query))
+    decode = model.repeated()
+    losses = (loss_on(model.network, tasks, decode) for tasks in (support, query))
     return maml_loss(model.initial(support.question, noise), *losses, falling=True, **inner)
 
 
