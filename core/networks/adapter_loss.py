@@ -1,13 +1,13 @@
 """The CLIP-Adapter's loss with its first and second derivative written out, in few and small matrices.
 
 The loss reads the adapter's output u = sqrt(D) x + W a, (N, D), only through its products with the answers and through
-its length. With a = [relu(W1 x + b1), 1], (N, H'), W = [W2 / sqrt(H), b2], (D, H'), and R = [sqrt(D) x; answers],
+its length. With a = [relu(W1 x + b1), 1], (N, H'), and W = [W2 / sqrt(H), b2], (D, H'),
 
-    u . answers = R_x . answers + a Y_answers^T     and     |u|^2 = |R_x|^2 + sum a (2 Y_x + a G),
+    u . answers = sqrt(D) x . answers + a Y^T     and     |u|^2 = D |x|^2 + sum a (2 q + a G),
 
-where Y = R W and G = W^T W. So nothing of the size N x D is made, nor kept for derivatives: for hidden units that are
-few beside the examples, all that is as large are two products a derivative. The losses are those of `BaseNetwork.loss`
-but for rounding.
+where Y = answers W, q = sqrt(D) x W and G = W^T W. So nothing of the size N x D is made, nor kept for derivatives: for
+hidden units that are few beside the examples, two products a derivative are all that is as large. The losses are those
+of `BaseNetwork.loss` but for rounding.
 """
 
 from __future__ import annotations
@@ -30,14 +30,10 @@ class AdapterLoss:
     twice, in w alone."""
 
     def __init__(self, network: CLIPAdapter, batch: TaskBatch) -> None:
-        self.network, self.labels = network, batch.labels
-        self.sizes = [batch.images.shape[1], batch.answers.shape[1]]
-        self.x = batch.images
-        self.R = torch.cat([math.sqrt(network.dim) * batch.images, batch.answers], 1)  # (T, N + C, D)
-        x, answers = self.R.split(self.sizes, 1)
-        self.length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).square()  # (T, N, 1)
-        self.dot = x @ answers.mT  # (T, N, C)
-        self.right = F.one_hot(batch.labels, self.sizes[1])
+        self.network, self.x, self.answers, self.root = network, batch.images, batch.answers, math.sqrt(network.dim)
+        self.length = network.dim * torch.linalg.vector_norm(self.x, dim=-1, keepdim=True).square()  # (T, N, 1)
+        self.dot = self.root * (self.x @ self.answers.mT)  # (T, N, C)
+        self.right = F.one_hot(batch.labels, batch.answers.shape[1])
         self.closed = self.x.new_zeros(()).masked_fill(~batch.answer_mask[:, None], -torch.inf)
         mask = batch.example_mask
         self.share = (mask.to(self.x) / mask.sum(1, keepdim=True).clamp(min=1))[
@@ -97,17 +93,18 @@ class _At:
     def __init__(self, problem: AdapterLoss, w: Tensor) -> None:
         self.problem, tasks = problem, slice(len(w))
         parts, scale = problem.network.unpack(w), problem.network.scale
-        self.R, self.share, self.right = problem.R[tasks], problem.share[tasks], problem.right[tasks]
+        self.x, self.answers = problem.x[tasks], problem.answers[tasks]
+        self.share, self.right = problem.share[tasks], problem.right[tasks]
         h = problem.first_layer(parts)
         self.on, self.a = h > 0, problem.beside(h.relu(), 1.0)
         self.W = problem.second_layer(parts)
         self.G = self.W.mT @ self.W
-        Y_x, self.Y_answers = (self.R @ self.W).split(problem.sizes, 1)
-        self.u = torch.baddbmm(Y_x, self.a, self.G)  # (T, N, H'), half of how the length squared changes with a
-        length = problem.length[tasks] + (self.a * (Y_x + self.u)).sum(-1, keepdim=True)
+        q, self.Y = problem.root * (self.x @ self.W), self.answers @ self.W
+        self.u = torch.baddbmm(q, self.a, self.G)  # (T, N, H'), half of how the length squared changes with a
+        length = problem.length[tasks] + (self.a * (q + self.u)).sum(-1, keepdim=True)
         self.r = length.clamp(min=1e-12).rsqrt()  # (T, N, 1); padding may have none
         self.scaled = scale * self.r
-        self.logits = self.scaled * torch.baddbmm(problem.dot[tasks], self.a, self.Y_answers.mT)  # (T, N, C)
+        self.logits = self.scaled * torch.baddbmm(problem.dot[tasks], self.a, self.Y.mT)  # (T, N, C)
         self.log_p = (self.logits + problem.closed[tasks]).log_softmax(-1)
         self.p = self.log_p.exp()
 
@@ -122,10 +119,9 @@ class _At:
 
     def gradient(self, factor: Tensor) -> Tensor:
         _, d_dot, d_length = self._first_order(factor)
-        d_a = torch.baddbmm(2 * d_length * self.u, d_dot, self.Y_answers)
+        d_a = torch.baddbmm(2 * d_length * self.u, d_dot, self.Y)
         part = d_length * self.a
-        d_Y = torch.cat([2 * part, d_dot.mT @ self.a], 1)
-        return self._packed(d_a, torch.baddbmm(self.R.mT @ d_Y, self.W, self.a.mT @ part, alpha=2))
+        return self._packed(d_a, self._from_products(part, d_dot.mT @ self.a, self.a.mT @ part))
 
     def second(self, factor: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """`factor` times the Hessian's product with v (T, P), and the gradient's, (T,), without the factor."""
@@ -136,25 +132,30 @@ class _At:
         v_W = problem.second_layer(parts)
         v_G = W.mT @ v_W
         v_G = v_G + v_G.mT
-        v_Y_x, v_Y_answers = (self.R @ v_W).split(problem.sizes, 1)
-        moved = torch.baddbmm(v_Y_x, a, v_G)
-        v_length = (2 * v_a * self.u + a * (v_Y_x + moved)).sum(-1, keepdim=True)
+        v_q, v_Y = problem.root * (self.x @ v_W), self.answers @ v_W
+        moved = torch.baddbmm(v_q, a, v_G)
+        v_length = (2 * v_a * self.u + a * (v_q + moved)).sum(-1, keepdim=True)
         v_u = torch.baddbmm(moved, v_a, self.G)
         v_log_r = -0.5 * self.r.square() * v_length
-        v_dot = torch.baddbmm(v_a @ self.Y_answers.mT, a, v_Y_answers.mT)
+        v_dot = torch.baddbmm(v_a @ self.Y.mT, a, v_Y.mT)
         v_logits = v_log_r * self.logits + self.scaled * v_dot
         v_d_logits = factor * self.share * self.p * (v_logits - (self.p * v_logits).sum(-1, keepdim=True))
         v_d_dot = v_log_r * d_dot + self.scaled * v_d_logits
         v_product = (v_d_logits * self.logits + d_logits * v_logits).sum(-1, keepdim=True)
         v_d_length = 2 * v_log_r * d_length - 0.5 * self.r.square() * v_product
-        v_d_a = torch.baddbmm(2 * (v_d_length * self.u + d_length * v_u), v_d_dot, self.Y_answers)
-        v_d_a = torch.baddbmm(v_d_a, d_dot, v_Y_answers)
+        v_d_a = torch.baddbmm(2 * (v_d_length * self.u + d_length * v_u), v_d_dot, self.Y)
+        v_d_a = torch.baddbmm(v_d_a, d_dot, v_Y)
         v_part, part = v_d_length * a + d_length * v_a, d_length * a
-        v_d_Y = torch.cat([2 * v_part, torch.baddbmm(v_d_dot.mT @ a, d_dot.mT, v_a)], 1)
-        v_d_G = torch.baddbmm(a.mT @ v_part, v_a.mT, part)
-        v_d_W = torch.baddbmm(self.R.mT @ v_d_Y, W, v_d_G, alpha=2).baddbmm_(v_W, a.mT @ part, alpha=2)
+        v_d_Y = torch.baddbmm(v_d_dot.mT @ a, d_dot.mT, v_a)
+        v_d_W = self._from_products(v_part, v_d_Y, torch.baddbmm(a.mT @ v_part, v_a.mT, part))
+        v_d_W.baddbmm_(v_W, a.mT @ part, alpha=2)
         along = (self.share * (self.p - self.right) * v_logits).sum((1, 2))
         return self._packed(v_d_a, v_d_W), along
+
+    def _from_products(self, half_d_q: Tensor, d_Y: Tensor, d_G: Tensor) -> Tensor:
+        """A derivative in W (T, D, H') from those in q (T, N, H'), Y (T, C, H') and G (T, H', H')."""
+        d_W = torch.baddbmm(self.answers.mT @ d_Y, self.W, d_G, alpha=2)
+        return d_W.baddbmm_(self.x.mT, half_d_q, alpha=2 * self.problem.root)
 
     def _packed(self, d_a: Tensor, d_W: Tensor) -> Tensor:
         """A derivative (T, P) in weights from those in a (T, N, H') and W (T, D, H')."""
@@ -162,7 +163,7 @@ class _At:
         d_h = d_a[..., :H] * self.on
         result = d_h.new_empty(len(d_h), network.num_params)
         parts = network.unpack(result)
-        parts["W1"].copy_(d_h.mT @ self.problem.x[: len(d_h)])
+        parts["W1"].copy_(d_h.mT @ self.x)
         torch.div(d_W[..., :H], math.sqrt(H), out=parts["W2"])
         if network.config.bias:
             parts["b1"].copy_(d_h.sum(1))
