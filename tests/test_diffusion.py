@@ -160,6 +160,13 @@ def test_shared_noise_is_standard_normal_over_samples_and_steps():
     assert float(drawn.mean()) == pytest.approx(0, abs=0.05) and float(drawn.std()) == pytest.approx(1, abs=0.05)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.5])
+def test_samples_share_what_is_made_of_their_questions(denoiser, gamma):
+    z, t, e = torch.randn(3 * 5, 4), torch.full((15,), 30), torch.randn(5, 8)
+    shared = classifier_free(denoiser, e, gamma)(z, t)
+    torch.testing.assert_close(shared, classifier_free(denoiser, e.repeat(3, 1), gamma)(z, t))
+
+
 def test_guidance_convention(denoiser):
     z, t, e = torch.randn(5, 4), torch.full((5,), 30), torch.randn(5, 8)
     with_e, without = conditional(denoiser, e)(z, t), conditional(denoiser, torch.zeros_like(e))(z, t)

@@ -22,7 +22,7 @@ from torch import Tensor
 from core.adaptation.calibration import fit_scale
 from core.data.known_questions import FALSE_ALARMS, KnownQuestion, fit_answers, nearness
 from core.data.phrasings import Phrasings
-from core.data.tasks import Task
+from core.data.tasks import Task, TaskBatch
 from core.ending import in_one_line
 from core.generator import AdapterGenerator
 from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
@@ -119,6 +119,7 @@ class _Choices:
 
     def __init__(self, run: Run) -> None:
         self.run, self.made, self.metrics = run, {}, {}
+        self.few_shot_scales: dict[str, float] = {}
         self.release = draft_release(run, self.made)
         self.sampled, self.sampling_seconds = 0, 0.0
 
@@ -159,10 +160,12 @@ class _Choices:
 
     def few_shot_rate(self, row: str) -> None:
         preset, support, query = self.run.preset, self.run.val_support, self.run.val_query
-        tried = {
-            lr: self.run.accuracy(self.release.few_shot_weights(support, row, lr, preset.few_shot_steps), query)
-            for lr in preset.few_shot_lrs
-        }
+        tried: dict[float, float] = {}
+        for lr in preset.few_shot_lrs:
+            w = self.release.few_shot_weights(support, row, lr, preset.few_shot_steps)
+            tried[lr] = self.run.accuracy(w, query)
+            if tried[lr] > max((value for rate, value in tried.items() if rate != lr), default=-1.0):
+                best_w = w
         best = max(tried, key=lambda lr: tried[lr])
         self.made[f"few_shot_{row}"] = {
             "lr": best,
@@ -171,6 +174,7 @@ class _Choices:
             "tried": {str(lr): round(value, 4) for lr, value in tried.items()},
         }
         self.metrics[f"few_shot_{row}"] = tried[best]
+        self.few_shot_scales[f"few_shot_{row}"] = fitted_scale(self.run, best_w, query)
 
 
 def few_shot_rows(preset: Preset) -> tuple[str, ...]:
@@ -209,7 +213,7 @@ def run(run: Run) -> dict[str, float]:
             "question_encoder": run.questions.identity,
             "network": run.network.spec(),
             "choices": choices.made,
-            "scales": (fitted := scales(run, release)),
+            "scales": (fitted := scales(run, release) | choices.few_shot_scales),
             "thresholds": {"question": question_threshold(run)} | answer_threshold(run, release, fitted),
             "questions": [{"question": t.question, "answers": list(t.answers), "family": t.family} for t in known],
         },
@@ -222,10 +226,18 @@ def save_known(run: Run, known: Sequence[Task]) -> None:
     """Write what a release keeps of its known questions: their embeddings, and the regression from these, in all forms
     that training uses, to their answers."""
     e = run.store.questions([task.question for task in known], run.questions)
-    forms = in_other_words(run, [task.question for task in known])
+    forms = known_in_other_words(run, known)
     answers = [KnownQuestion(task.question, task.answers) for task in known]
     mean, fitted = fit_answers(answers, torch.cat([e[:, None], forms], dim=1))
     save_model(run.output / KNOWN, {"e": e, "mean": mean, "map": fitted}, kind="questions", config={})
+
+
+def known_in_other_words(run: Run, known: Sequence[Task]) -> Tensor:
+    """`in_other_words` of tasks, split by split: lists that training and `question_threshold` embed too, so that this
+    is done once."""
+    splits = {task.split: [other.question for other in known if other.split == task.split] for task in known}
+    forms = {split: iter(in_other_words(run, questions)) for split, questions in splits.items()}
+    return torch.stack([next(forms[task.split]) for task in known])
 
 
 def in_other_words(run: Run, questions: Sequence[str]) -> Tensor:
@@ -259,25 +271,22 @@ def answer_threshold(run: Run, release: AdapterGenerator, fitted: dict[str, floa
     return {"answer": round(float(probability[right].quantile(RIGHT_REFUSED)), 4)}
 
 
+def fitted_scale(run: Run, w: Tensor, batch: TaskBatch) -> float:
+    """The factor on cosines, fitted to a batch, with which the probabilities of weights w (T, P) are read out."""
+    return round(fit_scale(run.network.logits(w, batch, scale=1.0), batch), 3)
+
+
 def scales(run: Run, release: AdapterGenerator) -> dict[str, float]:
-    """By row: the factor on cosines with which probabilities are read out. Plain CLIP's is its own; the others' are
-    fitted to the query examples of validation tasks."""
-    preset, support, query, judged = run.preset, run.val_support, run.val_query, run.val_judged
-    fitted = lambda w, batch: round(fit_scale(run.network.logits(w, batch, scale=1.0), batch), 3)
+    """By zero-shot row: the factor on cosines with which probabilities are read out. Plain CLIP's is its own; the
+    others' are fitted to the query examples of validation tasks."""
+    preset, judged = run.preset, run.val_judged
     result = {"training": run.network.scale, "clip": getattr(run.backbone, "logit_scale", run.network.scale)}
     for method in METHODS:
         for name in preset.adaptations if method in SEARCHES else [""]:
             row = row_of(method, name)
             if method != "clip" and release.has_row(row):
-                result[row] = fitted(
-                    release.weights(judged.question, method, generator=name or DEFAULT_GENERATOR), judged
-                )
-    for row in few_shot_rows(preset):
-        choice = release.choice(f"few_shot_{row}")
-        if choice:
-            result[f"few_shot_{row}"] = fitted(
-                release.few_shot_weights(support, row, choice["lr"], choice["steps"]), query
-            )
+                w = release.weights(judged.question, method, generator=name or DEFAULT_GENERATOR)
+                result[row] = fitted_scale(run, w, judged)
     return result
 
 

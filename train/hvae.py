@@ -25,7 +25,7 @@ from core.networks.hvae import HVAE
 from core.release.checkpoint import save_module
 from train.pipeline.adapted import AdaptedWeights, load_draws, load_model
 from train.pipeline.flags import parser, training_run
-from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.optim import adam, clip, cosine_decay
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, once
 from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
@@ -94,7 +94,7 @@ def run(run: Run) -> dict[str, float]:
         loss.backward()
         run.processes.average(model)
         parts = (model.encoder, model.decoder)
-        norms = [torch.nn.utils.clip_grad_norm_(part.parameters(), training.clip) for part in parts]
+        norms = [clip(part.parameters(), training.clip) for part in parts]
         optimizer.step()
         schedule.step()
         watch(rows, loss=loss, gradient=sum(norms))

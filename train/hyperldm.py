@@ -30,7 +30,7 @@ from core.release.checkpoint import save_module
 from train.pipeline.adapted import load_generator, training_latents
 from train.pipeline.asked import Asked
 from train.pipeline.flags import parser, training_run
-from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.optim import adam, clip, cosine_decay
 from train.pipeline.run import Run, drawn
 from train.pipeline.settings import Preset, once
 from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
@@ -126,7 +126,7 @@ def run(run: Run, name: str) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        norm = clip(model.parameters(), 10.0)
         optimizer.step()
         rate.step()
         ema.update(model)

@@ -26,7 +26,7 @@ from core.networks.hypernet import CondHyperNet, HNet
 from core.networks.weight_model import SharedWeights, WeightModel
 from core.release.checkpoint import save_module
 from train.pipeline.flags import parser, training_run
-from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.optim import adam, clip, cosine_decay
 from train.pipeline.run import Run
 from train.pipeline.settings import MamlConfig, Preset, once
 from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
@@ -82,7 +82,8 @@ def query_loss(
     inner = {"steps": steps, "lr": config.inner_lr, "first_order": config.first_order}
     if isinstance(model, SharedWeights):
         return maml_weights_loss(model.network, model.w, support, query, **inner)
-    losses = (loss_on(model.network, tasks, model.decode) for tasks in (support, query))
+    decode = model.repeated()
+    losses = (loss_on(model.network, tasks, decode) for tasks in (support, query))
     return maml_loss(model.initial(support.question, noise), *losses, falling=True, **inner)
 
 
@@ -121,7 +122,7 @@ def run(run: Run, row: str) -> dict[str, float]:
         loss.backward()
         run.processes.average(model)
         # before the step, so that it has an effect
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        norm = clip(model.parameters(), config.clip)
         optimizer.step()
         schedule.step()
         watch(chosen, loss=loss, gradient=norm)

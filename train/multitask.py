@@ -21,7 +21,7 @@ from core.networks.hypernet import CondHyperNet
 from core.networks.weight_model import SharedWeights, WeightModel
 from core.release.checkpoint import save_module
 from train.pipeline.flags import parser, training_run
-from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.optim import adam, clip, cosine_decay
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, once
 from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
@@ -88,7 +88,7 @@ def run(run: Run, row: str) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        norm = clip(model.parameters(), config.clip)
         optimizer.step()
         schedule.step()
         watch(chosen, loss=loss, gradient=norm)

@@ -15,12 +15,8 @@ from .subspace import adapt_adapters, maml_adapter_loss
 
 def loss_on(network: BaseNetwork, batch: TaskBatch, decode=lambda w: w) -> TaskLoss:
     """The training loss of what `decode` turns into weights, for `adapt`: (n, K) for the first n tasks to (n,)."""
-
-    def loss(x: Tensor) -> Tensor:
-        first = batch[: len(x)] if len(x) < len(batch) else batch
-        return network.loss(decode(x), first)
-
-    return loss
+    loss = network.loss_on(batch)
+    return lambda x: loss(decode(x))
 
 
 def adapt_weights(network: BaseNetwork, start: Tensor, batch: TaskBatch, *, steps: int | Tensor, lr: float) -> Tensor:

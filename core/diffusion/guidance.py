@@ -12,12 +12,12 @@ from .schedule import EpsFn, NoiseSchedule
 
 
 def conditional(model: HyperLDM, e: Tensor) -> EpsFn:
-    """eps_psi(z_t, t, e) for fixed embeddings e (B, D)."""
-    return lambda z_t, t: model(z_t, t, e)
+    """eps_psi(z_t, t, e) for fixed embeddings e (T, E), of z_t (S T, Z): S latents a row, all of e after each other."""
+    return model.given(e)
 
 
 def classifier_free(model: HyperLDM, e: Tensor, gamma: float) -> EpsFn:
-    """Eq. 10: `(1 - gamma) eps(z_t, t, 0) + gamma eps(z_t, t, e)`.
+    """Eq. 10: `(1 - gamma) eps(z_t, t, 0) + gamma eps(z_t, t, e)`, of z_t as in `conditional`.
 
     0 is the unconditional model, 1 exactly the conditional one, more is guidance. Both evaluations of a step run as
     one batch.
@@ -28,11 +28,12 @@ def classifier_free(model: HyperLDM, e: Tensor, gamma: float) -> EpsFn:
         return conditional(model, e)
     if gamma == 0.0:
         return conditional(model, torch.zeros_like(e))
-    both = torch.cat([torch.zeros_like(e), e])
+    both = model.given(torch.cat([torch.zeros_like(e), e]))
 
     def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-        without, with_e = model(z_t.repeat(2, 1), t.repeat(2), both).chunk(2)
-        return (1 - gamma) * without + gamma * with_e
+        twice = lambda x: torch.stack([x.unflatten(0, (-1, len(e)))] * 2, dim=1).flatten(0, 2)  # (S, 2, T, ...)
+        without, with_e = both(twice(z_t), twice(t)).unflatten(0, (-1, 2, len(e))).unbind(1)  # (S, T, Z) each
+        return ((1 - gamma) * without + gamma * with_e).flatten(0, 1)
 
     return eps_fn
 

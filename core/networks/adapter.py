@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from ..data.tasks import TaskBatch
+from .adapter_loss import AdapterLoss
 from .base import BASE_NETWORKS, TRAINING_SCALE, BaseNetwork, join_weights, split_weights, unit
 
 
@@ -79,6 +82,17 @@ class CLIPAdapter(BaseNetwork):
         if self.config.bias:
             out = out + parts["b2"][:, None]
         return unit(out)
+
+    def loss(self, w: Tensor, batch: TaskBatch) -> Tensor:
+        return self.loss_on(batch)(w) if self._is_narrow(batch) else super().loss(w, batch)
+
+    def loss_on(self, batch: TaskBatch) -> Callable[[Tensor], Tensor]:
+        return AdapterLoss(self, batch) if self._is_narrow(batch) else super().loss_on(batch)
+
+    def _is_narrow(self, batch: TaskBatch) -> bool:
+        """Whether `AdapterLoss` is less work: hidden units are no more than a task's examples. It has no derivative in
+        the images."""
+        return self.config.hidden <= batch.images.shape[1] and not batch.images.requires_grad
 
     def film(self, w: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """W2' = W2 diag(1 + scale), b2' = b2 + W2 / sqrt(H) shift."""

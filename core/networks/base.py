@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -79,6 +80,10 @@ class BaseNetwork(ABC):
     def loss(self, w: Tensor, batch: TaskBatch) -> Tensor:
         """Cross-entropy (T,) of weights w (T, P) at the training scale."""
         return task_loss(self.logits(w, batch), batch)
+
+    def loss_on(self, batch: TaskBatch) -> Callable[[Tensor], Tensor]:
+        """`loss` on a batch, for many uses: of weights (n, P) on its first n tasks, (n,)."""
+        return lambda w: self.loss(w, batch[: len(w)] if len(w) < len(batch) else batch)
 
     def spec(self) -> dict[str, Any]:
         """JSON-able description, from which `open_network` builds it again."""

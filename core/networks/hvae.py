@@ -90,7 +90,13 @@ class HVAE(Saved, WeightGenerator):
 
     def posterior(self, w: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log variance, (B, Z) each, of q(z | w) for w (B, P), in float32 also under autocast."""
-        mu, log_var = self.encoder((w - self.w_mean) / self.w_std).float().chunk(2, dim=-1)
+        return self._posterior(self._standardised(w))
+
+    def _standardised(self, w: Tensor) -> Tensor:
+        return (w - self.w_mean) / self.w_std
+
+    def _posterior(self, standardised: Tensor) -> tuple[Tensor, Tensor]:
+        mu, log_var = self.encoder(standardised).float().chunk(2, dim=-1)
         return mu, log_var.clamp(-10, 5)
 
     def encode(self, adapted: Tensor) -> Tensor:
@@ -102,7 +108,7 @@ class HVAE(Saved, WeightGenerator):
     def decode(self, z: Tensor, some: slice | None = None) -> Tensor:
         """h(z, theta) = w: (B, Z) to (B, P), or to some coordinates of it, in float32 also under autocast."""
         if some is None:
-            return self.w_mean + self.w_std * self.decoder(z).float()
+            return torch.addcmul(self.w_mean, self.w_std, self.decoder(z).float())
         last = self.decoder[-1]
         out = F.linear(self.decoder[:-1](z), last.weight[some], last.bias[some])
         return self.w_mean[some] + self.w_std[some] * out.float()
@@ -113,9 +119,10 @@ class HVAE(Saved, WeightGenerator):
 
     def losses(self, w: Tensor, noise: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Per-sample terms (B,) and decoded weights (B, P), for weights w (B, P) and standard normal noise (B, Z)."""
-        mu, log_var = self.posterior(w)
-        decoded = self.decode(mu + noise * (0.5 * log_var).exp())
-        squared = ((decoded - w) / self.w_std).square()
+        standardised = self._standardised(w)
+        mu, log_var = self._posterior(standardised)
+        out = self.decoder(mu + noise * (0.5 * log_var).exp()).float()
+        squared = F.mse_loss(out, standardised, reduction="none")
         kl = 0.5 * (mu.square() + log_var.exp() - 1 - log_var).sum(-1)
         scale = math.sqrt(self.num_params)
         if self.config.reconstruction == "authors":
@@ -123,4 +130,5 @@ class HVAE(Saved, WeightGenerator):
         else:
             reconstruction = squared.mean(-1)
         weight = self.config.reconstruction_weight
-        return {"reconstruction": weight * reconstruction, "kl": self.config.kl_weight * kl}, decoded
+        terms = {"reconstruction": weight * reconstruction, "kl": self.config.kl_weight * kl}
+        return terms, torch.addcmul(self.w_mean, self.w_std, out)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ..diffusion.schedule import linear_schedule
 from .weight_model import MODULES, Saved
@@ -59,8 +62,9 @@ class _Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs, bias=False)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        h = nn.functional.silu(self.linear(torch.cat([self.norm(x), context], dim=-1)))
+    def forward(self, x: Tensor, linear: Callable[[Tensor], Tensor]) -> Tensor:
+        """`linear`: the block's linear layer, given its context."""
+        h = nn.functional.silu(linear(self.norm(x)))
         return self.skip(x) + self.dropout(h * torch.sigmoid(self.gate(h)))
 
 
@@ -110,11 +114,21 @@ class HyperLDM(Saved):
 
     def forward(self, z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
         """Noise in standardised z_t (B, Z) at t (B,), given unit embeddings e (B, E); zeros are no condition."""
-        out = self.predict(z_t, t, e)
-        if self.config.prediction == "eps":
-            return out
-        signal, noise = self._scales(t)
-        return signal * out + noise * z_t
+        return self.given(e)(z_t, t)
+
+    def given(self, e: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """`forward` with unit embeddings e (T, E), for many uses: of z_t (S T, Z), S latents for every row of e, the
+        whole of e after each other. What layers make of the condition is computed once."""
+        of_condition = self._of_condition(e, None)
+
+        def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
+            out = self._output(z_t, t, of_condition)
+            if self.config.prediction == "eps":
+                return out
+            signal, noise = self._scales(t)
+            return signal * out + noise * z_t
+
+        return eps_fn
 
     def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), (B, 1)."""
@@ -133,12 +147,34 @@ class HyperLDM(Saved):
 
     def predict(self, z_t: Tensor, t: Tensor, e: Tensor, noise: Tensor | None = None) -> Tensor:
         """The network's own output, eps or v (B, Z); in training with standard normal noise (B, E) on the condition."""
+        return self._output(z_t, t, self._of_condition(e, noise))
+
+    def _layers(self) -> list[nn.Linear]:
+        """The layers that read the context: the time's embedding and the condition, beside what comes before them."""
+        return [self.inlet, *(block.linear for block in self.blocks)]
+
+    def _parts(self, layer: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
+        """A layer's weights for its own inputs, the time's embedding and the condition."""
+        time, dim = self.config.time_dim, self.dim
+        return layer.weight.split([layer.in_features - time - dim, time, dim], dim=1)
+
+    def _of_condition(self, e: Tensor, noise: Tensor | None) -> list[Tensor]:
+        """What the outputs of `_layers` owe to the condition and the bias, (T, outputs) each."""
         dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
         condition = self.condition(e, noise).masked_fill(dropped, 0.0)
-        context = torch.cat([time_embedding(t, self.config.time_dim), condition], dim=-1)
-        x = self.inlet(torch.cat([z_t, context], dim=-1))
-        for block in self.blocks:
-            x = block(x, context)
+        return [F.linear(condition, self._parts(layer)[2], layer.bias) for layer in self._layers()]
+
+    def _output(self, z_t: Tensor, t: Tensor, of_condition: list[Tensor]) -> Tensor:
+        time = time_embedding(t, self.config.time_dim)
+
+        def linear(index: int, x: Tensor) -> Tensor:
+            own, of_time, _ = self._parts(self._layers()[index])
+            given = F.linear(time, of_time).unflatten(0, (-1, len(of_condition[index]))) + of_condition[index]
+            return torch.addmm(given.flatten(0, 1), x, own.mT)
+
+        x = linear(0, z_t)
+        for index, block in enumerate(self.blocks, 1):
+            x = block(x, functools.partial(linear, index))
         return self.outlet(x)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import BaseNetwork
+from .repeated import Repeated
 from .weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from .weight_model import MODULES, WeightModel
 from .whitening import Whitening
@@ -66,6 +67,10 @@ class _HyperNet(WeightModel):
         if some is None:
             return self.out(hidden)
         return F.linear(hidden, self.out.weight[some], self.out.bias[some])
+
+    def repeated(self) -> Callable[[Tensor], Tensor]:
+        hidden, out = Repeated(self.hidden), Repeated(self.out)
+        return lambda x: out(torch.relu(hidden(x)))
 
 
 @MODULES.register("hnet")

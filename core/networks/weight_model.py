@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -51,6 +52,10 @@ class WeightModel(Saved, ABC):
     @abstractmethod
     def decode(self, x: Tensor) -> Tensor:
         """What is adapted, (T, K), as weights (T, P)."""
+
+    def repeated(self) -> Callable[[Tensor], Tensor]:
+        """`decode`, for many uses in one graph, as the inner loop makes of it."""
+        return self.decode
 
     def weights(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
         """Weights (T, P) without adaptation."""
