@@ -200,7 +200,7 @@ class Preset:
     # What e is, for every row that reads a question: of "sentence", these layers; of "clip", which is the paper's way,
     # the end token or the mean.
     question_encoder: Kind = "sentence"
-    question_layers: tuple[int, ...] = (0, 6)
+    question_layers: tuple[int, ...] = (2, 6)
     question_pooling: Pooling = "eos"
     # Beyond the paper: how often training puts a question in other words (train/phrasings.toml), for every row alike.
     other_words: float = 0.75
