@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 
 SEARCHES = ("hyperldm", "hyperclip")  # the paper's two (Sections 5 and 4): they search the latents of a generator
+REGRESSIONS = ("latent_regression", "kernel_ridge")  # a function from a question to a latent of the default generator
 METHODS = (
     *SEARCHES,
+    *REGRESSIONS,
+    "cond_bottleneck",
     "cond_multitask",
     "cond_multitask_film",
     "cond_hnet_maml",
@@ -36,6 +39,14 @@ MAX_GAMMA, MAX_SAMPLES, MAX_STEPS, MAX_SEED = 10.0, 64, 1000, 2**63 - 1
 def row_of(method: str, generator: str = DEFAULT_GENERATOR) -> str:
     """The row of a method: "hvae_hyperldm" for a search, else the method's own name."""
     return f"{generator}_{method}" if method in SEARCHES else method
+
+
+def decoder_of(method: str, generator: str = DEFAULT_GENERATOR) -> str | None:
+    """The weight generator that decodes what a method finds: the one that is searched, the default one for a
+    regression; None for a method that finds no latent."""
+    if method in SEARCHES:
+        return generator
+    return DEFAULT_GENERATOR if method in REGRESSIONS else None
 
 
 def method_of(row: str) -> tuple[str, str]:

@@ -25,7 +25,7 @@ from core.data.phrasings import Phrasings
 from core.data.tasks import Task
 from core.ending import in_one_line
 from core.generator import AdapterGenerator
-from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
+from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, REGRESSIONS, SEARCHES, row_of
 from core.networks.base import right_answers
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_model
@@ -52,7 +52,7 @@ def stages(preset: Preset) -> list[Stage]:
         Stage(
             "choose",
             run,
-            needs=("features", *searches, *preset.multitask, *preset.maml),
+            needs=("features", *searches, *preset.multitask, *preset.maml, *REGRESSIONS),
             # What the rows depend on is here too: a release may hold one of them, or none.
             config=(
                 *(preset.guidance, preset.sampling, preset.few_shot_lrs, preset.few_shot_steps),

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..diffusion.schedule import linear_schedule
-from .weight_model import MODULES, Saved
-from .whitening import Whitening
+from .trunk import Trunk, TrunkConfig
+from .weight_model import MODULES
 
 
 @dataclass(frozen=True)
-class HyperLDMConfig:
-    """A fully connected denoiser. The paper's widths are 8192, 16384, 8192."""
+class HyperLDMConfig(TrunkConfig):
+    """The denoiser."""
 
-    hidden: tuple[int, ...] = (8192, 16384, 8192)
     time_dim: int = 150
-    squeeze: int = 16  # reduction of the squeeze-and-excitation bottleneck
-    dropout: float = 0.0
-    whitening: float = 1e-3  # shrinkage of `Whitening` of e
-    cond_noise: float = 0.0  # in training, on whitened e
     # What the network puts out: the noise, as in the paper, or v (Salimans & Ho 2022), from which z_0 can be read
     # without blowing up errors at large t. Callers see eps either way.
     prediction: Literal["eps", "v"] = "eps"
@@ -46,28 +41,9 @@ def time_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-class _Block(nn.Module):
-    """Layer norm, linear, SiLU, a squeeze-and-excitation gate, and a residual connection."""
-
-    def __init__(self, inputs: int, context: int, outputs: int, squeeze: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(inputs)
-        self.linear = nn.Linear(inputs + context, outputs)
-        self.gate = nn.Sequential(
-            nn.Linear(outputs, outputs // squeeze), nn.ReLU(), nn.Linear(outputs // squeeze, outputs)
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.skip = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs, bias=False)
-
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        h = nn.functional.silu(self.linear(torch.cat([self.norm(x), context], dim=-1)))
-        return self.skip(x) + self.dropout(h * torch.sigmoid(self.gate(h)))
-
-
 @MODULES.register("hyperldm")
-class HyperLDM(Saved):
-    """eps_psi(z_t, t, e). Works on standardised latents; mean and s.d. of latents, and of the training questions'
-    embeddings, are buffers saved with the module.
+class HyperLDM(Trunk):
+    """eps_psi(z_t, t, e). Works on standardised latents.
 
     Args:
         latent: Z. dim: E, the size of the question's embedding e.
@@ -76,37 +52,9 @@ class HyperLDM(Saved):
     Config = HyperLDMConfig
 
     def __init__(self, config: HyperLDMConfig, *, latent: int, dim: int) -> None:
-        super().__init__()
-        self.config, self.latent, self.dim = config, latent, dim
-        context = config.time_dim + dim
-        self.inlet = nn.Linear(latent + context, config.hidden[0])
-        self.blocks = nn.ModuleList(
-            _Block(a, context, b, config.squeeze, config.dropout)
-            for a, b in zip(config.hidden, config.hidden[1:], strict=False)
-        )
-        self.outlet = nn.Linear(config.hidden[-1], latent)
-        nn.init.zeros_(self.outlet.weight)
-        nn.init.zeros_(self.outlet.bias)
-        self.register_buffer("z_mean", torch.zeros(latent))
-        self.register_buffer("z_std", torch.ones(latent))
-        self.condition = Whitening(dim, config.whitening, config.cond_noise)
+        super().__init__(config, latent=latent, dim=dim, inputs=latent, context=config.time_dim + dim)
         self.schedule = linear_schedule(config.num_timesteps, config.beta_start, config.beta_end)
         self.register_buffer("alpha_bar", self.schedule.alpha_bar.float(), persistent=False)
-
-    def sizes(self) -> dict[str, Any]:
-        return {"latent": self.latent, "dim": self.dim}
-
-    def set_statistics(self, z: Tensor, e: Tensor) -> None:
-        """Statistics of the training latents z (samples, Z) and questions e (tasks, E)."""
-        self.z_mean.copy_(z.mean(0))
-        self.z_std.copy_(z.std(0).clamp(min=1e-6))
-        self.condition.fit(e)
-
-    def standardise(self, z: Tensor) -> Tensor:
-        return (z - self.z_mean) / self.z_std
-
-    def unstandardise(self, z: Tensor) -> Tensor:
-        return z * self.z_std + self.z_mean
 
     def forward(self, z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
         """Noise in standardised z_t (B, Z) at t (B,), given unit embeddings e (B, E); zeros are no condition."""
@@ -136,10 +84,7 @@ class HyperLDM(Saved):
         dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
         condition = self.condition(e, noise).masked_fill(dropped, 0.0)
         context = torch.cat([time_embedding(t, self.config.time_dim), condition], dim=-1)
-        x = self.inlet(torch.cat([z_t, context], dim=-1))
-        for block in self.blocks:
-            x = block(x, context)
-        return self.outlet(x)
+        return self.through(torch.cat([z_t, context], dim=-1), context)
 
 
 def drop_condition(e: Tensor, probability: float, rng: torch.Generator) -> Tensor:

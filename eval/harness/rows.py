@@ -56,6 +56,9 @@ ROWS: tuple[Row, ...] = (
     Row(id="cond_multitask", label="Cond. Multitask", method="cond_multitask", paper=0.5412),
     Row(id="cond_multitask_film", label="Cond. Multitask FiLM", method="cond_multitask_film", paper=0.5384),
     Row(id="cond_hnet_maml", label="Cond. HNet-MAML", method="cond_hnet_maml", paper=0.5302),
+    Row(id="cond_bottleneck", label="Cond. Multitask through 32 numbers", method="cond_bottleneck"),
+    Row(id="kernel_ridge", label="Kernel ridge regression, question to latent", method="kernel_ridge"),
+    Row(id="latent_regression", label="Latent regression, without diffusion", method="latent_regression"),
     Row(
         id="hnet_hyperclip",
         label="HNet + HyperCLIP guidance",

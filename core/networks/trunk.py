@@ -1,0 +1,102 @@
+"""Networks whose output is a latent: the trunk of the denoiser, and what predicts a latent from a question alone."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .weight_model import Saved
+from .whitening import Whitening
+
+
+@dataclass(frozen=True)
+class TrunkConfig:
+    """A fully connected residual network that reads a question. The paper's widths are 8192, 16384, 8192."""
+
+    hidden: tuple[int, ...] = (8192, 16384, 8192)
+    squeeze: int = 16  # reduction of the squeeze-and-excitation bottleneck
+    dropout: float = 0.0
+    whitening: float = 1e-3  # shrinkage of `Whitening` of e
+    cond_noise: float = 0.0  # in training, on whitened e
+
+
+class _Block(nn.Module):
+    """Layer norm, linear, SiLU, a squeeze-and-excitation gate, and a residual connection."""
+
+    def __init__(self, inputs: int, context: int, outputs: int, squeeze: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(inputs)
+        self.linear = nn.Linear(inputs + context, outputs)
+        self.gate = nn.Sequential(
+            nn.Linear(outputs, outputs // squeeze), nn.ReLU(), nn.Linear(outputs // squeeze, outputs)
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.skip = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        h = nn.functional.silu(self.linear(torch.cat([self.norm(x), context], dim=-1)))
+        return self.skip(x) + self.dropout(h * torch.sigmoid(self.gate(h)))
+
+
+class Trunk(Saved):
+    """An inlet, residual blocks that all see the context, and an outlet that begins at zero (Appendix A.2).
+
+    Works on standardised latents; mean and s.d. of latents, and of the training questions' embeddings, are buffers
+    saved with the module.
+
+    Args:
+        latent: Z. dim: E, the size of the question's embedding e. inputs: how many values the inlet takes besides the
+            context; context: how many that has.
+    """
+
+    def __init__(self, config: TrunkConfig, *, latent: int, dim: int, inputs: int, context: int) -> None:
+        super().__init__()
+        self.config, self.latent, self.dim = config, latent, dim
+        self.inlet = nn.Linear(inputs + context, config.hidden[0])
+        self.blocks = nn.ModuleList(
+            _Block(a, context, b, config.squeeze, config.dropout)
+            for a, b in zip(config.hidden, config.hidden[1:], strict=False)
+        )
+        self.outlet = nn.Linear(config.hidden[-1], latent)
+        nn.init.zeros_(self.outlet.weight)
+        nn.init.zeros_(self.outlet.bias)
+        self.register_buffer("z_mean", torch.zeros(latent))
+        self.register_buffer("z_std", torch.ones(latent))
+        self.condition = Whitening(dim, config.whitening, config.cond_noise)
+
+    def sizes(self) -> dict[str, Any]:
+        return {"latent": self.latent, "dim": self.dim}
+
+    def set_statistics(self, z: Tensor, e: Tensor) -> None:
+        """Statistics of the training latents z (samples, Z) and questions e (tasks, E)."""
+        self.z_mean.copy_(z.mean(0))
+        self.z_std.copy_(z.std(0).clamp(min=1e-6))
+        self.condition.fit(e)
+
+    def standardise(self, z: Tensor) -> Tensor:
+        return (z - self.z_mean) / self.z_std
+
+    def unstandardise(self, z: Tensor) -> Tensor:
+        return z * self.z_std + self.z_mean
+
+    def through(self, x: Tensor, context: Tensor) -> Tensor:
+        """Inputs x (B, inputs + context), of which the context (B, context) is a part, to (B, Z)."""
+        x = self.inlet(x)
+        for block in self.blocks:
+            x = block(x, context)
+        return self.outlet(x)
+
+
+class LatentMap(Saved, ABC):
+    """A function from a question's embedding to a latent of a weight generator: no search, no noise."""
+
+    latent: int  # Z
+    dim: int  # E
+
+    @abstractmethod
+    def latents(self, e: Tensor) -> Tensor:
+        """Latents (T, Z) for questions e (T, E)."""
