@@ -6,6 +6,7 @@ Imports nothing that loads PyTorch, so that the command line shows its help at o
 from __future__ import annotations
 
 import math
+from typing import Any
 
 SEARCHES = ("hyperldm", "hyperclip")  # the paper's two (Sections 5 and 4): they search the latents of a generator
 REGRESSIONS = ("latent_regression", "kernel_ridge")  # a function from a question to a latent of the default generator
@@ -33,6 +34,8 @@ FEW_SHOT_ROWS = (
     "cond_hnet_maml",
 )
 DEFAULT_GENERATOR = "hvae"
+# Choices for HyperLDM's samples that HyperCLIP's gradient guides besides (Eq. 11): beside gamma, and without (gamma 0).
+GUIDED, ALONE = "hvae_hyperldm_hyperclip", "hvae_hyperldm_hyperclip_alone"
 MAX_GAMMA, MAX_SAMPLES, MAX_STEPS, MAX_SEED = 10.0, 64, 1000, 2**63 - 1
 
 
@@ -55,6 +58,11 @@ def method_of(row: str) -> tuple[str, str]:
 
     name, _, method = row.rpartition("_")
     return (method, name) if method in SEARCHES and name in WEIGHT_GENERATORS else (row, DEFAULT_GENERATOR)
+
+
+def guided_by(choice: dict[str, Any]) -> dict[str, Any]:
+    """What a choice says of gradient guidance, as `ReleaseModels.weights` takes it; nothing in an empty one."""
+    return {name: choice[name] for name in ("gamma", "steps", "samples", "gradient_scale")} if choice else {}
 
 
 def check_request(

@@ -136,7 +136,8 @@ def test_a_cost_knows_its_own_stage_alone():
 
 def test_choosing_is_counted_in_steps_of_the_denoiser():
     full, quick = 350 * (2 + 2 * 5), 2 * sum(steps * samples for steps, samples in get_preset("metavqa").sampling.quick)
-    assert STAGES["choose"].steps == 2 * 3 * (full + quick)  # generators, seeds; guided gammas twice
+    gradient = 3 * 350 * len(get_preset("metavqa").sampling.gradient_scales) * (1 + 2)  # of one generator
+    assert STAGES["choose"].steps == 2 * 3 * (full + quick) + 3 * gradient  # generators, seeds; guided gammas twice
 
 
 def test_disk_is_arithmetic():

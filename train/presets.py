@@ -47,7 +47,7 @@ _EMOJI = Preset(
         "uncond_multitask": MultitaskConfig(steps=1500, lr=1e-2),
         "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4),  # about as long as HVAE and HyperLDM together
         "cond_multitask_film": MultitaskConfig(steps=10000, lr=3e-3),
-        "cond_bottleneck": MultitaskConfig(steps=1250, lr=1e-3, weight_decay=0.01, ema=0.99),
+        "cond_bottleneck": MultitaskConfig(steps=2500, lr=3e-4, weight_decay=0.01, ema=0.99),
     },
     cond_bottleneck=CondBottleneckConfig(**_ASKED),
     cond_hnet={
@@ -125,7 +125,7 @@ _METAVQA = Preset(
     diffusion=DiffusionTraining(steps=_epochs(1000, 128), lr=2.5e-4, batch=128, weight_decay=0.0),
     latent_regression=TrunkConfig(),
     regression=RegressionTraining(steps=_epochs(1000, 128), lr=2.5e-4, batch=128, weight_decay=0.0, ema=0.999),
-    sampling=SamplingConfig(sampler="ddpm", steps=350, samples=(1,)),
+    sampling=SamplingConfig(sampler="ddpm", steps=350, samples=(1,), gradient_scales=(0.1, 1.0)),
     few_shot_lrs=(0.01, 0.03, 0.1, 0.3, 1.0),
 )
 
@@ -203,11 +203,31 @@ _PRESETS: dict[str, Preset] = {
         diffusion=replace(_EMOJI.diffusion, steps=30, batch=32, behaviour_tasks=8),
         regression=replace(_EMOJI.regression, steps=20, batch=32),
         kernel_ridge=replace(_EMOJI.kernel_ridge, widths=(0.7, 1.5), ridges=(0.1, 1.0)),
-        sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5)),
+        sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5), gradient_scales=(0.1, 1.0)),
         few_shot_steps=25,
         few_shot_lrs=(0.25, 1.0, 4.0),
     ),
 }
+
+
+# What takes preset `emoji` back to the paper's way, for `--set`, as far as settings go: how questions are embedded and
+# read, what the HVAE learns and from which weights, what HyperLDM predicts, and how it is sampled. Not its sizes of
+# networks and numbers of epochs, which are a GPU's, nor how the base network starts (train/README.md).
+PAPERS_HVAE = (
+    "hvae.behaviour_weight=0",
+    "hvae.reconstruction=authors",
+    "hvae.reconstruction_weight=1",
+    "hvae.kl_weight=1",
+)
+PAPERS_DESCRIPTORS = ("diffusion.infer_descriptors=false", "diffusion.described_weight=1")
+PAPERS_WAY = (
+    *("question_encoder=clip", "question_pooling=eos", "other_words=0"),
+    *("hyperldm.whitening=1000", "hyperldm.cond_noise=0", "hyperldm.prediction=eps"),
+    *(*PAPERS_HVAE, "hvae.hidden=[512,256]", "hvae_training.standardise=false"),
+    *("adaptations.hvae.steps=50", "adaptations.hvae.lr=1"),
+    *(*PAPERS_DESCRIPTORS, "diffusion.ema=0", "diffusion.weight_decay=0"),
+    *("sampling.sampler=ddpm", "sampling.steps=350", "sampling.samples=[1]"),
+)
 
 
 def get_preset(name: str) -> Preset:

@@ -23,7 +23,8 @@ from core.files import write_json
 from core.generator import AdapterGenerator
 from core.methods import method_of
 from train import run_all
-from train.choose import draft_release, guidance_options
+from train.choices.options import guidance_options
+from train.choose import draft_release
 from train.pipeline.environment import commit
 from train.pipeline.flags import open_run, parser
 from train.pipeline.graph import CHOICES, build, identities, stages_of

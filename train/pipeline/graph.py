@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 
 import train
 from core.config import config_hash
-from core.methods import FEW_SHOT_ROWS, row_of
+from core.methods import FEW_SHOT_ROWS, GUIDED, row_of
 
 from .run import Run
 from .settings import Preset
@@ -47,6 +47,8 @@ def stages_of(rows: Iterable[str], stages: dict[str, Stage]) -> list[str]:
     own |= {"clip": ("features",), "clip_prompted": ("features",), "few_shot_ceiling": baselines}
     for name in (name.removeprefix("latents_") for name in stages if name.startswith("latents_")):
         own[row_of("hyperldm", name)] += (f"latents_{name}",)
+    if {parts := row_of("hyperldm"), row_of("hyperclip")} <= own.keys():
+        own[GUIDED] = (*own[parts], row_of("hyperclip"))
     wanted = {CHOICES}
     for row in rows:
         if row not in own:

@@ -95,6 +95,7 @@ class HVAETraining:
     batch: int = 64
     clip: float = 1000.0  # of encoder and decoder apart (Appendix A.7)
     examples: int = 32  # of each task, for the behaviour term
+    standardise: bool = later(True)  # weights, by coordinate; the paper's are raw
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,7 @@ class SamplingConfig:
     # (steps, samples). One step gives nearly the mean of all latents, which is what averaged samples are after. Four
     # samples take a question hardly longer than one, and hang less on the draw.
     quick: tuple[tuple[int, int], ...] = ((1, 4), (2, 8), (4, 8))
+    gradient_scales: tuple[float, ...] = later((0.03, 0.1, 0.3, 1.0))  # of HyperCLIP's guidance of samples (Eq. 11)
 
     def __post_init__(self) -> None:  # before hours of training, not after them
         if self.sampler not in SAMPLERS:
