@@ -57,7 +57,7 @@ class KernelRidge(LatentMap):
         self.config, self.questions, self.latent, self.dim = config, questions, latent, dim
         self.condition = Whitening(dim, config.whitening)
         self.register_buffer("known", torch.zeros(questions, dim))  # whitened training questions
-        self.register_buffer("dual", torch.zeros(questions, latent))
+        self.register_buffer("dual", torch.zeros(questions * latent))  # flat: checkpoints keep vectors exactly
         self.register_buffer("z_mean", torch.zeros(latent))
 
     def sizes(self) -> dict[str, Any]:
@@ -65,16 +65,22 @@ class KernelRidge(LatentMap):
 
     @torch.no_grad()
     def fit(self, e: Tensor, z: Tensor, condition: Whitening) -> None:
-        """Take training questions e (questions, E), their latents z (questions, Z), and a whitening that is fitted."""
+        """Take training questions e (questions, E), their latents z (questions, Z), and a whitening that is fitted.
+
+        The equations are nearly singular for a wide kernel, so they are solved for the matrices that a checkpoint
+        keeps, in half precision.
+        """
         self.condition.load_state_dict(condition.state_dict())
-        self.known.copy_(self.condition(e))
+        self.condition.matrix.copy_(condition.matrix.half())
+        self.known.copy_(self.condition(e).half())
         self.z_mean.copy_(z.mean(0))
         penalty = self.config.ridge * torch.eye(len(e), dtype=torch.float64, device=e.device)
         kernel = self._kernel(self.known.double(), self.known.double())
-        self.dual.copy_(torch.linalg.solve(kernel + penalty, (z - self.z_mean).double()))
+        self.dual.copy_(torch.linalg.solve(kernel + penalty, (z - self.z_mean).double()).flatten())
 
     def _kernel(self, a: Tensor, b: Tensor) -> Tensor:
         return (-torch.cdist(a, b).square() / (2 * self.config.width**2 * self.dim)).exp()
 
     def latents(self, e: Tensor) -> Tensor:
-        return self.z_mean + self._kernel(self.condition(e), self.known) @ self.dual
+        kernel = self._kernel(self.condition(e).double(), self.known.double())
+        return (self.z_mean + kernel @ self.dual.double().view(self.questions, self.latent)).to(e.dtype)

@@ -140,8 +140,8 @@ class RegressionTraining(RowTraining):
 class KernelRidgeSearch(QuestionTraining):
     """Kernel ridge regression: what validation tasks choose from."""
 
-    widths: tuple[float, ...] = (0.3, 0.5, 0.7, 1.0, 1.5)
-    ridges: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
+    widths: tuple[float, ...] = (0.7, 1.0, 1.5, 2.0, 3.0)
+    ridges: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
     whitening: float = 1e-3
 
 

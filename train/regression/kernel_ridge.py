@@ -41,7 +41,7 @@ def stages(preset: Preset) -> list[Stage]:
             needs=("features", TABLE),
             config=(preset.kernel_ridge, *preset.question_settings, *inferred),
             outputs=release_file(ROW),
-            cost=(*preset.network_settings, preset.kernel_ridge),
+            cost=preset.network_settings,
         )
     ]
 
