@@ -54,10 +54,10 @@ def judged(monkeypatch):
     found = []
     plain = BaseNetwork.logits
 
-    def logits(network, w, *rest):
+    def logits(network, w, *rest, **how):
         if not torch.is_grad_enabled():  # not those of a descent
             found.append(w)
-        return plain(network, w, *rest)
+        return plain(network, w, *rest, **how)
 
     monkeypatch.setattr(BaseNetwork, "logits", logits)
     return found
