@@ -93,6 +93,12 @@ def place(default: str) -> Any:
     return dataclasses.field(default=default, metadata={"place": True})
 
 
+def later(default: Any) -> Any:
+    """A dataclass field that joined after results were made without it. `config_hash` sees it only where it is not at
+    its default, which must mean what was done before: so what was made is still known as done."""
+    return dataclasses.field(default=default, metadata={"later": True})
+
+
 def config_hash(*parts: Any) -> str:
     """16 hexadecimal digits identifying JSON-able values (dataclasses allowed); dictionary order is ignored."""
     text = json.dumps([_traced(part) for part in parts], sort_keys=True, separators=(",", ":"))
@@ -100,15 +106,22 @@ def config_hash(*parts: Any) -> str:
 
 
 def _traced(value: Any) -> Any:
-    """What `config_hash` sees: plain values, less the fields that are a place."""
+    """What `config_hash` sees: plain values, less the fields that are a place, or joined later and are at their
+    default."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = [field.name for field in dataclasses.fields(value) if not field.metadata.get("place")]
-        return {name: _traced(getattr(value, name)) for name in fields}
+        seen = {field.name: getattr(value, field.name) for field in dataclasses.fields(value) if _counts(field, value)}
+        return {name: _traced(item) for name, item in seen.items()}
     if isinstance(value, Mapping):
         return {key: _traced(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_traced(item) for item in value]
     return value
+
+
+def _counts(field: dataclasses.Field, config: Any) -> bool:
+    """Whether a field of `config` is a part of its hash."""
+    unused = field.metadata.get("later") and getattr(config, field.name) == field.default
+    return not (unused or field.metadata.get("place"))
 
 
 def _convert(hint: Any, value: Any, where: str) -> Any:

@@ -191,8 +191,6 @@ class AdapterGenerator(ReleaseModels):
         if not question:
             raise ValueError("the question is empty")
         check_request(method, generator, gamma, steps, samples, seed)
-        if method == "hyperldm":  # the file should say what was used, not that the default was
-            gamma, steps, samples = self._sampling(self.choice(f"{generator}_hyperldm"), gamma, steps, samples)
         started = time.perf_counter()
         e = self.embed_questions([question])
         w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
@@ -201,6 +199,8 @@ class AdapterGenerator(ReleaseModels):
                 f"{self.directory}: {row_of(method, generator)} gives weights that are infinite or none (NaN) for "
                 f"{question[:60]!r}; its files may be damaged"
             )
+        if method == "hyperldm":  # the file should say what was used, not that the default was
+            gamma, steps, samples = self._sampling(self.choice(f"{generator}_hyperldm"), gamma, steps, samples)
         provenance = {
             "question": question,
             "method": method,

@@ -6,10 +6,14 @@ Imports nothing that loads PyTorch, so that the command line shows its help at o
 from __future__ import annotations
 
 import math
+from typing import Any
 
 SEARCHES = ("hyperldm", "hyperclip")  # the paper's two (Sections 5 and 4): they search the latents of a generator
+REGRESSIONS = ("latent_regression", "kernel_ridge")  # a function from a question to a latent of the default generator
 METHODS = (
     *SEARCHES,
+    *REGRESSIONS,
+    "cond_bottleneck",
     "cond_multitask",
     "cond_multitask_film",
     "cond_hnet_maml",
@@ -30,6 +34,8 @@ FEW_SHOT_ROWS = (
     "cond_hnet_maml",
 )
 DEFAULT_GENERATOR = "hvae"
+# Choices for HyperLDM's samples that HyperCLIP's gradient guides besides (Eq. 11): beside gamma, and without (gamma 0).
+GUIDED, ALONE = "hvae_hyperldm_hyperclip", "hvae_hyperldm_hyperclip_alone"
 MAX_GAMMA, MAX_SAMPLES, MAX_STEPS, MAX_SEED = 10.0, 64, 1000, 2**63 - 1
 
 
@@ -38,12 +44,25 @@ def row_of(method: str, generator: str = DEFAULT_GENERATOR) -> str:
     return f"{generator}_{method}" if method in SEARCHES else method
 
 
+def decoder_of(method: str, generator: str = DEFAULT_GENERATOR) -> str | None:
+    """The weight generator that decodes what a method finds: the one that is searched, the default one for a
+    regression; None for a method that finds no latent."""
+    if method in SEARCHES:
+        return generator
+    return DEFAULT_GENERATOR if method in REGRESSIONS else None
+
+
 def method_of(row: str) -> tuple[str, str]:
     """(method, generator) of a row, the inverse of `row_of`; rows without a generator get the default one."""
     from .networks.weight_generator import WEIGHT_GENERATORS
 
     name, _, method = row.rpartition("_")
     return (method, name) if method in SEARCHES and name in WEIGHT_GENERATORS else (row, DEFAULT_GENERATOR)
+
+
+def guided_by(choice: dict[str, Any]) -> dict[str, Any]:
+    """What a choice says of gradient guidance, as `ReleaseModels.weights` takes it; nothing in an empty one."""
+    return {name: choice[name] for name in ("gamma", "steps", "samples", "gradient_scale")} if choice else {}
 
 
 def check_request(

@@ -15,10 +15,11 @@ from .backbones.questions import question_dim
 from .data.tasks import TaskBatch
 from .diffusion.guidance import classifier_free, gradient_guidance
 from .diffusion.samplers import SAMPLERS, shared_normal
-from .methods import DEFAULT_GENERATOR, METHODS, SEARCHES, check_request, method_of, row_of
+from .methods import DEFAULT_GENERATOR, METHODS, REGRESSIONS, SEARCHES, check_request, decoder_of, method_of, row_of
 from .networks.base import open_network
 from .networks.hyperclip import HyperCLIP, embed_latents, guide_latent, infer_task
 from .networks.hyperldm import HyperLDM
+from .networks.trunk import LatentMap
 from .networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from .networks.weight_model import Saved, SharedWeights, WeightModel
 from .release.checkpoint import checkpoint_path, files_of, load_module
@@ -53,7 +54,8 @@ class ReleaseModels:
         """Whether this release holds what the method needs."""
         if method == "clip":
             return True
-        files = [row_of(method, generator), *([WEIGHT_GENERATORS[generator].checkpoint] if method in SEARCHES else [])]
+        decoder = decoder_of(method, generator)
+        files = [row_of(method, generator), *([WEIGHT_GENERATORS[decoder].checkpoint] if decoder else [])]
         return all(files_of(checkpoint_path(self.directory, name)) for name in files)
 
     def has_row(self, row: str) -> bool:
@@ -90,7 +92,7 @@ class ReleaseModels:
     def _check_fits(self, name: str, module: Saved) -> None:
         """A ValueError unless a module is of the kind and the sizes that this release's network and questions need."""
         where, sizes = checkpoint_path(self.directory, name), module.sizes()
-        kinds: dict[str, type] = {}
+        kinds: dict[str, type] = dict.fromkeys(REGRESSIONS, LatentMap)
         for generator in WEIGHT_GENERATORS.names():
             kinds |= {row_of("hyperldm", generator): HyperLDM, row_of("hyperclip", generator): HyperCLIP}
             kinds[WEIGHT_GENERATORS[generator].checkpoint] = WEIGHT_GENERATORS[generator]
@@ -131,7 +133,8 @@ class ReleaseModels:
         check_request(method, generator, gamma, steps, samples, gradient_scale=gradient_scale)
         if method == "clip":
             return None
-        if method not in SEARCHES:
+        decoder = decoder_of(method, generator)
+        if decoder is None:
             return self.module(method).weights(e.to(self.device))
         z = self.latents(
             e,
@@ -144,7 +147,7 @@ class ReleaseModels:
             gradient_scale=gradient_scale,
             callback=callback,
         )
-        return self.weight_generator(generator).decode(z)
+        return self.weight_generator(decoder).decode(z)
 
     @torch.no_grad()
     def latents(
@@ -160,7 +163,7 @@ class ReleaseModels:
         gradient_scale: float = 0.0,
         callback: Callable | None = None,
     ) -> Tensor:
-        """Latents (T, Z) that "hyperldm" or "hyperclip" find for question embeddings e (T, E); see `weights`.
+        """Latents (T, Z) that a search or a regression finds for question embeddings e (T, E); see `weights`.
 
         What is found for a question is a function of it and of the seed, whichever questions stand beside it.
 
@@ -168,11 +171,12 @@ class ReleaseModels:
             gradient_scale: how strongly HyperCLIP's gradient guides HyperLDM's samples besides (Eq. 11).
         """
         check_request(method, generator, gamma, steps, samples, gradient_scale=gradient_scale)
-        if method not in SEARCHES:
-            raise ValueError(f"method {method!r} has no latents; allowed: {', '.join(SEARCHES)}")
-        choice, e = self.choice(row_of(method, generator)), e.to(self.device)
+        decoder, row = decoder_of(method, generator), row_of(method, generator)
+        if decoder is None:
+            raise ValueError(f"method {method!r} has no latents; allowed: {', '.join((*SEARCHES, *REGRESSIONS))}")
+        choice, e = self.choice(row), e.to(self.device)
         rng = torch.Generator().manual_seed(seed)
-        model = self.module(row_of(method, generator))
+        model = self.module(row)
         if method == "hyperclip":
             start = self.weight_generator(generator).start(rng, choice.get("start", 1.0))
             return guide_latent(
@@ -185,11 +189,13 @@ class ReleaseModels:
                 optimizer=choice.get("optimizer", "adam"),
                 callback=callback,
             )
+        where = f"{self.directory}: {row}"
+        if model.latent != (size := self.weight_generator(decoder).latent):
+            raise ValueError(f"{where} makes latents of size {model.latent}, its generator takes {size}")
+        if method in REGRESSIONS:
+            return model.latents(e)
         own_steps = steps is None
         T, (gamma, steps, samples) = len(e), self._sampling(choice, gamma, steps, samples)
-        where = f"{self.directory}: {row_of(method, generator)}"
-        if model.latent != (size := self.weight_generator(generator).latent):
-            raise ValueError(f"{where} makes latents of size {model.latent}, its generator takes {size}")
         if own_steps and steps > model.schedule.num_steps:
             raise ValueError(f"{where} is to take {steps} steps by {CONFIG}; it knows {model.schedule.num_steps}")
         sampler = SAMPLERS[choice.get("sampler", "ddim")]
@@ -238,9 +244,9 @@ class ReleaseModels:
         """
         how = {"steps": steps, "lr": lr}
         method, name = method_of(row)
-        if method in SEARCHES:
+        if decoder := decoder_of(method, name):
             z = self.latents(support.question, method, generator=name, seed=seed)
-            return few_shot_from_latents(self.network, self.weight_generator(name), z, support, **how)
+            return few_shot_from_latents(self.network, self.weight_generator(decoder), z, support, **how)
         return few_shot_weights(self.network, self._few_shot_model(row, seed), support, **how)
 
     def _few_shot_model(self, row: str, seed: int) -> WeightModel:

@@ -31,6 +31,7 @@ from eval.harness.results import write_results
 from train import tune
 from train.pipeline.environment import commit
 from train.pipeline.flags import parser
+from train.presets import PAPERS_DESCRIPTORS, PAPERS_HVAE, PAPERS_WAY
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,10 @@ class Ablation:
     descriptors: float = 1.0
 
 
-_PAPER_HVAE = (
-    "hvae.behaviour_weight=0",
-    "hvae.reconstruction=authors",
-    "hvae.reconstruction_weight=1",
-    "hvae.kl_weight=1",
-)
-_PAPER_DESCRIPTORS = ("diffusion.infer_descriptors=false", "diffusion.described_weight=1")
 ABLATIONS = (
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, as it is"),
-    Ablation("hvae_hyperldm", "HVAE learns coordinates, not behaviour", _PAPER_HVAE),
+    Ablation("hvae_hyperldm", "every departure off at once (the paper's way)", PAPERS_WAY),
+    Ablation("hvae_hyperldm", "HVAE learns coordinates, not behaviour", PAPERS_HVAE),
     Ablation(
         "hvae_hyperldm",
         "HVAE learns from weights of 50 steps at rate 1",
@@ -85,7 +80,7 @@ ABLATIONS = (
     ),
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
     Ablation(
-        "hvae_hyperldm", "half of the questions, no descriptors inferred (the paper's way)", _PAPER_DESCRIPTORS, 0.5
+        "hvae_hyperldm", "half of the questions, no descriptors inferred (the paper's way)", PAPERS_DESCRIPTORS, 0.5
     ),
     Ablation(
         "hvae_hyperldm", "half of the questions, all tasks drawn equally often", ("diffusion.described_weight=1",), 0.5
@@ -93,7 +88,7 @@ ABLATIONS = (
     Ablation("hvae_hyperldm", "half of the questions, whitened less sharply", ("hyperldm.whitening=1e-3",), 0.5),
     Ablation("hvae_hyperldm", "a tenth of the questions", descriptors=0.1),
     Ablation(
-        "hvae_hyperldm", "a tenth of the questions, no descriptors inferred (the paper's way)", _PAPER_DESCRIPTORS, 0.1
+        "hvae_hyperldm", "a tenth of the questions, no descriptors inferred (the paper's way)", PAPERS_DESCRIPTORS, 0.1
     ),
 )
 

@@ -53,6 +53,7 @@ PANELS = {
     "before": ("upper left", "before: the scale of training"),
     "after": ("lower right", "after: the scale chosen"),
 }
+JUDGED = [row for row in ROWS if not row.few_shot and not row.members]  # an ensemble has no scale of its own
 MIN_SHARE = 0.005  # of all answers: the accuracy of fewer is chance
 
 
@@ -66,7 +67,7 @@ def evaluate(run: Run, generators: Sequence[AdapterGenerator], limit: int | None
     with_prompts = prompted.batch(part="query").to(run.device)
     masks, records = tables.masks(test), []
     shares = sorted({descriptors(g) for g in generators}, reverse=True)
-    for row in tqdm([row for row in ROWS if not row.few_shot], desc="rows", leave=False):
+    for row in tqdm(JUDGED, desc="rows", leave=False):
         chosen = with_prompts if row.id == "clip_prompted" else query
         for share in shares:
             owners = [g for g in generators if available(row, g) and descriptors(g) == share]
@@ -141,7 +142,7 @@ def main(argv: list[str] | None = None) -> None:
         "Before: cosines times the\nscale of training; after: times the scale that the release names for the row."
     )
     found = {record["row"] for record in records}
-    print_missing(run, sorted({row.id for row in ROWS if not row.few_shot} - found))
+    print_missing(run, sorted({row.id for row in JUDGED} - found))
     for generator in generators:
         if not scales_of(generator):
             print(f"missing: the scales of {generator.directory}; {command_for(run, generator)} chooses them")

@@ -26,14 +26,13 @@ from eval.harness.releases import command_for, open_runs, parser
 from eval.harness.results import write_results
 from eval.harness.tables import grid, over_seeds, percent
 from eval.task_inference import METRICS, chance, judge
-from train.hyperldm import questions
-from train.pipeline.adapted import draw_path, training_latents
+from train.pipeline.adapted import draw_path, questions, training_latents
 from train.pipeline.run import Run
 
 
 def evaluate(run: Run) -> dict[str, dict[str, Tensor]]:
     """By row ("inferred", "chance") and metric: a value for every undescribed task; R^2 is one for all."""
-    inferred = questions(run, training_latents(run, "hvae").mean(0)).e[:, 0]  # every question as it is
+    inferred = questions(run, True, training_latents(run, "hvae").mean(0)).e[:, 0]  # every question as it is
     e, described = run.train_batch.question, torch.zeros(len(run.train), dtype=torch.bool, device=run.device)
     described[run.described] = True
     missing = (~described).nonzero().squeeze(1)

@@ -36,6 +36,7 @@ from eval.harness import tables
 from eval.harness.releases import open_release, parser, require, require_sets
 from eval.harness.results import write_results
 from eval.harness.rows import GENERATORS
+from train.regression import kernel_ridge
 
 LABELS = {
     "chance": "chance",
@@ -56,7 +57,6 @@ LABELS = {
     "distance_ratio": "ratio, near zero for a generator that copies",
 }
 NEIGHBOURS = (1, 3, 5, 10, 20)
-WIDTHS, RIDGES = (0.7, 1.0, 1.5), (0.01, 0.1, 1.0)  # of the kernel, and its penalty
 
 
 class Neighbours:
@@ -83,17 +83,6 @@ class Neighbours:
         best = self._nearest(e, k)
         weight = best.values.clamp(min=1e-6)
         return (weight[..., None] * self.z[best.indices]).sum(1) / weight.sum(1, keepdim=True)
-
-    def kernel_ridge(self, width: float, ridge: float) -> Callable[[Tensor], Tensor]:
-        """e (B, D) to latents (B, Z) by Gaussian-kernel ridge regression on the training tasks."""
-
-        def kernel(a: Tensor, b: Tensor) -> Tensor:
-            return (-torch.cdist(a, b).square() / (2 * width**2 * a.shape[1])).exp()
-
-        mean = self.z.mean(0)
-        penalty = ridge * torch.eye(len(self.e), device=self.e.device)
-        dual = torch.linalg.solve(kernel(self.e, self.e) + penalty, self.z - mean)
-        return lambda e: mean + kernel(self._scaled(e), self.e) @ dual
 
     def answer_prior(self, e: Tensor, tasks: Sequence[Task], k: int) -> Tensor:
         """Accuracy (B,) of always giving the candidate that the k nearest training questions' images carry most."""
@@ -152,8 +141,7 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
     rng = torch.Generator().manual_seed(seed)
     k = best(NEIGHBOURS[1:], lambda k, q: near.weighted(q, k))
     k_prior = max(NEIGHBOURS, key=lambda k: float(near.answer_prior(val.question, run.val.tasks, k).mean()))
-    grid = [(width, ridge) for width in WIDTHS for ridge in RIDGES]
-    width, ridge = best(grid, lambda option, q: near.kernel_ridge(*option)(q))
+    ridge, _ = kernel_ridge.fitted(run, near.z, decode)
     words = sorted({word for task in run.train.tasks for word in task.question.rstrip("?").split()})
     shuffler = random.Random(seed)
     nonsense = [" ".join(shuffler.sample(words, 7)) + "?" for _ in test.tasks]
@@ -170,7 +158,7 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
             "mean_adapter": accuracy(decode(z_mean)),
             "nearest_adapter": accuracy(decode(near.weighted(e, 1))),
             "knn_adapter": accuracy(decode(near.weighted(e, k))),
-            "kernel_ridge": accuracy(decode(near.kernel_ridge(width, ridge)(e))),
+            "kernel_ridge": accuracy(decode(ridge.latents(e))),
             f"{name}_hyperldm": accuracy(hyperldm(e)),
             "one_step": accuracy(hyperldm(e, steps=1)),
             "one_sample": accuracy(hyperldm(e, samples=1)),

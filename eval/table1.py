@@ -29,7 +29,6 @@ from core.data.emoji.questions import phrasings
 from core.data.tasks import TaskSet
 from core.data.without_images import image_disjoint, trained_images
 from core.generator import AdapterGenerator
-from core.methods import SEARCHES, method_of
 from eval.harness import figures, tables
 from eval.harness.metrics import PooledPairs, PooledScores, Scores, TaskScores
 from eval.harness.origins import descriptors
@@ -191,13 +190,13 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Bars on known and new families, with the s.d. over seeds where there are several; of all questions known."""
     plt = figures.pyplot()
     records = [record for record in records if record["descriptors"] == 1.0]
-    labels = list(tables.by_label(records))
+    labels, baselines = list(tables.by_label(records)), {row.id for row in ROWS if row.baseline}
     value = {(record["label"], record["tasks"]): record for record in records}
     figure, axes = plt.subplots(1, 2, figsize=(10, 0.32 * len(labels) + 1.2), sharey=True, sharex=True)
     for axis, tasks, title in zip(axes, ("known", "new"), ("known families", "new families"), strict=True):
         for i, label in enumerate(labels):
             record = value[label, tasks]
-            few_shot, ours = record["row"].startswith("few_shot"), method_of(record["row"])[0] in SEARCHES
+            few_shot, ours = record["row"].startswith("few_shot"), record["row"] not in baselines
             colour = "#9aa5b1" if few_shot else "#4f46e5" if ours else "#f0a35e"
             axis.barh(i, 100 * record["mean"], xerr=100 * (record["sd"] or 0.0), color=colour, height=0.7)
             axis.text(100 * record["mean"] + 0.8, i, f"{100 * record['mean']:.1f}", va="center", fontsize=8)

@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from core.data.tasks import TaskBatch
 from core.networks.adapter import AdapterConfig, CLIPAdapter
-from core.networks.adapter_loss import AdapterLoss
 from core.networks.base import task_loss
+from core.networks.derivatives.adapter_loss import AdapterLoss
 
 T, N, C, D = 3, 7, 5, 8
 

@@ -171,7 +171,7 @@ def test_the_script(tiny, scaled, tmp_path, capsys, monkeypatch):
     )
     document = json.loads(file.read_text(encoding="utf-8"))
     records = {(r["label"], r["tasks"], r["when"]): r for r in document["results"]}
-    assert len(records) == len(document["results"]) == len([row for row in ROWS if not row.few_shot]) * 3 * 2
+    assert len(records) == len(document["results"]) == len(calibration.JUDGED) * 3 * 2
     table1.main([*flags, "--json", str(table)])
     for r in json.loads(table.read_text(encoding="utf-8"))["results"]:
         if (r["label"], r["tasks"], "before") in records:  # the accuracy of Table 1

@@ -12,8 +12,17 @@ from core.networks.film import FilmConfig, FilmModel
 from core.networks.hvae import HVAE, HVAEConfig
 from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig
 from core.networks.hyperldm import HyperLDM, HyperLDMConfig
-from core.networks.hypernet import CondHyperNet, CondHyperNetConfig, HNet, HNetConfig
+from core.networks.hypernet import (
+    CondBottleneck,
+    CondBottleneckConfig,
+    CondHyperNet,
+    CondHyperNetConfig,
+    HNet,
+    HNetConfig,
+)
 from core.networks.lowrank import LowRank, LowRankConfig
+from core.networks.regression import KernelRidge, KernelRidgeConfig, LatentRegression
+from core.networks.trunk import TrunkConfig
 from core.networks.weight_model import SharedWeights
 from core.release import checkpoint
 from core.release.checkpoint import load_adapter, load_model, load_module, save_adapter, save_model, save_module
@@ -27,6 +36,15 @@ MODULES = {
     "hnet": (lambda: HNet(HNetConfig(5, 6), network=NETWORK), weights),
     "cond_hypernet": (lambda: CondHyperNet(CondHyperNetConfig(6), network=NETWORK), weights),
     "cond_hypernet, lowrank": (lambda: CondHyperNet(CondHyperNetConfig(6), network=OTHER), weights),
+    "cond_bottleneck": (lambda: CondBottleneck(CondBottleneckConfig(2, (6,), 6), network=NETWORK), weights),
+    "latent_regression": (
+        lambda: LatentRegression(TrunkConfig(hidden=(16, 16)), latent=3, dim=8),
+        lambda m: m.latents(torch.ones(2, 8)),
+    ),
+    "kernel_ridge": (
+        lambda: KernelRidge(KernelRidgeConfig(), questions=5, latent=3, dim=8),
+        lambda m: m.latents(torch.ones(2, 8)),
+    ),
     "film": (lambda: FilmModel(FilmConfig(), network=NETWORK), weights),
     "film, lowrank": (lambda: FilmModel(FilmConfig(), network=OTHER), weights),
     "adapter": (lambda: SharedWeights(network=NETWORK), weights),

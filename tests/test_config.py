@@ -63,7 +63,7 @@ def test_settings_that_only_go_together_are_checked_together():
     [
         ("diffusion.steps", "KEY=VALUE"),
         ("difusion.steps=1", "groups here: "),
-        ("diffusion.step=1", "allowed: steps"),
+        ("diffusion.step=1", "allowed: infer_descriptors, "),
         ("diffusion.steps=1.5", "expected int"),
         ("question_pooling=last", "'eos', 'mean'"),
         ("name.x=1", "no group 'name'"),

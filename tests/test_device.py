@@ -25,8 +25,8 @@ from tests.fake_cuda import fake_cuda
 from tests.test_pipeline import release, stage_metrics
 from train import backbone, features, hvae, hyperclip, hyperldm, run_all, tune
 from train.pipeline.run import Run
-from train.pipeline.settings import TinyCLIPConfig
 from train.pipeline.tiny_clip import towers
+from train.pipeline.tiny_clip.config import TinyCLIPConfig
 
 QUESTION, ANSWERS = "What colour is the badge behind the dog?", ["red", "blue", "green", "white"]
 

@@ -144,7 +144,8 @@ print(json.dumps([spec, {{method: x is not None and len(x) for method, x in w.it
     spec, weights, choices = run(outside, code)
     assert spec == {"name": "shift", "config": {"init_std": 0.01, "factor": 0.5}, "dim": 256, "scale": 100.0}
     rows = {"hyperldm", "hyperclip", "uncond_multitask", "cond_multitask", "mnet_maml", "mnet_fomaml", "hnet_maml"}
-    assert weights == dict.fromkeys({*rows, "cond_hnet_maml"}, 256) | {"clip": False}  # no hidden units, no FiLM
+    rows |= {"cond_hnet_maml", "cond_bottleneck", "latent_regression", "kernel_ridge"}
+    assert weights == dict.fromkeys(rows, 256) | {"clip": False}  # no hidden units, no FiLM
     assert choices["few_shot_mnet_maml"]["val_accuracy"] > 0
 
 

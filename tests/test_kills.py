@@ -75,7 +75,7 @@ def test_three_kills(tiny, tmp_path):
 
 
 ROWS = (
-    *("uncond_multitask", "cond_multitask", "cond_multitask_film"),
+    *("uncond_multitask", "cond_multitask", "cond_multitask_film", "cond_bottleneck", "latent_regression"),
     *("mnet_maml", "mnet_fomaml", "hnet_maml", "cond_hnet_maml", "hvae"),
     *("hvae_hyperclip", "hvae_hyperldm", "hnet_hyperclip", "hnet_hyperldm"),
 )

@@ -291,6 +291,14 @@ def test_dropped_conditions_are_zeros_at_the_asked_rate():
     assert torch.equal(kept[~dropped], e[~dropped])
 
 
+def test_an_average_over_nothing_is_the_module_itself():
+    module = torch.nn.Linear(2, 2)
+    ema = EMA(module, decay=0.0)
+    ema.update(module)
+    assert ema.shipped() is module and ema.state_dict() == {}
+    ema.load_state_dict({})
+
+
 def test_ema_is_an_average():
     module = torch.nn.Linear(2, 2)
     ema = EMA(module, decay=0.9)

@@ -9,6 +9,7 @@ import torch
 
 import train.pipeline.plan
 from core.config import override
+from core.methods import FEW_SHOT_ROWS, REGRESSIONS
 from eval import bench
 from eval.harness.plain_loop import plain_adapt, ragged_tasks
 from train import run_all
@@ -38,7 +39,9 @@ def cost_keys(preset, dim: int | None = D) -> dict[str, str]:
         (["cond_multitask"], {"features", "cond_multitask"}),
         (["hvae_hyperclip"], {"features", "mnet_maml", "adaptations_hvae", "hvae", "hvae_hyperclip"}),
         (["hnet_hyperldm"], {"features", "hnet_maml", "adaptations_hnet", "latents_hnet", "hnet_hyperldm"}),
-        (["few_shot_ceiling"], {"features", *PRESET.multitask, *PRESET.maml}),
+        (["kernel_ridge"], {"features", "mnet_maml", "adaptations_hvae", "hvae", "latents_hvae", "kernel_ridge"}),
+        (["latent_regression"], {"features", "mnet_maml", "adaptations_hvae", "hvae", "latent_regression"}),
+        (["few_shot_ceiling"], {"features", *FEW_SHOT_ROWS} - {"clip"}),
     ],
 )
 def test_rows_bring_what_they_need(rows, expected):
@@ -47,7 +50,7 @@ def test_rows_bring_what_they_need(rows, expected):
 
 
 def test_all_rows_are_all_stages():
-    rows = [*PRESET.multitask, *PRESET.maml]
+    rows = [*PRESET.multitask, *PRESET.maml, *REGRESSIONS]
     rows += ["hvae_hyperclip", "hnet_hyperclip", "hvae_hyperldm", "hnet_hyperldm", "few_shot_ceiling"]
     assert graph.stages_of(rows, STAGES) == list(STAGES)
     for wrong in ("hvae", "features", "choose"):
@@ -133,7 +136,8 @@ def test_a_cost_knows_its_own_stage_alone():
 
 def test_choosing_is_counted_in_steps_of_the_denoiser():
     full, quick = 350 * (2 + 2 * 5), 2 * sum(steps * samples for steps, samples in get_preset("metavqa").sampling.quick)
-    assert STAGES["choose"].steps == 2 * 3 * (full + quick)  # generators, seeds; guided gammas twice
+    gradient = 3 * 350 * len(get_preset("metavqa").sampling.gradient_scales) * (1 + 2)  # of one generator
+    assert STAGES["choose"].steps == 2 * 3 * (full + quick) + 3 * gradient  # generators, seeds; guided gammas twice
 
 
 def test_disk_is_arithmetic():

@@ -44,6 +44,7 @@ def test_steps_are_the_papers_epochs():
         "hnet_maml": 100,
         "cond_multitask": 60,
         "cond_multitask_film": 300,
+        "cond_bottleneck": 60,
         "cond_hnet_maml": 200,
     }
     for row, config in {**PAPER.multitask, **PAPER.maml}.items():

@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from tests.conftest import ROOT
-from train.choose import NO_LOSS, cheapest, quick_options, sampling_options
+from train.choices.options import quick_options, sampling_options
+from train.choose import NO_LOSS, cheapest
 from train.pipeline.settings import SamplingConfig
 
 HEAVY = ("torchvision", "timm", "open_clip", "matplotlib", "torch._dynamo")  # encoders of pictures, plots, compilers

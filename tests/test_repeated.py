@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from core.networks import repeated
-from core.networks.repeated import Repeated
+from core.networks.derivatives import repeated
+from core.networks.derivatives.repeated import Repeated
 
 
 def descend(layer, x, first_order):

@@ -13,6 +13,7 @@ from train import hvae, hyperclip, hyperldm, maml, multitask, run_all
 from train.pipeline import graph
 from train.pipeline.flags import open_run, parser
 from train.pipeline.records import Records
+from train.regression import latent_regression
 
 
 class Killed(BaseException):
@@ -44,6 +45,7 @@ SCRIPTS = {
     "hvae": hvae,
     "hvae_hyperclip": hyperclip,
     "hvae_hyperldm": hyperldm,
+    "latent_regression": latent_regression,
 }
 
 

@@ -26,8 +26,8 @@ PRESET = get_preset("tiny")
 STAGES = graph.build(PRESET)
 GENERATORS = tuple(PRESET.adaptations)
 SEARCHED = tuple(f"{name}_{method}" for name in GENERATORS for method in ("hyperclip", "hyperldm"))
-MODELS = (*PRESET.multitask, *PRESET.maml, "hvae", *SEARCHED)
-BUILT_ON_MNET = {"mnet_maml", "hvae", "hvae_hyperclip", "hvae_hyperldm"}
+MODELS = (*PRESET.multitask, *PRESET.maml, "hvae", *SEARCHED, "latent_regression")
+BUILT_ON_MNET = {"mnet_maml", "hvae", "hvae_hyperclip", "hvae_hyperldm", "latent_regression"}
 
 
 def flags(work, start, *more):
@@ -60,7 +60,7 @@ def continued(tiny, tmp_path_factory):
     work.mkdir()
     (work / "features").symlink_to(tiny / "features")
     rates = [f"multitask.{row}.lr=1e-12" for row in PRESET.multitask] + [f"maml.{row}.lr=1e-12" for row in PRESET.maml]
-    rates += ["hvae_training.lr=1e-12", "diffusion.lr=1e-12"]
+    rates += ["hvae_training.lr=1e-12", "diffusion.lr=1e-12", "regression.lr=1e-12"]
     rates += [f"hyperclip_training.{name}.lr=1e-12" for name in GENERATORS]
     fewer = [f"adaptations.{name}.draws=1" for name in GENERATORS]
     less = ["--seed", 1, "--descriptors", 0.5, "--steps-share", 0.01, "--set", *rates, *fewer]
@@ -157,7 +157,7 @@ def test_identities_tell_a_start_from_none(tiny, part):
     trained = set(graph.downstream(STAGES, MODELS))
     assert {name for name in STAGES if fresh[name] != begun[name]} == trained == set(STAGES) - {"features"}
     some = identities(opened_run(tiny, part))  # MNet-MAML and all that is built on it are those of a fresh run
-    afresh = BUILT_ON_MNET | {"cond_multitask_film", "adaptations_hvae", "latents_hvae", "features"}
+    afresh = BUILT_ON_MNET | {"cond_multitask_film", "adaptations_hvae", "latents_hvae", "kernel_ridge", "features"}
     assert {name for name in STAGES if fresh[name] == some[name]} == afresh
 
 

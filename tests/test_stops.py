@@ -242,6 +242,7 @@ RATES = {
     "hvae": "hvae_training.lr",
     "hvae_hyperclip": "hyperclip_training.hvae.lr",
     "hnet_hyperldm": "diffusion.lr",
+    "latent_regression": "regression.lr",
 }
 
 

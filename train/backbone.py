@@ -24,8 +24,9 @@ from core.ending import in_one_line
 from core.release.default import default_release, located
 from train.pipeline.environment import default_device
 from train.pipeline.run import Run
-from train.pipeline.settings import Preset, TinyCLIPConfig
+from train.pipeline.settings import Preset
 from train.pipeline.stage import Stage
+from train.pipeline.tiny_clip.config import TinyCLIPConfig
 
 FORMAT = 2  # raise when a change of this script changes what it makes
 

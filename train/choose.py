@@ -16,27 +16,39 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from core.adaptation.calibration import fit_scale
-from core.data.known_questions import FALSE_ALARMS, KnownQuestion, fit_answers, nearness
-from core.data.phrasings import Phrasings
-from core.data.tasks import Task, TaskBatch
+from core.data.tasks import TaskBatch
 from core.ending import in_one_line
 from core.generator import AdapterGenerator
-from core.methods import DEFAULT_GENERATOR, FEW_SHOT_ROWS, METHODS, SEARCHES, row_of
+from core.methods import (
+    ALONE,
+    DEFAULT_GENERATOR,
+    FEW_SHOT_ROWS,
+    GUIDED,
+    METHODS,
+    REGRESSIONS,
+    SEARCHES,
+    guided_by,
+    row_of,
+)
 from core.networks.base import right_answers
-from core.networks.weight_generator import WEIGHT_GENERATORS
-from core.release.checkpoint import save_model
-from core.release.manifest import BACKBONE_SHA256, KNOWN, write_release
-from train.pipeline.asked import RULES, other_words
+from core.release.manifest import BACKBONE_SHA256, write_release
+from train.choices.known import question_threshold, save_known
+from train.choices.options import (
+    SEEDS,
+    denoiser_steps,
+    gradient_options,
+    guidance_options,
+    quick_options,
+    sampling_options,
+)
 from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run
-from train.pipeline.settings import Preset, SamplingConfig
+from train.pipeline.settings import Preset
 from train.pipeline.stage import Stage
 
-_SEEDS = 3  # a choice should not hang on one draw of noise
 NO_LOSS = (
     0.002  # of validation accuracy, less than draws of the noise differ by: among such options the cheapest is taken
 )
@@ -48,59 +60,33 @@ def stages(preset: Preset) -> list[Stage]:
     """One stage, which builds on every row of the preset; `graph.resolved` leaves out those that a run lacks."""
     searches = [row_of(method, name) for name in preset.adaptations for method in SEARCHES]
     options = [*sampling_options(preset.sampling), *quick_options(preset.sampling, gamma=2.0)]
+    gradient = [*gradient_options(preset.sampling, 0.0), *gradient_options(preset.sampling, 2.0)]
     return [
         Stage(
             "choose",
             run,
-            needs=("features", *searches, *preset.multitask, *preset.maml),
+            needs=("features", *searches, *preset.multitask, *preset.maml, *REGRESSIONS),
             # What the rows depend on is here too: a release may hold one of them, or none.
             config=(
                 *(preset.guidance, preset.sampling, preset.few_shot_lrs, preset.few_shot_steps),
                 *(*preset.network_settings, *preset.question_settings),
             ),
             outputs=lambda run: [run.output / "config.json"],
-            steps=len(preset.adaptations) * sum(denoiser_steps(option) for option in options),
+            steps=len(preset.adaptations) * sum(map(denoiser_steps, options))
+            + (DEFAULT_GENERATOR in preset.adaptations) * sum(map(denoiser_steps, gradient)),
             cost=(
                 *(*preset.network_settings, preset.hvae, preset.hnet, *preset.generators.values()),
                 *(preset.hyperldm, preset.hyperclip),
             ),
-            format=6,
+            format=7,
         )
     ]
-
-
-def guidance_options(preset: Preset, generator: str) -> list[dict[str, Any]]:
-    """Settings of HyperCLIP guidance to choose from: where it starts, its steps and its rate."""
-    base = preset.guidance[generator]
-    return [
-        {"start": start, "steps": steps, "lr": lr, "lam": base.lam, "optimizer": base.optimizer}
-        for start in WEIGHT_GENERATORS[generator].guidance_starts
-        for steps in (base.steps, 3 * base.steps)
-        for lr in (base.lr / 3, base.lr, 3 * base.lr)
-    ]
-
-
-def sampling_options(sampling: SamplingConfig) -> list[dict[str, Any]]:
-    """Settings of HyperLDM to choose from."""
-    common = {"sampler": sampling.sampler, "steps": sampling.steps}
-    return [{"gamma": gamma, "samples": n, **common} for n in sampling.samples for gamma in sampling.gammas]
-
-
-def quick_options(sampling: SamplingConfig, gamma: float) -> list[dict[str, Any]]:
-    """Cheaper settings of HyperLDM at a strength of guidance."""
-    common = {"gamma": gamma, "sampler": sampling.sampler}
-    return [{"samples": samples, "steps": steps, **common} for steps, samples in sampling.quick]
 
 
 def cheapest(options: Sequence[dict[str, Any]], scores: Sequence[float], costs: Sequence[float]) -> int:
     """Which option costs least among those that lose no more than `NO_LOSS` against the best; of equals the best."""
     good = [i for i, score in enumerate(scores) if score >= max(scores) - NO_LOSS]
     return min(good, key=lambda i: (costs[i], -scores[i]))
-
-
-def denoiser_steps(option: dict[str, Any]) -> int:
-    """How often trying an option runs the denoiser on every validation task."""
-    return _SEEDS * option["samples"] * option["steps"] * (1 if option["gamma"] in (0.0, 1.0) else 2)
 
 
 def draft_release(run: Run, choices: dict[str, dict[str, Any]]) -> AdapterGenerator:
@@ -142,11 +128,23 @@ class _Choices:
         scores = [self._score("hyperclip", name, option) for option in options]
         self._take(row_of("hyperclip", name), options, scores, [option["steps"] for option in options])
 
+    def gradient(self) -> None:
+        """How strongly HyperCLIP's gradient guides the default generator's samples, by itself and beside gamma."""
+        row, began = row_of("hyperldm"), time.monotonic()
+        chosen = self.made[row]
+        for choice, gamma in ((ALONE, 0.0), (GUIDED, chosen["gamma"] or 1.0)):
+            options = gradient_options(self.run.preset.sampling, gamma)
+            scores = [self._score("hyperldm", DEFAULT_GENERATOR, option) for option in options]
+            self._take(choice, options, scores, [1] * len(options))
+            self.sampled += sum(map(denoiser_steps, options))
+        self.made[row] = chosen  # trying changed it
+        self.sampling_seconds += time.monotonic() - began
+
     def _score(self, method: str, name: str, option: dict[str, Any]) -> float:
         """Validation accuracy of a search, over draws of the noise."""
         self.made[row_of(method, name)] = option
-        query = self.run.val_judged
-        w = [self.release.weights(query.question, method, generator=name, seed=seed) for seed in range(_SEEDS)]
+        query, how = self.run.val_judged, {"gradient_scale": option.get("gradient_scale", 0.0), "generator": name}
+        w = [self.release.weights(query.question, method, seed=seed, **how) for seed in range(SEEDS)]
         return sum(self.run.accuracy(x, query) for x in w) / len(w)
 
     def _take(self, row: str, options: list[dict[str, Any]], scores: list[float], costs: list[int]) -> None:
@@ -191,6 +189,8 @@ def run(run: Run) -> dict[str, float]:
             choices.sampling(name)
         if release.has("hyperclip", name):
             choices.guidance(name)
+    if release.has("hyperldm") and release.has("hyperclip"):
+        choices.gradient()
     run.loops["choose"] = (choices.sampled, choices.sampling_seconds)
     for row in few_shot_rows(preset):
         if release.has_row(row):
@@ -220,40 +220,6 @@ def run(run: Run) -> dict[str, float]:
         preset.backbone,
     )
     return choices.metrics
-
-
-def save_known(run: Run, known: Sequence[Task]) -> None:
-    """Write what a release keeps of its known questions: their embeddings, and the regression from these, in all forms
-    that training uses, to their answers."""
-    e = run.store.questions([task.question for task in known], run.questions)
-    forms = known_in_other_words(run, known)
-    answers = [KnownQuestion(task.question, task.answers) for task in known]
-    mean, fitted = fit_answers(answers, torch.cat([e[:, None], forms], dim=1))
-    save_model(run.output / KNOWN, {"e": e, "mean": mean, "map": fitted}, kind="questions", config={})
-
-
-def known_in_other_words(run: Run, known: Sequence[Task]) -> Tensor:
-    """`in_other_words` of tasks, split by split: lists that training and `question_threshold` embed too, so that this
-    is done once."""
-    splits = {task.split: [other.question for other in known if other.split == task.split] for task in known}
-    forms = {split: iter(in_other_words(run, questions)) for split, questions in splits.items()}
-    return torch.stack([next(forms[task.split]) for task in known])
-
-
-def in_other_words(run: Run, questions: Sequence[str]) -> Tensor:
-    """Embeddings (Q, K, E) of questions in the other words that training uses."""
-    forms = other_words(questions, Phrasings.read(RULES))
-    e = run.store.questions([form for own in forms for form in own], run.questions)
-    return e.view(len(questions), -1, e.shape[-1])
-
-
-def question_threshold(run: Run) -> float:
-    """The nearness to training questions that 98% of the validation questions reach, as they are and in the forms that
-    training uses: below it, a question is called strange."""
-    forms = in_other_words(run, [task.question for task in run.val.tasks])
-    e = torch.cat([run.val.question_features, forms.flatten(0, 1)])
-    near = nearness(run.questions.meaning(e), run.questions.meaning(run.train.question_features))
-    return round(float(near.quantile(FALSE_ALARMS)), 4)
 
 
 def answer_threshold(run: Run, release: AdapterGenerator, fitted: dict[str, float]) -> dict[str, float]:
@@ -287,6 +253,9 @@ def scales(run: Run, release: AdapterGenerator) -> dict[str, float]:
             if method != "clip" and release.has_row(row):
                 w = release.weights(judged.question, method, generator=name or DEFAULT_GENERATOR)
                 result[row] = fitted_scale(run, w, judged)
+    if how := guided_by(release.choice(GUIDED)):
+        w = release.weights(judged.question, generator=DEFAULT_GENERATOR, **how)
+        result[GUIDED] = fitted_scale(run, w, judged)
     return result
 
 

@@ -71,7 +71,7 @@ def run(run: Run) -> dict[str, float]:
     w = AdaptedWeights(load_draws(run, HVAE.name), run.device)
     torch.manual_seed(run.rng("hvae", "init").initial_seed())
     model = HVAE(config, num_params=network.num_params).to(run.device)
-    if not run.begin(model, HVAE.checkpoint):
+    if not run.begin(model, HVAE.checkpoint) and training.standardise:
         model.set_statistics(*w.moments())
     optimizer = adam(model.parameters(), training.lr)
     schedule = cosine_decay(optimizer, training.steps)

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from core.ending import in_one_line
 from core.networks.base import BaseNetwork
+from core.networks.ema import EMA
 from core.networks.hyperclip import HyperCLIP, HyperCLIPConfig, hyperclip_loss, ranks
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_module
-from train.pipeline.adapted import AdaptedWeights, load_draws, load_generator, training_latents
+from train.pipeline.adapted import AdaptedWeights, inferring, load_draws, load_generator, taught, training_latents
 from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, cosine_decay
 from train.pipeline.run import Run
@@ -38,13 +39,14 @@ def stages(preset: Preset) -> list[Stage]:
     result = []
     for name in preset.adaptations:
         settings = (preset.hyperclip[name], preset.hyperclip_training[name])
+        _, inferred = inferring(preset, settings[1])
         make = lambda network, config=settings[0]: build(preset, config, network)
         result.append(
             Stage(
                 f"{name}_hyperclip",
                 functools.partial(run, name=name),
                 needs=(WEIGHT_GENERATORS[name].checkpoint, f"adaptations_{name}"),
-                config=(*settings, *preset.question_settings),
+                config=(*settings, *preset.question_settings, *inferred),
                 outputs=release_file(f"{name}_hyperclip"),
                 steps=settings[1].steps,
                 cost=once(*preset.network_settings, *settings),
@@ -105,11 +107,13 @@ def run(run: Run, name: str) -> dict[str, float]:
     """Train on the weights of one generator's adaptations; returns loss and top-1 of matching within training tasks."""
     training, stage = run.preset.hyperclip_training[name], f"{name}_hyperclip"
     weights = TrainingWeights(run, name)
-    rows, question = run.described, run.train_batch.question
+    learned = taught(run, training, weights.latents.mean(0))
+    rows = learned.rows
     model = _model(run, name, weights)
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     schedule = cosine_decay(optimizer, training.steps)
-    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    ema = EMA(model, training.ema)
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule, "ema": ema}
     rates = [f"hyperclip_training.{name}.lr"]
     for watch, rng in training_steps(run, stage, training.steps, state, rates):
         # a task at most once: no false negatives
@@ -117,15 +121,17 @@ def run(run: Run, name: str) -> dict[str, float]:
         w = weights(torch.randint(weights.latents.shape[0], (len(chosen),), generator=rng), chosen, rng)
         noise = torch.randn(len(chosen), model.dim, generator=rng).to(run.device)
         with run.autocast():
-            embedded, asked = model(w), model.embed_questions(run.asked.draw(chosen, rng), noise)
+            embedded, asked = model(w), model.embed_questions(learned.asked.draw(chosen, rng), noise)
         loss = hyperclip_loss(embedded.float(), asked.float(), model.logit_scale)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
+        ema.update(model)
         watch(chosen, loss=loss)
+    model = ema.shipped()
     with torch.no_grad():
-        cosine = model(weights.adapted.tasks(0, rows)) @ model.embed_questions(question[rows]).mT
+        cosine = model(weights.adapted.tasks(0, rows)) @ model.embed_questions(learned.asked.e[rows, 0]).mT
     rank = ranks(cosine, torch.arange(len(rows), device=run.device)).float()
     metrics = {"loss": float(loss.detach()), "train_top1": float((rank == 1).float().mean())}
     save_module(run.output / f"{stage}.safetensors", model, {"row": stage, "seed": run.seed, **metrics})

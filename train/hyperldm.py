@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
@@ -16,7 +15,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 import torch
 from torch import Tensor
 
-from core.adaptation import descriptors
 from core.data.tasks import subsample
 from core.diffusion.guidance import classifier_free
 from core.diffusion.samplers import SAMPLERS, standard_normal
@@ -27,8 +25,7 @@ from core.networks.ema import EMA
 from core.networks.hyperldm import HyperLDM, drop_condition
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_module
-from train.pipeline.adapted import load_generator, training_latents
-from train.pipeline.asked import Asked
+from train.pipeline.adapted import described_weights, inferring, load_generator, questions, training_latents
 from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, clip, cosine_decay
 from train.pipeline.run import Run, drawn
@@ -39,18 +36,14 @@ from train.pipeline.steps import RunningMean, training_steps
 
 def stages(preset: Preset) -> list[Stage]:
     """A stage for every weight generator of the preset."""
-    infers = preset.diffusion.infer_descriptors and preset.descriptors < 1.0
+    _, inferred = inferring(preset, preset.diffusion)
     settings = (preset.hyperldm, preset.diffusion)
     return [
         Stage(
             f"{name}_hyperldm",
             functools.partial(run, name=name),
             needs=(WEIGHT_GENERATORS[name].checkpoint, f"adaptations_{name}"),
-            config=(
-                *settings,
-                *preset.question_settings,
-                *([descriptors.FORMAT] if infers else []),
-            ),
+            config=(*settings, *preset.question_settings, *inferred),
             outputs=release_file(f"{name}_hyperldm"),
             steps=preset.diffusion.steps,
             cost=once(*preset.network_settings, *settings),
@@ -68,33 +61,18 @@ def build(preset: Preset, name: str, network: BaseNetwork) -> HyperLDM:
     return HyperLDM(preset.hyperldm, latent=preset.latent(name), dim=dim)
 
 
-def questions(run: Run, z: Tensor) -> Asked:
-    """The training questions. Where a task is not described, its embedding is inferred from mean latents z (T, Z) and
-    the tasks' data if the preset says so. Else it is zeros: the task teaches the unconditional model, as in the paper.
-    """
-    e = run.asked.e
-    described = torch.zeros(len(e), dtype=torch.bool, device=run.device)
-    described[run.described] = True
-    others = torch.zeros_like(e[:, 0])
-    if run.preset.diffusion.infer_descriptors and not described.all():
-        encode = lambda texts: run.store.questions(texts, run.questions)
-        others = descriptors.describe(run.train, run.train_batch.trimmed(), described, z, encode)
-    return replace(run.asked, e=e.where(described[:, None, None], others[:, None]))
-
-
 def run(run: Run, name: str) -> dict[str, float]:
     """Train on one generator's latents; returns the loss and the accuracy on validation tasks at gamma 1."""
     training, stage, network = run.preset.diffusion, f"{name}_hyperldm", run.network
     latents = training_latents(run, name)  # (draws, T, Z)
     draws, _, Z = latents.shape
-    asked = questions(run, latents.mean(0))
+    asked = questions(run, training.infer_descriptors, latents.mean(0))
     torch.manual_seed(run.rng(stage, "init").initial_seed())
     model = build(run.preset, name, network).to(run.device)
     if not run.begin(model, stage):
         model.set_statistics(latents.flatten(0, 1), asked.all(run.described))
     schedule = model.schedule
-    weights = run.task_weights.clone()
-    weights[run.described] *= training.described_weight
+    weights = described_weights(run, training)
     generator = load_generator(run, name)
     optimizer = adam(model.parameters(), training.lr, training.weight_decay)
     rate = cosine_decay(optimizer, training.steps)
@@ -133,17 +111,18 @@ def run(run: Run, name: str) -> dict[str, float]:
         watch(rows, loss=loss, gradient=norm)
         running.update(run.processes.mean(loss))
 
+    model = ema.shipped()
     query, sampling = run.val_judged, run.preset.sampling
     noise = standard_normal(run.rng(stage, "val"))
     z_T = noise(torch.empty(len(query), Z, device=run.device))
     with torch.no_grad():
-        eps_fn = classifier_free(ema.model, query.question, 1.0)
+        eps_fn = classifier_free(model, query.question, 1.0)
         z = SAMPLERS[sampling.sampler](eps_fn, z_T, schedule, steps=sampling.steps, noise=noise)
-        accuracy = run.accuracy(generator.decode(ema.model.unstandardise(z)), query)
+        accuracy = run.accuracy(generator.decode(model.unstandardise(z)), query)
     metrics = {"loss": running.value, "val_accuracy": accuracy}
     if run.processes.is_main:
         made = {"row": stage, "seed": run.seed, "generator": name}
-        save_module(run.output / f"{stage}.safetensors", ema.model, made | metrics)
+        save_module(run.output / f"{stage}.safetensors", model, made | metrics)
     return metrics
 
 

@@ -22,9 +22,11 @@ from core.adaptation.weights import loss_on, maml_weights_loss
 from core.data.tasks import TaskBatch, split_support_query, subsample
 from core.ending import in_one_line
 from core.networks.base import BaseNetwork
+from core.networks.ema import EMA
 from core.networks.hypernet import CondHyperNet, HNet
 from core.networks.weight_model import SharedWeights, WeightModel
 from core.release.checkpoint import save_module
+from train.pipeline.adapted import everything, inferring, taught
 from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, clip, cosine_decay
 from train.pipeline.run import Run
@@ -57,12 +59,13 @@ def stages(preset: Preset) -> list[Stage]:
     result = []
     for row, config in preset.maml.items():
         settings = (*preset.network_settings, config, *own_settings(preset, row))
-        questions = preset.question_settings if row == "cond_hnet_maml" else ()
+        needs, inferred = inferring(preset, config) if row == "cond_hnet_maml" else ((), ())
+        questions = (*preset.question_settings, *inferred) if row == "cond_hnet_maml" else ()
         result.append(
             Stage(
                 row,
                 functools.partial(run, row=row),
-                needs=("features",),
+                needs=("features", *needs),
                 config=(*settings, *questions, preset.few_shot_steps),
                 outputs=release_file(row),
                 steps=config.steps,
@@ -93,17 +96,18 @@ def run(run: Run, row: str) -> dict[str, float]:
     rng = run.rng(row, "init")
     torch.manual_seed(rng.initial_seed())
     model = build(run.preset, row, run.network, rng).to(run.device)
-    rows = run.described if model.condition_dim else torch.arange(len(batch))
+    learned = taught(run, config) if model.condition_dim else everything(run)
     if not run.begin(model, row):
-        model.fit(run.asked.all(rows))
+        model.fit(run.asked.all(run.described))
 
-    optimizer = adam(model.parameters(), config.lr)
+    optimizer = adam(model.parameters(), config.lr, config.weight_decay)
     schedule = cosine_decay(optimizer, config.steps)
-    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    ema = EMA(model, config.ema)
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule, "ema": ema}
     rates = [f"maml.{row}.lr", f"maml.{row}.inner_lr"]
     for watch, rng in training_steps(run, row, config.steps, state, rates):
-        chosen = run.draw_tasks(config.tasks, rng, rows)
-        tasks = subsample(replace(batch[chosen], question=run.asked.draw(chosen, rng)), config.examples, rng)
+        chosen = learned.draw(config.tasks, rng)
+        tasks = subsample(replace(batch[chosen], question=learned.asked.draw(chosen, rng)), config.examples, rng)
         support, query = split_support_query(tasks, support_fraction=config.support_fraction, rng=rng)
         inner_steps = torch.randint(config.max_inner_steps + 1, (len(tasks),), generator=rng)
         noise = torch.randn(config.tasks, model.condition_dim, generator=rng)
@@ -125,9 +129,10 @@ def run(run: Run, row: str) -> dict[str, float]:
         norm = clip(model.parameters(), config.clip)
         optimizer.step()
         schedule.step()
+        ema.update(model)
         watch(chosen, loss=loss, gradient=norm)
 
-    model.requires_grad_(False)
+    model = ema.shipped()
     support, query = run.val_support, run.val_query
     few_shot = few_shot_weights(run.network, model, support, steps=run.preset.few_shot_steps, lr=config.inner_lr)
     metrics = {

@@ -1,4 +1,5 @@
-"""Train the multitask baselines: uncond_multitask, cond_multitask, cond_multitask_film (Algorithms 2, 5, 6).
+"""Train the multitask baselines: uncond_multitask, cond_multitask, cond_multitask_film (Algorithms 2, 5, 6), and
+cond_bottleneck, which is HyperLDM and HVAE as one network that learns from the task's loss alone.
 
 Needs features (made on the first use); writes OUTPUT/ROW.safetensors. Up to seven minutes a row on one CPU thread.
 """
@@ -16,10 +17,12 @@ import torch
 from core.data.tasks import subsample
 from core.ending import in_one_line
 from core.networks.base import BaseNetwork
+from core.networks.ema import EMA
 from core.networks.film import FilmModel
-from core.networks.hypernet import CondHyperNet
+from core.networks.hypernet import CondBottleneck, CondHyperNet
 from core.networks.weight_model import SharedWeights, WeightModel
 from core.release.checkpoint import save_module
+from train.pipeline.adapted import everything, inferring, taught
 from train.pipeline.flags import parser, training_run
 from train.pipeline.optim import adam, clip, cosine_decay
 from train.pipeline.run import Run
@@ -27,16 +30,19 @@ from train.pipeline.settings import Preset, once
 from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
 from train.pipeline.steps import training_steps
 
-ROWS = ("uncond_multitask", "cond_multitask", "cond_multitask_film")
+ROWS = ("uncond_multitask", "cond_multitask", "cond_multitask_film", "cond_bottleneck")
 
 
 def build(preset: Preset, row: str, network: BaseNetwork, rng: torch.Generator | None = None) -> WeightModel:
     """The model that a row trains."""
     if row == "uncond_multitask":
         return SharedWeights(network=network, rng=rng)
+    sizes = {"network": network, "question_dim": preset.question_dim(network.dim)}
     if row == "cond_multitask_film":
-        return FilmModel(preset.film, network=network, question_dim=preset.question_dim(network.dim), rng=rng)
-    return CondHyperNet(preset.cond_hnet[row], network=network, question_dim=preset.question_dim(network.dim), rng=rng)
+        return FilmModel(preset.film, **sizes, rng=rng)
+    if row == "cond_bottleneck":
+        return CondBottleneck(preset.cond_bottleneck, **sizes, rng=rng)
+    return CondHyperNet(preset.cond_hnet[row], **sizes, rng=rng)
 
 
 def stages(preset: Preset) -> list[Stage]:
@@ -45,14 +51,19 @@ def stages(preset: Preset) -> list[Stage]:
     for row, config in preset.multitask.items():
         if row == "cond_multitask_film" and not preset.base_network(dim=1).film_units:
             continue
-        own = {"cond_multitask": preset.cond_hnet.get(row), "cond_multitask_film": preset.film}.get(row)
+        own = {
+            "cond_multitask": preset.cond_hnet.get(row),
+            "cond_multitask_film": preset.film,
+            "cond_bottleneck": preset.cond_bottleneck,
+        }.get(row)
         settings = (*preset.network_settings, config, own)
-        questions = preset.question_settings if own else ()
+        needs, inferred = inferring(preset, config) if own else ((), ())
+        questions = (*preset.question_settings, *inferred) if own else ()
         result.append(
             Stage(
                 row,
                 functools.partial(run, row=row),
-                needs=("features",),
+                needs=("features", *needs),
                 config=(*settings, *questions),
                 outputs=release_file(row),
                 steps=config.steps,
@@ -71,19 +82,20 @@ def run(run: Run, row: str) -> dict[str, float]:
     rng = run.rng(row, "init")
     torch.manual_seed(rng.initial_seed())
     model = build(run.preset, row, run.network, rng).to(run.device)
-    rows = run.described if model.condition_dim else torch.arange(len(batch))
+    learned = taught(run, config) if model.condition_dim else everything(run)
     if not run.begin(model, row):
-        model.fit(run.asked.all(rows))
+        model.fit(run.asked.all(run.described))
 
     optimizer = adam(model.parameters(), config.lr, config.weight_decay)
     schedule = cosine_decay(optimizer, config.steps)
-    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
+    ema = EMA(model, config.ema)
+    state = {"model": model, "optimizer": optimizer, "schedule": schedule, "ema": ema}
     for watch, rng in training_steps(run, row, config.steps, state, [f"multitask.{row}.lr"]):
-        chosen = run.draw_tasks(config.tasks, rng, rows)
+        chosen = learned.draw(config.tasks, rng)
         mine = run.processes.share(config.tasks)
         tasks = subsample(batch[chosen], config.examples, rng)[mine]
         noise = torch.randn(config.tasks, model.condition_dim, generator=rng)[mine].to(run.device)
-        e = run.asked.draw(chosen, rng)[mine]
+        e = learned.asked.draw(chosen, rng)[mine]
         loss = run.network.loss(model.weights(e, noise), tasks).mean()
         optimizer.zero_grad()
         loss.backward()
@@ -91,8 +103,10 @@ def run(run: Run, row: str) -> dict[str, float]:
         norm = clip(model.parameters(), config.clip)
         optimizer.step()
         schedule.step()
+        ema.update(model)
         watch(chosen, loss=loss, gradient=norm)
 
+    model = ema.shipped()
     with torch.no_grad():
         accuracy = run.accuracy(model.weights(run.val_judged.question), run.val_judged)
     metrics = {"loss": run.processes.mean(loss), "val_accuracy": accuracy}

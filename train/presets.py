@@ -13,21 +13,24 @@ from core.networks.film import FilmConfig
 from core.networks.hvae import HVAEConfig
 from core.networks.hyperclip import HyperCLIPConfig
 from core.networks.hyperldm import HyperLDMConfig
-from core.networks.hypernet import CondHyperNetConfig
+from core.networks.hypernet import CondBottleneckConfig, CondHyperNetConfig
 from core.networks.lowrank import LowRankConfig
+from core.networks.trunk import TrunkConfig
+from train.encoders.config import PhotoTowerTraining
 from train.pipeline.settings import (
     AdaptationConfig,
     DiffusionTraining,
     GuidanceConfig,
     HVAETraining,
     HyperCLIPTraining,
+    KernelRidgeSearch,
     MamlConfig,
     MultitaskConfig,
-    PhotoTowerTraining,
     Preset,
+    RegressionTraining,
     SamplingConfig,
-    TinyCLIPConfig,
 )
+from train.pipeline.tiny_clip.config import TinyCLIPConfig
 
 # How questions are read, the same for all rows. A direction of e counts in full from a tenth of the largest variance
 # up, whatever the number of questions (train/README.md).
@@ -44,7 +47,9 @@ _EMOJI = Preset(
         "uncond_multitask": MultitaskConfig(steps=1500, lr=1e-2),
         "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4),  # about as long as HVAE and HyperLDM together
         "cond_multitask_film": MultitaskConfig(steps=10000, lr=3e-3),
+        "cond_bottleneck": MultitaskConfig(steps=2500, lr=3e-4, weight_decay=0.01, ema=0.99),
     },
+    cond_bottleneck=CondBottleneckConfig(**_ASKED),
     cond_hnet={
         "cond_multitask": CondHyperNetConfig(**_ASKED),
         "cond_hnet_maml": CondHyperNetConfig(**_ASKED),
@@ -73,6 +78,9 @@ _EMOJI = Preset(
     hyperclip_training={"hvae": HyperCLIPTraining(), "hnet": HyperCLIPTraining()},
     hyperldm=HyperLDMConfig(hidden=(512, 512, 512), prediction="v", **_ASKED),
     diffusion=DiffusionTraining(steps=1000, infer_descriptors=True, described_weight=2.0),
+    latent_regression=TrunkConfig(hidden=(512, 512, 512), **_ASKED),
+    regression=RegressionTraining(ema=0.999, infer_descriptors=True, described_weight=2.0),
+    kernel_ridge=KernelRidgeSearch(whitening=0.1, infer_descriptors=True),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
     sampling=SamplingConfig(steps=10, samples=(1, 32)),  # 50 steps do no better on validation tasks, nor do 8 samples
 )
@@ -96,6 +104,7 @@ _METAVQA = Preset(
         "uncond_multitask": MultitaskConfig(steps=_epochs(300, 32), lr=1e-4, examples=256),
         "cond_multitask": MultitaskConfig(steps=_epochs(60, 32), lr=1e-4, examples=256),
         "cond_multitask_film": MultitaskConfig(steps=_epochs(300, 32), lr=1e-4, examples=256),
+        "cond_bottleneck": MultitaskConfig(steps=_epochs(60, 32), lr=1e-4, examples=256),  # no row of the paper's
     },
     maml={
         "mnet_maml": MamlConfig(steps=_epochs(500, 32), lr=3e-5, inner_lr=0.01, examples=256),
@@ -114,7 +123,9 @@ _METAVQA = Preset(
     # Appendix A.7.3, whose "128 epochs" must mean the batch
     hyperldm=HyperLDMConfig(),
     diffusion=DiffusionTraining(steps=_epochs(1000, 128), lr=2.5e-4, batch=128, weight_decay=0.0),
-    sampling=SamplingConfig(sampler="ddpm", steps=350, samples=(1,)),
+    latent_regression=TrunkConfig(),
+    regression=RegressionTraining(steps=_epochs(1000, 128), lr=2.5e-4, batch=128, weight_decay=0.0, ema=0.999),
+    sampling=SamplingConfig(sampler="ddpm", steps=350, samples=(1,), gradient_scales=(0.1, 1.0)),
     few_shot_lrs=(0.01, 0.03, 0.1, 0.3, 1.0),
 )
 
@@ -136,6 +147,7 @@ _PHOTOS = replace(
         "uncond_multitask": MultitaskConfig(steps=200, lr=1e-3, examples=8),
         "cond_multitask": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0),
         "cond_multitask_film": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0),
+        "cond_bottleneck": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0, ema=0.99),
     },
     cond_hnet={
         "cond_multitask": CondHyperNetConfig(hidden=64, **_ASKED),
@@ -181,17 +193,41 @@ _PRESETS: dict[str, Preset] = {
         networks=default_configs() | {"clip_adapter": AdapterConfig(hidden=4), "lowrank": LowRankConfig(rank=4)},
         hvae=HVAEConfig(hidden=(32,), latent=8, behaviour_weight=1.0),
         hyperldm=HyperLDMConfig(hidden=(64, 64), prediction="v"),
+        latent_regression=TrunkConfig(hidden=(64, 64)),
+        cond_bottleneck=CondBottleneckConfig(latent=8, encoder=(32,), hidden=32),
         multitask={row: replace(c, steps=10, tasks=8, examples=24) for row, c in _EMOJI.multitask.items()},
         maml={row: replace(c, steps=4, tasks=8, examples=24) for row, c in _EMOJI.maml.items()},
         adaptations={g: replace(c, draws=2, steps=5) for g, c in _EMOJI.adaptations.items()},
         hvae_training=HVAETraining(steps=20),
         hyperclip_training={g: HyperCLIPTraining(steps=20) for g in _EMOJI.hyperclip_training},
         diffusion=replace(_EMOJI.diffusion, steps=30, batch=32, behaviour_tasks=8),
-        sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5)),
+        regression=replace(_EMOJI.regression, steps=20, batch=32),
+        kernel_ridge=replace(_EMOJI.kernel_ridge, widths=(0.7, 1.5), ridges=(0.1, 1.0)),
+        sampling=SamplingConfig(steps=5, samples=(1, 2), gammas=(0.0, 1.0, 1.5), gradient_scales=(0.1, 1.0)),
         few_shot_steps=25,
         few_shot_lrs=(0.25, 1.0, 4.0),
     ),
 }
+
+
+# What takes preset `emoji` back to the paper's way, for `--set`, as far as settings go: how questions are embedded and
+# read, what the HVAE learns and from which weights, what HyperLDM predicts, and how it is sampled. Not its sizes of
+# networks and numbers of epochs, which are a GPU's, nor how the base network starts (train/README.md).
+PAPERS_HVAE = (
+    "hvae.behaviour_weight=0",
+    "hvae.reconstruction=authors",
+    "hvae.reconstruction_weight=1",
+    "hvae.kl_weight=1",
+)
+PAPERS_DESCRIPTORS = ("diffusion.infer_descriptors=false", "diffusion.described_weight=1")
+PAPERS_WAY = (
+    *("question_encoder=clip", "question_pooling=eos", "other_words=0"),
+    *("hyperldm.whitening=1000", "hyperldm.cond_noise=0", "hyperldm.prediction=eps"),
+    *(*PAPERS_HVAE, "hvae.hidden=[512,256]", "hvae_training.standardise=false"),
+    *("adaptations.hvae.steps=50", "adaptations.hvae.lr=1"),
+    *(*PAPERS_DESCRIPTORS, "diffusion.ema=0", "diffusion.weight_decay=0"),
+    *("sampling.sampler=ddpm", "sampling.steps=350", "sampling.samples=[1]"),
+)
 
 
 def get_preset(name: str) -> Preset:
@@ -213,6 +249,7 @@ def shortened(preset: Preset, share: float) -> Preset:
         hvae_training=cut(preset.hvae_training),
         hyperclip_training={g: cut(config) for g, config in preset.hyperclip_training.items()},
         diffusion=cut(preset.diffusion),
+        regression=cut(preset.regression),
     )
 
 

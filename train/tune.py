@@ -23,7 +23,8 @@ from core.files import write_json
 from core.generator import AdapterGenerator
 from core.methods import method_of
 from train import run_all
-from train.choose import draft_release, guidance_options
+from train.choices.options import guidance_options
+from train.choose import draft_release
 from train.pipeline.environment import commit
 from train.pipeline.flags import open_run, parser
 from train.pipeline.graph import CHOICES, build, identities, stages_of
@@ -55,6 +56,13 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("film.cond_noise=1.5",),
         ("film.whitening=1e-2",),
     ),
+    "cond_bottleneck": (
+        ("multitask.cond_bottleneck.steps=2500",),
+        ("multitask.cond_bottleneck.steps=1250",),
+        ("multitask.cond_bottleneck.lr=1e-3",),
+        ("multitask.cond_bottleneck.steps=1250", "multitask.cond_bottleneck.lr=1e-3"),
+        ("multitask.cond_bottleneck.weight_decay=1.0",),
+    ),
     "mnet_maml": (
         ("maml.mnet_maml.lr=2e-3",),
         ("maml.mnet_maml.lr=2e-3", "maml.mnet_maml.inner_lr=0.3"),
@@ -82,6 +90,20 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("maml.cond_hnet_maml.lr=3e-3",),
         ("maml.cond_hnet_maml.steps=800",),
         ("cond_hnet.cond_hnet_maml.whitening=1e-2",),
+    ),
+    "latent_regression": (
+        ("regression.steps=1000",),
+        ("regression.steps=500",),
+        ("regression.steps=2000",),
+        ("regression.lr=3e-4",),
+        ("regression.lr=3e-3",),
+    ),
+    "kernel_ridge": (
+        ("kernel_ridge.whitening=0.1",),
+        ("kernel_ridge.whitening=0.01",),
+        ("kernel_ridge.whitening=0.03",),
+        ("kernel_ridge.whitening=0.3",),
+        ("kernel_ridge.whitening=1.0",),
     ),
     "hvae_hyperclip": (
         ("hyperclip.hvae.whitening=0.1",),

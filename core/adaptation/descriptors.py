@@ -3,8 +3,8 @@
 With half of the questions missing (the paper's 50% Q.), a denoiser hears half of the pairs of question and latent, and
 the rest teaches it only what latents look like. But a task without a question still has images, answers and adapted
 weights, and the tasks that have a question show how these go together. So a question is guessed first: the name of what
-the images share, in sentences that other tasks ask. A Gaussian process corrects the guess. Beyond the paper,
-and for HyperLDM alone: rows that the paper trains on described tasks only stay as they are.
+the images share, in sentences that other tasks ask. A Gaussian process corrects the guess. Beyond the paper: a setting
+of every row that reads questions.
 """
 
 from __future__ import annotations

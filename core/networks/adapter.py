@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ..data.tasks import TaskBatch
-from .adapter_loss import AdapterLoss
 from .base import BASE_NETWORKS, TRAINING_SCALE, BaseNetwork, join_weights, split_weights, unit
+from .derivatives.adapter_loss import AdapterLoss
 
 
 @dataclass(frozen=True)

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from ..diffusion.schedule import linear_schedule
-from .weight_model import MODULES, Saved
-from .whitening import Whitening
+from .trunk import Trunk, TrunkConfig
+from .weight_model import MODULES
 
 
 @dataclass(frozen=True)
-class HyperLDMConfig:
-    """A fully connected denoiser. The paper's widths are 8192, 16384, 8192."""
+class HyperLDMConfig(TrunkConfig):
+    """The denoiser."""
 
-    hidden: tuple[int, ...] = (8192, 16384, 8192)
     time_dim: int = 150
-    squeeze: int = 16  # reduction of the squeeze-and-excitation bottleneck
-    dropout: float = 0.0
-    whitening: float = 1e-3  # shrinkage of `Whitening` of e
-    cond_noise: float = 0.0  # in training, on whitened e
     # What the network puts out: the noise, as in the paper, or v (Salimans & Ho 2022), from which z_0 can be read
     # without blowing up errors at large t. Callers see eps either way.
     prediction: Literal["eps", "v"] = "eps"
@@ -49,29 +42,9 @@ def time_embedding(t: Tensor, dim: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
-class _Block(nn.Module):
-    """Layer norm, linear, SiLU, a squeeze-and-excitation gate, and a residual connection."""
-
-    def __init__(self, inputs: int, context: int, outputs: int, squeeze: int, dropout: float) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(inputs)
-        self.linear = nn.Linear(inputs + context, outputs)
-        self.gate = nn.Sequential(
-            nn.Linear(outputs, outputs // squeeze), nn.ReLU(), nn.Linear(outputs // squeeze, outputs)
-        )
-        self.dropout = nn.Dropout(dropout)
-        self.skip = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs, bias=False)
-
-    def forward(self, x: Tensor, linear: Callable[[Tensor], Tensor]) -> Tensor:
-        """`linear`: the block's linear layer, given its context."""
-        h = nn.functional.silu(linear(self.norm(x)))
-        return self.skip(x) + self.dropout(h * torch.sigmoid(self.gate(h)))
-
-
 @MODULES.register("hyperldm")
-class HyperLDM(Saved):
-    """eps_psi(z_t, t, e). Works on standardised latents; mean and s.d. of latents, and of the training questions'
-    embeddings, are buffers saved with the module.
+class HyperLDM(Trunk):
+    """eps_psi(z_t, t, e). Works on standardised latents.
 
     Args:
         latent: Z. dim: E, the size of the question's embedding e.
@@ -80,37 +53,9 @@ class HyperLDM(Saved):
     Config = HyperLDMConfig
 
     def __init__(self, config: HyperLDMConfig, *, latent: int, dim: int) -> None:
-        super().__init__()
-        self.config, self.latent, self.dim = config, latent, dim
-        context = config.time_dim + dim
-        self.inlet = nn.Linear(latent + context, config.hidden[0])
-        self.blocks = nn.ModuleList(
-            _Block(a, context, b, config.squeeze, config.dropout)
-            for a, b in zip(config.hidden, config.hidden[1:], strict=False)
-        )
-        self.outlet = nn.Linear(config.hidden[-1], latent)
-        nn.init.zeros_(self.outlet.weight)
-        nn.init.zeros_(self.outlet.bias)
-        self.register_buffer("z_mean", torch.zeros(latent))
-        self.register_buffer("z_std", torch.ones(latent))
-        self.condition = Whitening(dim, config.whitening, config.cond_noise)
+        super().__init__(config, latent=latent, dim=dim, inputs=latent, context=config.time_dim + dim)
         self.schedule = linear_schedule(config.num_timesteps, config.beta_start, config.beta_end)
         self.register_buffer("alpha_bar", self.schedule.alpha_bar.float(), persistent=False)
-
-    def sizes(self) -> dict[str, Any]:
-        return {"latent": self.latent, "dim": self.dim}
-
-    def set_statistics(self, z: Tensor, e: Tensor) -> None:
-        """Statistics of the training latents z (samples, Z) and questions e (tasks, E)."""
-        self.z_mean.copy_(z.mean(0))
-        self.z_std.copy_(z.std(0).clamp(min=1e-6))
-        self.condition.fit(e)
-
-    def standardise(self, z: Tensor) -> Tensor:
-        return (z - self.z_mean) / self.z_std
-
-    def unstandardise(self, z: Tensor) -> Tensor:
-        return z * self.z_std + self.z_mean
 
     def forward(self, z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
         """Noise in standardised z_t (B, Z) at t (B,), given unit embeddings e (B, E); zeros are no condition."""
@@ -149,33 +94,15 @@ class HyperLDM(Saved):
         """The network's own output, eps or v (B, Z); in training with standard normal noise (B, E) on the condition."""
         return self._output(z_t, t, self._of_condition(e, noise))
 
-    def _layers(self) -> list[nn.Linear]:
-        """The layers that read the context: the time's embedding and the condition, beside what comes before them."""
-        return [self.inlet, *(block.linear for block in self.blocks)]
-
-    def _parts(self, layer: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
-        """A layer's weights for its own inputs, the time's embedding and the condition."""
-        time, dim = self.config.time_dim, self.dim
-        return layer.weight.split([layer.in_features - time - dim, time, dim], dim=1)
-
     def _of_condition(self, e: Tensor, noise: Tensor | None) -> list[Tensor]:
-        """What the outputs of `_layers` owe to the condition and the bias, (T, outputs) each."""
+        """What the outputs of `layers` owe to the condition, (T, outputs) each."""
         dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
-        condition = self.condition(e, noise).masked_fill(dropped, 0.0)
-        return [F.linear(condition, self._parts(layer)[2], layer.bias) for layer in self._layers()]
+        return self.of_context(self.condition(e, noise).masked_fill(dropped, 0.0), start=self.config.time_dim)
 
     def _output(self, z_t: Tensor, t: Tensor, of_condition: list[Tensor]) -> Tensor:
-        time = time_embedding(t, self.config.time_dim)
-
-        def linear(index: int, x: Tensor) -> Tensor:
-            own, of_time, _ = self._parts(self._layers()[index])
-            given = F.linear(time, of_time).unflatten(0, (-1, len(of_condition[index]))) + of_condition[index]
-            return torch.addmm(given.flatten(0, 1), x, own.mT)
-
-        x = linear(0, z_t)
-        for index, block in enumerate(self.blocks, 1):
-            x = block(x, functools.partial(linear, index))
-        return self.outlet(x)
+        of_time = self.of_context(time_embedding(t, self.config.time_dim))
+        both = zip(of_time, of_condition, strict=True)
+        return self.through(z_t, [(a.unflatten(0, (-1, len(b))) + b).flatten(0, 1) for a, b in both])
 
 
 def drop_condition(e: Tensor, probability: float, rng: torch.Generator) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import BaseNetwork
-from .repeated import Repeated
+from .derivatives.repeated import Repeated
 from .weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from .weight_model import MODULES, WeightModel
 from .whitening import Whitening
@@ -116,26 +117,17 @@ class HNet(_HyperNet, WeightGenerator):
         return lambda z: torch.relu(self.hidden(z)), self.out.weight, self.out.bias
 
 
-@MODULES.register("cond_hypernet")
-class CondHyperNet(_HyperNet):
-    """A task embedding e, whitened, to weights (Algorithms 5 and 7). Its inner loop moves the whitened embedding."""
-
-    Config = CondHyperNetConfig
+class _CondHyperNet(_HyperNet):
+    """A hypernetwork that reads a whitened task embedding, itself or `inputs` numbers that are made of it."""
 
     def __init__(
-        self,
-        config: CondHyperNetConfig,
-        *,
-        network: BaseNetwork,
-        question_dim: int | None = None,
-        rng: torch.Generator | None = None,
+        self, config: Any, *, network: BaseNetwork, question_dim: int | None = None, inputs: int | None = None
     ) -> None:
         """`question_dim`: E, the size of e (default: D, that of the backbone's own embeddings)."""
         dim = network.dim if question_dim is None else question_dim
-        super().__init__(dim, config.hidden, network)
+        super().__init__(inputs or dim, config.hidden, network)
         self.config = config
         self.condition = Whitening(dim, config.whitening, config.cond_noise)
-        self._initialise(rng)
 
     def sizes(self) -> dict[str, Any]:
         return {"network": self.network, "question_dim": self.condition_dim}
@@ -149,3 +141,60 @@ class CondHyperNet(_HyperNet):
 
     def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
         return self.condition(e, noise)
+
+
+@MODULES.register("cond_hypernet")
+class CondHyperNet(_CondHyperNet):
+    """A task embedding e, whitened, to weights (Algorithms 5 and 7). Its inner loop moves the whitened embedding."""
+
+    Config = CondHyperNetConfig
+
+    def __init__(
+        self,
+        config: CondHyperNetConfig,
+        *,
+        network: BaseNetwork,
+        question_dim: int | None = None,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(config, network=network, question_dim=question_dim)
+        self._initialise(rng)
+
+
+@dataclass(frozen=True)
+class CondBottleneckConfig:
+    """A hypernetwork of a few numbers that a network reads from a task embedding."""
+
+    latent: int = 32  # Z
+    encoder: tuple[int, ...] = (512,)  # hidden layers from the question to the bottleneck
+    hidden: int = 256  # of the decoder
+    whitening: float = 1e-3  # shrinkage of `Whitening` of e
+    cond_noise: float = 0.0  # in training, on whitened e
+
+
+@MODULES.register("cond_bottleneck")
+class CondBottleneck(_CondHyperNet):
+    """A task embedding e, whitened, to z (T, Z), and z to weights: the shape of HyperLDM and HVAE in one network that
+    the task's loss trains at once. Its inner loop moves z."""
+
+    Config = CondBottleneckConfig
+
+    def __init__(
+        self,
+        config: CondBottleneckConfig,
+        *,
+        network: BaseNetwork,
+        question_dim: int | None = None,
+        rng: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(config, network=network, question_dim=question_dim, inputs=config.latent)
+        sizes = (self.condition_dim, *config.encoder, config.latent)
+        layers = [nn.Linear(a, b) for a, b in itertools.pairwise(sizes)]
+        for layer in layers:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=rng)
+            nn.init.zeros_(layer.bias)
+        self.encoder = nn.Sequential(layers[0], *(part for layer in layers[1:] for part in (nn.ReLU(), layer)))
+        self._initialise(rng)
+
+    def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.encoder(super().initial(e, noise))

@@ -14,6 +14,7 @@ _LAYERS = 64  # of a sentence encoder
 
 _CHOICE: dict[str, Check] = {  # for a row: it has some of these
     "gamma": number(0, MAX_GAMMA),
+    "gradient_scale": number(0, 1e6),
     "samples": whole(1, MAX_SAMPLES),
     "steps": whole(1, 1_000_000),
     "start": number(-1e3, 1e3),

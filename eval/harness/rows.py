@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from core.data.tasks import Task, TaskBatch
 from core.generator import AdapterGenerator
+from core.methods import ALONE, GUIDED, guided_by
 from core.networks.base import right_answers
 from core.networks.weight_generator import WEIGHT_GENERATORS
 
@@ -28,6 +30,8 @@ class Row:
     baseline: bool = True
     few_shot: bool = False
     through_hvae: bool = False
+    members: tuple[Row, ...] = ()  # rows whose probabilities are averaged, each at its own scale: an ensemble
+    guided: str = ""  # the choice that says how HyperCLIP's gradient guides the samples besides (Eq. 11)
 
 
 GENERATORS = {name: WEIGHT_GENERATORS[name].label for name in ("hvae", "hnet")}  # in the order of figures
@@ -46,6 +50,17 @@ def hyperldm_row(*, generator: str, gamma: float | None, paper: float | None = N
     )
 
 
+def guided_row(*, gamma: float | None, label: str) -> Row:
+    """The row of HyperLDM that HyperCLIP's gradient guides, by itself (gamma 0) or beside the question."""
+    guided = GUIDED if gamma is None else ALONE
+    return Row(id=GUIDED, label=label, method="hyperldm", gamma=gamma, baseline=False, guided=guided)
+
+
+_CONDITIONAL = (
+    Row(id="cond_multitask", label="Cond. Multitask", method="cond_multitask", paper=0.5412),
+    Row(id="cond_multitask_film", label="Cond. Multitask FiLM", method="cond_multitask_film", paper=0.5384),
+    Row(id="cond_hnet_maml", label="Cond. HNet-MAML", method="cond_hnet_maml", paper=0.5302),
+)
 ROWS: tuple[Row, ...] = (
     Row(id="clip", label="CLIP, bare answers", method="clip", paper=0.4499),
     Row(id="clip_prompted", label="CLIP, prompted answers", method="clip"),
@@ -53,9 +68,11 @@ ROWS: tuple[Row, ...] = (
     Row(id="mnet_maml", label="Uncond. MNet-MAML, zero steps", method="mnet_maml", paper=0.5304),
     Row(id="mnet_fomaml", label="Uncond. MNet-FOMAML, zero steps", method="mnet_fomaml", paper=0.5304),
     Row(id="hnet_maml", label="Uncond. HNet-MAML, zero steps", method="hnet_maml", paper=0.5337),
-    Row(id="cond_multitask", label="Cond. Multitask", method="cond_multitask", paper=0.5412),
-    Row(id="cond_multitask_film", label="Cond. Multitask FiLM", method="cond_multitask_film", paper=0.5384),
-    Row(id="cond_hnet_maml", label="Cond. HNet-MAML", method="cond_hnet_maml", paper=0.5302),
+    *_CONDITIONAL,
+    Row(id="cond_multitask_ensemble", label="Ensemble of these three", method="", members=_CONDITIONAL),
+    Row(id="cond_bottleneck", label="Cond. Multitask through 32 numbers", method="cond_bottleneck"),
+    Row(id="kernel_ridge", label="Kernel ridge regression, question to latent", method="kernel_ridge"),
+    Row(id="latent_regression", label="Latent regression, without diffusion", method="latent_regression"),
     Row(
         id="hnet_hyperclip",
         label="HNet + HyperCLIP guidance",
@@ -77,6 +94,15 @@ ROWS: tuple[Row, ...] = (
     hyperldm_row(generator="hvae", gamma=1.0, paper=0.5503),
     hyperldm_row(generator="hvae", gamma=1.5, paper=0.5510),
     hyperldm_row(generator="hvae", gamma=None),
+    guided_row(gamma=0.0, label="HVAE + HyperLDM guided by HyperCLIP's gradient alone"),
+    guided_row(gamma=None, label="HVAE + HyperLDM and HyperCLIP's gradient, gamma of validation"),
+    Row(
+        id="hvae_hnet_hyperldm",
+        label="Ensemble of HVAE and HNet + HyperLDM",
+        method="",
+        members=tuple(hyperldm_row(generator=name, gamma=None) for name in GENERATORS),
+        baseline=False,
+    ),
     Row(id="few_shot_mnet_maml", label="Few-shot, MNet-MAML", method="mnet_maml", paper=0.6024, few_shot=True),
     Row(
         id="few_shot_ceiling",
@@ -149,6 +175,10 @@ INFERENCE_LABELS = {row.id: row.label for row in INFERENCE_ROWS} | {"chance": "c
 
 def available(row: Row, generator: AdapterGenerator) -> bool:
     """Whether a release holds what the row needs."""
+    if row.members:
+        return all(available(member, generator) for member in row.members)
+    if row.guided and not (row.guided in _choices(generator) and generator.has("hyperclip", row.generator)):
+        return False
     if not row.few_shot:
         chosen = row.gamma is not None or row.method != "hyperldm" or row.id in _choices(generator)
         return chosen and generator.has(row.method, row.generator)
@@ -208,21 +238,34 @@ def weights_of(
         elif row.few_shot:
             w = chosen_few_shot(generator, support[rows], row.method or None, seed)
         else:
-            w = generator.weights(q.question, row.method, generator=row.generator, gamma=row.gamma, seed=seed)
+            how = guided_by(_choices(generator)[row.guided]) if row.guided else {"gamma": row.gamma}
+            w = generator.weights(q.question, row.method, generator=row.generator, seed=seed, **how)
         yield q, w
 
 
 def answered(row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0) -> Tensor:
-    """Which query examples (T, N), bool, a row answers right; see `weights_of`."""
-    result = []
-    for tasks, w in weights_of(row, generator, support, query, seed=seed):
-        with torch.no_grad():
-            result.append(right_answers(generator.network.logits(w, tasks), tasks))
-    return torch.cat(result).cpu()
+    """Which query examples (T, N), bool, a row answers right; see `scores_of`."""
+    found = scores_of(row, generator, support, query, seed=seed)
+    return torch.cat([right_answers(scores, tasks) for tasks, scores in found]).cpu()
+
+
+def scores_of(
+    row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0
+) -> Iterator[tuple[TaskBatch, Tensor]]:
+    """Some tasks of `query` at a time, with the scores (T, N, C) by which a row answers: `cosines_of`, or the logarithm
+    of the mean probability of an ensemble's members, each at the scale that its release calibrated."""
+    if not row.members:
+        yield from cosines_of(row, generator, support, query, seed=seed)
+        return
+    scales = torch.tensor([generator.scale(member.id) for member in row.members], device=generator.device)
+    for found in zip(*(cosines_of(m, generator, support, query, seed=seed) for m in row.members), strict=True):
+        cosines = torch.stack([cosines for _, cosines in found], dim=-1)  # (T, N, C, members)
+        each = (scales * cosines).log_softmax(-2)
+        yield found[0][0], each.logsumexp(-1) - math.log(len(scales))
 
 
 def accuracy(row: Row, generator: AdapterGenerator, support: TaskBatch, query: TaskBatch, *, seed: int = 0) -> Tensor:
-    """Query accuracy (T,) of a row on every task; see `weights_of`."""
+    """Query accuracy (T,) of a row on every task; see `scores_of`."""
     right = answered(row, generator, support, query, seed=seed)
     return right.sum(1) / query.example_mask.sum(1).clamp(min=1).cpu()
 

@@ -54,10 +54,10 @@ from core.networks.whitening import Whitening
 from core.release.checkpoint import load_into, load_model, save_model
 from core.release.default import default_sentence_encoder, located
 from core.tensors import load_tensors, save_tensors
+from train.encoders.config import PhotoTowerTraining
 from train.encoders.ridge import Ridge, without_own
 from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run
-from train.pipeline.settings import PhotoTowerTraining
 
 READ_FORMAT = 2  # of what is kept of the pictures in WORK; raise when a change changes it
 SHA256 = "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"  # of the trunk's weights as published

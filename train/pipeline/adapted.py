@@ -1,22 +1,28 @@
-"""Fine-tuned weights or latents of all training tasks, as the generative models learn from them."""
+"""Fine-tuned weights or latents of all training tasks, as the generative models learn from them, and the questions of
+tasks that have none of their own, which these tell."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from core.adaptation import descriptors
 from core.config import config_hash
+from core.methods import DEFAULT_GENERATOR
 from core.networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
 from core.networks.weight_model import WeightModel
 from core.release.checkpoint import checkpoint_path, files_of, load_module
 from core.tensors import load_tensors
 
-from .run import Run
+from .asked import Asked
+from .run import Run, drawn
+from .settings import Preset, QuestionTraining, RowTraining
 
 Decode = Callable[[Tensor, slice | None], Tensor]  # (B, K) to weights (B, P), or some coordinates of them
 _VALUES_AT_ONCE = 2**26  # float32 values of adaptations held at a time: 256 MB
@@ -60,6 +66,69 @@ def training_latents(run: Run, name: str) -> Tensor:
     at_once = max(1, _VALUES_AT_ONCE // generator.num_params)  # tasks
     encode = lambda draw: torch.cat([generator.encode(x.to(run.device).float()) for x in draw.split(at_once)])
     return torch.stack([encode(draw) for draw in load_draws(run, name)])
+
+
+def infers(preset: Preset, training: QuestionTraining) -> bool:
+    """Whether a row infers the descriptors of tasks that lack one."""
+    return training.infer_descriptors and preset.descriptors < 1.0
+
+
+def inferring(preset: Preset, training: QuestionTraining) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """The stages that a row needs to infer descriptors, and the part of its config that says how that is done; nothing
+    for a row that infers none."""
+    if not infers(preset, training):
+        return (), ()
+    return (WEIGHT_GENERATORS[DEFAULT_GENERATOR].checkpoint, f"adaptations_{DEFAULT_GENERATOR}"), (descriptors.FORMAT,)
+
+
+def questions(run: Run, infer: bool, z: Tensor) -> Asked:
+    """The training questions. Where a task is not described, its embedding is inferred, if asked for, from mean latents
+    z (T, Z) and the tasks' data. Else it is zeros: such a task teaches an unconditional model alone, as in the paper.
+    """
+    e = run.asked.e
+    described = torch.zeros(len(e), dtype=torch.bool, device=run.device)
+    described[run.described] = True
+    others = torch.zeros_like(e[:, 0])
+    if infer and not described.all():
+        encode = lambda texts: run.store.questions(texts, run.questions)
+        others = descriptors.describe(run.train, run.train_batch.trimmed(), described, z, encode)
+    return replace(run.asked, e=e.where(described[:, None, None], others[:, None]))
+
+
+@dataclass(frozen=True)
+class Taught:
+    """The training tasks that a row learns from: `rows` (n,) of them, drawn as often as `weights` (n,) say, on the CPU
+    with the random state; and the questions of all tasks."""
+
+    rows: Tensor
+    weights: Tensor
+    asked: Asked
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """`count` training tasks."""
+        return self.rows[drawn(self.weights, count, rng)]
+
+
+def everything(run: Run) -> Taught:
+    """What a row that reads no question learns from: all training tasks."""
+    return Taught(torch.arange(len(run.train_batch)), run.task_weights, run.asked)
+
+
+def taught(run: Run, training: QuestionTraining, z: Tensor | None = None) -> Taught:
+    """What a row that reads questions learns from: the described tasks, or all tasks if it infers what is missing, from
+    mean latents z (T, Z) (default: those of the default generator)."""
+    if not infers(run.preset, training):
+        return Taught(run.described, run.task_weights[run.described], run.asked)
+    z = training_latents(run, DEFAULT_GENERATOR).mean(0) if z is None else z
+    weights = described_weights(run, training) if isinstance(training, RowTraining) else run.task_weights
+    return Taught(torch.arange(len(z)), weights, questions(run, True, z))
+
+
+def described_weights(run: Run, training: RowTraining) -> Tensor:
+    """How often each training task is drawn (T,), the described ones `described_weight` times as often."""
+    weights = run.task_weights.clone()
+    weights[run.described] *= training.described_weight
+    return weights
 
 
 class AdaptedWeights:

@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 
 import train
 from core.config import config_hash
-from core.methods import SEARCHES, row_of
+from core.methods import FEW_SHOT_ROWS, GUIDED, row_of
 
 from .run import Run
 from .settings import Preset
@@ -20,10 +20,10 @@ CHOICES = "choose"  # the stage that completes a release
 
 
 def build(preset: Preset) -> dict[str, Stage]:
-    """All stages of a preset by name, each after what it needs. Every script of `train/` that has a function `stages`
-    says what it contributes."""
+    """All stages of a preset by name, each after what it needs. Every script of `train/`, and every folder of scripts,
+    that has a function `stages` says what it contributes."""
     found: dict[str, Stage] = {}
-    for name in sorted(module.name for module in pkgutil.iter_modules(train.__path__) if not module.ispkg):
+    for name in sorted(module.name for module in pkgutil.iter_modules(train.__path__)):
         script = importlib.import_module(f"train.{name}")
         if hasattr(script, "stages"):
             found |= {stage.name: stage for stage in script.stages(preset)}
@@ -42,11 +42,13 @@ def stages_of(rows: Iterable[str], stages: dict[str, Stage]) -> list[str]:
         ValueError: an unknown row.
     """
     rows_of_choices = [name for name in stages[CHOICES].needs if stages[name].release]
-    baselines = tuple(name for name in rows_of_choices if not name.endswith(SEARCHES))
+    baselines = tuple(name for name in rows_of_choices if name in FEW_SHOT_ROWS)
     own = {name: (name,) for name in rows_of_choices}
     own |= {"clip": ("features",), "clip_prompted": ("features",), "few_shot_ceiling": baselines}
     for name in (name.removeprefix("latents_") for name in stages if name.startswith("latents_")):
         own[row_of("hyperldm", name)] += (f"latents_{name}",)
+    if {parts := row_of("hyperldm"), row_of("hyperclip")} <= own.keys():
+        own[GUIDED] = (*own[parts], row_of("hyperclip"))
     wanted = {CHOICES}
     for row in rows:
         if row not in own:

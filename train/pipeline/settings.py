@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from core.backbones import Pooling
 from core.backbones.questions import Kind, check_layers, question_dim
+from core.config import later
 from core.data.base import DatasetConfig
 from core.data.emoji.dataset import EmojiConfig
 from core.diffusion.samplers import SAMPLERS
@@ -17,60 +18,39 @@ from core.networks.film import FilmConfig
 from core.networks.hvae import HVAEConfig
 from core.networks.hyperclip import HyperCLIPConfig
 from core.networks.hyperldm import HyperLDMConfig
-from core.networks.hypernet import CondHyperNetConfig, HNetConfig
+from core.networks.hypernet import CondBottleneckConfig, CondHyperNetConfig, HNetConfig
+from core.networks.trunk import TrunkConfig
+from train.encoders.config import PhotoTowerTraining
 
 from .asked import digest
+from .tiny_clip.config import TinyCLIPConfig
 
 
 @dataclass(frozen=True)
-class TinyCLIPConfig:
-    """How the tiny CLIP is built and trained (`train/backbone.py`)."""
+class QuestionTraining:
+    """What any row that reads questions may have, so that none is compared with what another lacks; off by default."""
 
-    dim: int = 256  # D
-    text_width: int = 64  # CLIP's vocabulary of 49,408 at width 64 takes 6.3 of the 10 MiB that a file may have
-    text_heads: int = 4
-    text_layers: int = 2
-    context: int = 40
-    image_steps: int = 9000
-    image_batch: int = 256
-    image_lr: float = 2e-3
-    text_steps: int = 700
-    text_batch: int = 512
-    text_lr: float = 1e-3
-    caption_scenes: int = 30_000
-
-    def model_config(self, image_size: int) -> dict[str, object]:
-        """open_clip's description of the model."""
-        return {
-            "embed_dim": self.dim,
-            "vision_cfg": {
-                "timm_model_name": "emoji_cnn",
-                "timm_model_pretrained": False,
-                "timm_pool": "",
-                "timm_proj": "mlp",
-                "image_size": image_size,
-            },
-            "text_cfg": {
-                "context_length": self.context,
-                "vocab_size": 49408,
-                "width": self.text_width,
-                "heads": self.text_heads,
-                "layers": self.text_layers,
-            },
-        }
+    # Tasks without a descriptor get one inferred from their data (core/adaptation/descriptors.py).
+    infer_descriptors: bool = later(False)
 
 
 @dataclass(frozen=True)
-class PhotoTowerTraining:
-    """How the photo tower's head is fitted (`train/encoders/photo_tower.py`)."""
+class RowTraining(QuestionTraining):
+    """What any row may have that steps train on tasks drawn with replacement; off by default."""
 
-    blocks: tuple[int, ...] = (4, 5, 6)  # of the trunk, whose maps are read besides the last
-    classes: float = 0.3  # weight of the names of the ImageNet classes that the trunk recognises
-    shrinkage: float = 15.0
+    ema: float = later(0.0)  # decay of the moving average of weights that is shipped; 0 ships the last ones
+    # How many times as often a task with a descriptor of its own is drawn as one whose descriptor is inferred.
+    described_weight: float = later(1.0)
+
+    def __post_init__(self) -> None:
+        if not 0 < self.described_weight < math.inf:
+            raise ValueError(f"described_weight={self.described_weight}; must be above 0 and finite")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema={self.ema}; must be from 0 to below 1")
 
 
 @dataclass(frozen=True)
-class MultitaskConfig:
+class MultitaskConfig(RowTraining):
     """Algorithms 2, 5 and 6: no inner loop."""
 
     steps: int = 1500
@@ -82,7 +62,7 @@ class MultitaskConfig:
 
 
 @dataclass(frozen=True)
-class MamlConfig:
+class MamlConfig(RowTraining):
     """Algorithms 3, 4 and 7. Inner steps are uniform in 0..max_inner_steps for every task (Table 3)."""
 
     steps: int = 600
@@ -94,6 +74,7 @@ class MamlConfig:
     examples: int = 96
     support_fraction: float = 2 / 3
     clip: float = 10.0
+    weight_decay: float = later(0.0)
 
 
 @dataclass(frozen=True)
@@ -114,39 +95,54 @@ class HVAETraining:
     batch: int = 64
     clip: float = 1000.0  # of encoder and decoder apart (Appendix A.7)
     examples: int = 32  # of each task, for the behaviour term
+    standardise: bool = later(True)  # weights, by coordinate; the paper's are raw
 
 
 @dataclass(frozen=True)
-class HyperCLIPTraining:
+class HyperCLIPTraining(QuestionTraining):
     steps: int = 1500
     lr: float = 3e-4
     batch: int = 64
     weight_decay: float = 0.01
+    ema: float = later(0.0)
 
 
 @dataclass(frozen=True)
-class DiffusionTraining:
-    """Appendix A.7.3."""
+class DiffusionTraining(RowTraining):
+    """Appendix A.7.3; beyond the paper, what tasks without a descriptor teach."""
 
     steps: int = 8000
     lr: float = 1e-3
     batch: int = 256
     drop_condition: float = 0.2
-    ema: float = 0.999
     weight_decay: float = 0.01
+    ema: float = 0.999
+    infer_descriptors: bool = False
+    described_weight: float = 1.0
     # Beyond the paper: the task's own loss of the adapter that the predicted z_0 decodes to, which tells the denoiser
     # which errors in a latent matter. 0 leaves it out.
     behaviour_weight: float = 0.0
     behaviour_tasks: int = 64  # of the batch
     behaviour_examples: int = 32  # of each task
-    # Beyond the paper: tasks without a descriptor get one inferred from their data (core/adaptation/descriptors.py).
-    infer_descriptors: bool = False
-    # How many times as often a task with a descriptor of its own is drawn as one without.
-    described_weight: float = 1.0
 
-    def __post_init__(self) -> None:
-        if not 0 < self.described_weight < math.inf:
-            raise ValueError(f"described_weight={self.described_weight}; must be above 0 and finite")
+
+@dataclass(frozen=True)
+class RegressionTraining(RowTraining):
+    """The regression from questions to latents."""
+
+    steps: int = 1000
+    lr: float = 1e-3
+    batch: int = 256
+    weight_decay: float = 0.01
+
+
+@dataclass(frozen=True)
+class KernelRidgeSearch(QuestionTraining):
+    """Kernel ridge regression: what validation tasks choose from."""
+
+    widths: tuple[float, ...] = (0.7, 1.0, 1.5, 2.0, 3.0)
+    ridges: tuple[float, ...] = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 1e-1)
+    whitening: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -171,6 +167,7 @@ class SamplingConfig:
     # (steps, samples). One step gives nearly the mean of all latents, which is what averaged samples are after. Four
     # samples take a question hardly longer than one, and hang less on the draw.
     quick: tuple[tuple[int, int], ...] = ((1, 4), (2, 8), (4, 8))
+    gradient_scales: tuple[float, ...] = later((0.03, 0.1, 0.3, 1.0))  # of HyperCLIP's guidance of samples (Eq. 11)
 
     def __post_init__(self) -> None:  # before hours of training, not after them
         if self.sampler not in SAMPLERS:
@@ -212,12 +209,16 @@ class Preset:
     generators: dict[str, Any] = field(default_factory=dict)  # settings of other weight generators, by name
     hyperclip: dict[str, HyperCLIPConfig] = field(default_factory=dict)  # by generator
     hyperldm: HyperLDMConfig = HyperLDMConfig(hidden=(512, 512, 512))
+    latent_regression: TrunkConfig = TrunkConfig(hidden=(512, 512, 512))
+    cond_bottleneck: CondBottleneckConfig = CondBottleneckConfig()
     multitask: dict[str, MultitaskConfig] = field(default_factory=dict)  # by row
     maml: dict[str, MamlConfig] = field(default_factory=dict)  # by row
     adaptations: dict[str, AdaptationConfig] = field(default_factory=dict)  # by generator: hvae, hnet
     hvae_training: HVAETraining = HVAETraining()
     hyperclip_training: dict[str, HyperCLIPTraining] = field(default_factory=dict)  # by generator
     diffusion: DiffusionTraining = DiffusionTraining()
+    regression: RegressionTraining = RegressionTraining()
+    kernel_ridge: KernelRidgeSearch = KernelRidgeSearch()
     guidance: dict[str, GuidanceConfig] = field(default_factory=dict)  # by generator
     sampling: SamplingConfig = SamplingConfig()
     few_shot_steps: int = 50

@@ -25,7 +25,7 @@ from core.files import replacing, write_json
 from core.release.state import damaged, load_state, save_state
 from core.tensors import check_finite
 
-from ..settings import TinyCLIPConfig
+from .config import TinyCLIPConfig
 from .heads import SceneHeads
 from .scenes import SceneStream, training_scene
 

@@ -21,8 +21,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from ..data.tasks import TaskBatch
-    from .adapter import CLIPAdapter
+    from ...data.tasks import TaskBatch
+    from ..adapter import CLIPAdapter
 
 
 class AdapterLoss:

@@ -1,0 +1,1 @@
+"""What validation tasks choose from."""
