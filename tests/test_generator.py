@@ -8,7 +8,7 @@ import torch
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.diffusion.samplers import SAMPLERS
 from core.generator import METHODS, Adapter, AdapterGenerator
-from core.methods import FEW_SHOT_ROWS, method_of, row_of
+from core.methods import FEW_SHOT_ROWS, GUIDED, method_of, row_of
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from tests.conftest import random_batch
 
