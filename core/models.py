@@ -201,9 +201,9 @@ class ReleaseModels:
         sampler = SAMPLERS[choice.get("sampler", "ddim")]
         noise = shared_normal(samples, rng)  # the same for every question, so that none depends on the others
         z_T = noise(torch.empty(samples * T, model.latent, device=self.device))
+        log_prob = self._hyperclip_log_prob(generator, e.repeat(samples, 1), model) if gradient_scale else None
         eps_fn = classifier_free(model, e, gamma)
-        if gradient_scale:
-            log_prob = self._hyperclip_log_prob(generator, e.repeat(samples, 1), model)
+        if log_prob is not None:
             eps_fn = gradient_guidance(eps_fn, log_prob, model.schedule, gradient_scale)
         z = sampler(eps_fn, z_T, model.schedule, steps=steps, noise=noise, callback=callback)
         return model.unstandardise(z.view(samples, T, -1).mean(0))

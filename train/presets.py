@@ -35,6 +35,8 @@ from train.pipeline.tiny_clip.config import TinyCLIPConfig
 # How questions are read, the same for all rows. A direction of e counts in full from a tenth of the largest variance
 # up, whatever the number of questions (train/README.md).
 _ASKED = {"whitening": 0.1, "cond_noise": 1.0}
+# What every row that reads questions makes of training tasks whose question is not known (--descriptors).
+_INFERRED = {"infer_descriptors": True, "described_weight": 2.0}
 
 _EMOJI = Preset(
     name="emoji",
@@ -45,9 +47,10 @@ _EMOJI = Preset(
     networks=default_configs() | {"clip_adapter": AdapterConfig(hidden=32), "lowrank": LowRankConfig(rank=32)},
     multitask={
         "uncond_multitask": MultitaskConfig(steps=1500, lr=1e-2),
-        "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4),  # about as long as HVAE and HyperLDM together
-        "cond_multitask_film": MultitaskConfig(steps=10000, lr=3e-3),
-        "cond_bottleneck": MultitaskConfig(steps=2500, lr=3e-4, weight_decay=0.01, ema=0.99),
+        # about as long as HVAE and HyperLDM together
+        "cond_multitask": MultitaskConfig(steps=8000, lr=3e-4, **_INFERRED),
+        "cond_multitask_film": MultitaskConfig(steps=10000, lr=3e-3, **_INFERRED),
+        "cond_bottleneck": MultitaskConfig(steps=2500, lr=3e-4, weight_decay=0.01, ema=0.99, **_INFERRED),
     },
     cond_bottleneck=CondBottleneckConfig(**_ASKED),
     cond_hnet={
@@ -59,7 +62,7 @@ _EMOJI = Preset(
         "mnet_maml": MamlConfig(inner_lr=1.0, lr=2e-2),
         "mnet_fomaml": MamlConfig(inner_lr=1.0, lr=2e-2, first_order=True),
         "hnet_maml": MamlConfig(inner_lr=1.0, steps=750),
-        "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=1600),
+        "cond_hnet_maml": MamlConfig(inner_lr=1.0, steps=1600, **_INFERRED),
     },
     hvae=HVAEConfig(
         hidden=(256,), reconstruction="mean", reconstruction_weight=3e-5, kl_weight=5e-3, behaviour_weight=1.0
@@ -75,11 +78,11 @@ _EMOJI = Preset(
         "hvae": HyperCLIPConfig(**_ASKED, decoded=True, decoded_share=0.5, components=64),
         "hnet": HyperCLIPConfig(**_ASKED, decoded=True, components=64),
     },
-    hyperclip_training={"hvae": HyperCLIPTraining(), "hnet": HyperCLIPTraining()},
+    hyperclip_training={name: HyperCLIPTraining(infer_descriptors=True) for name in ("hvae", "hnet")},
     hyperldm=HyperLDMConfig(hidden=(512, 512, 512), prediction="v", **_ASKED),
-    diffusion=DiffusionTraining(steps=1000, infer_descriptors=True, described_weight=2.0),
+    diffusion=DiffusionTraining(steps=1000, **_INFERRED),
     latent_regression=TrunkConfig(hidden=(512, 512, 512), **_ASKED),
-    regression=RegressionTraining(ema=0.999, infer_descriptors=True, described_weight=2.0),
+    regression=RegressionTraining(ema=0.999, **_INFERRED),
     kernel_ridge=KernelRidgeSearch(whitening=0.1, infer_descriptors=True),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
     sampling=SamplingConfig(steps=10, samples=(1, 32)),  # 50 steps do no better on validation tasks, nor do 8 samples
@@ -145,9 +148,9 @@ _PHOTOS = replace(
     networks=default_configs() | {"clip_adapter": AdapterConfig(hidden=16), "lowrank": LowRankConfig(rank=16)},
     multitask={
         "uncond_multitask": MultitaskConfig(steps=200, lr=1e-3, examples=8),
-        "cond_multitask": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0),
-        "cond_multitask_film": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0),
-        "cond_bottleneck": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0, ema=0.99),
+        "cond_multitask": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0, **_INFERRED),
+        "cond_multitask_film": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0, **_INFERRED),
+        "cond_bottleneck": MultitaskConfig(steps=800, lr=1e-3, examples=8, weight_decay=3.0, ema=0.99, **_INFERRED),
     },
     cond_hnet={
         "cond_multitask": CondHyperNetConfig(hidden=64, **_ASKED),
@@ -157,7 +160,7 @@ _PHOTOS = replace(
         "mnet_maml": MamlConfig(inner_lr=2.0, steps=150, examples=32),
         "mnet_fomaml": MamlConfig(inner_lr=2.0, steps=150, examples=32, first_order=True),
         "hnet_maml": MamlConfig(inner_lr=2.0, steps=150, examples=32),
-        "cond_hnet_maml": MamlConfig(inner_lr=2.0, steps=400, examples=32),
+        "cond_hnet_maml": MamlConfig(inner_lr=2.0, steps=400, examples=32, **_INFERRED),
     },
     # more than a few small steps on a handful of pairs make held-out ones worse
     adaptations={
@@ -165,7 +168,7 @@ _PHOTOS = replace(
         "hnet": AdaptationConfig(steps=10, lr=1.0, draws=4),
     },
     hvae_training=HVAETraining(steps=600, batch=32),
-    diffusion=DiffusionTraining(steps=1000, infer_descriptors=True, described_weight=2.0),
+    diffusion=DiffusionTraining(steps=1000, **_INFERRED),
     few_shot_steps=10,
     few_shot_lrs=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
 )

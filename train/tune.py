@@ -46,14 +46,14 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("cond_hnet.cond_multitask.whitening=0.1",),
         ("multitask.cond_multitask.lr=1e-3",),
         ("cond_hnet.cond_multitask.cond_noise=0.5",),
-        ("cond_hnet.cond_multitask.cond_noise=1.5",),
+        ("multitask.cond_multitask.ema=0.999", "multitask.cond_multitask.weight_decay=0.01"),
         ("cond_hnet.cond_multitask.whitening=1e-2",),
     ),
     "cond_multitask_film": (
         ("film.whitening=0.1",),
         ("multitask.cond_multitask_film.lr=1e-3",),
         ("film.cond_noise=0.5",),
-        ("film.cond_noise=1.5",),
+        ("multitask.cond_multitask_film.ema=0.999", "multitask.cond_multitask_film.weight_decay=0.01"),
         ("film.whitening=1e-2",),
     ),
     "cond_bottleneck": (
@@ -86,7 +86,7 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "cond_hnet_maml": (
         ("cond_hnet.cond_hnet_maml.whitening=0.1",),
-        ("maml.cond_hnet_maml.inner_lr=0.3",),
+        ("maml.cond_hnet_maml.ema=0.99", "maml.cond_hnet_maml.weight_decay=0.01"),
         ("maml.cond_hnet_maml.lr=3e-3",),
         ("maml.cond_hnet_maml.steps=800",),
         ("cond_hnet.cond_hnet_maml.whitening=1e-2",),

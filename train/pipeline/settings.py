@@ -30,8 +30,7 @@ from .tiny_clip.config import TinyCLIPConfig
 class QuestionTraining:
     """What any row that reads questions may have, so that none is compared with what another lacks; off by default."""
 
-    # Tasks without a descriptor get one inferred from their data (core/adaptation/descriptors.py).
-    infer_descriptors: bool = later(False)
+    infer_descriptors: bool = later(False)  # for tasks without one, from their data (core/adaptation/descriptors.py)
 
 
 @dataclass(frozen=True)
@@ -295,6 +294,7 @@ def as_settings(spec: dict[str, Any]) -> dict[str, Any]:
 
 
 def once(*settings: Any) -> tuple[Any, ...]:
-    """Settings with their numbers of steps and of draws set to 1: what the cost of a step depends on."""
-    one = lambda config: {name: 1 for name in ("steps", "draws") if hasattr(config, name)}
+    """Settings with one step, one draw and every task described: what the cost of a step depends on."""
+    same = {"steps": 1, "draws": 1, "infer_descriptors": False, "described_weight": 1.0}
+    one = lambda config: {name: value for name, value in same.items() if hasattr(config, name)}
     return tuple(replace(config, **one(config)) if is_dataclass(config) else config for config in settings)
