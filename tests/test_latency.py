@@ -23,4 +23,4 @@ def test_accuracy_beside_time(tiny, tmp_path, monkeypatch, capsys):
 
     monkeypatch.setattr(costs, "read_results", lambda name: json.loads(file.read_text(encoding="utf-8")))
     table = report.PARTS["latency"]()
-    assert "ddpm, 350 steps, 1 averaged" in table and "question to answers for 8 pictures" in table
+    assert "ddpm, 350 steps, 1 averaged" in table and "tiny: question to answers for 8 pictures" in table

@@ -94,7 +94,7 @@ def test_every_stage_runs_on_features_without_pixels(tmp_path):
     sizes = {
         **{f"dataset.{k}": v for k, v in {"train_tasks": 24, "val_tasks": 6, "test_tasks": 8, "dim": 32}.items()},
         **{"networks.clip_adapter.hidden": 4, "hvae.hidden": "[16,8]", "hvae.latent": 4},
-        **{"hyperldm.hidden": "[32,64,32]"},
+        **{"hyperldm.hidden": "[32,64,32]", "latent_regression.hidden": "[32,64,32]"},
         **{"adaptations.hvae.draws": 2, "adaptations.hvae.steps": 2, "adaptations.hnet.steps": 2, "few_shot_steps": 2},
         **{"sampling.steps": 3, "sampling.gammas": "[1.0]", "few_shot_lrs": "[0.1]"},
     }
@@ -103,7 +103,7 @@ def test_every_stage_runs_on_features_without_pixels(tmp_path):
     run_all.main([*arguments, "--set", *settings])
     (release,) = tmp_path.glob("seed-0/weights-*")
     assert json.loads((release / "config.json").read_text(encoding="utf-8"))["dataset"] == "simulated v1"
-    assert len(json.loads((release / "stages.json").read_text(encoding="utf-8"))) == 15
+    assert len(json.loads((release / "stages.json").read_text(encoding="utf-8"))) == 18
 
 
 def test_every_stage_of_the_preset_has_an_identity(tmp_path):

@@ -113,7 +113,7 @@ def test_what_a_release_lacks_begins_afresh(tiny, part, tmp_path, capsys):
         ("network=lowrank", "its adapters have network clip_adapter, this run's lowrank"),
         ("logit_scale=20", "its adapters have logit scale 100.0, this run's 20.0"),
         ("question_encoder=clip", "its questions have encoder sentence, this run's clip"),
-        ("question_layers=[6]", "its questions have layers [0, 6], this run's [6]"),
+        ("question_layers=[6]", "its questions have layers [2, 6], this run's [6]"),
         ("backbone=ViT-B-32/openai", "its backbone is another than this run's, ViT-B-32/openai"),
     ],
 )

@@ -262,7 +262,7 @@ def _shuffled(mask: Tensor, rng: torch.Generator) -> Tensor:
 def _features(table: Tensor, rows: Tensor, mask: Tensor) -> Tensor:
     """Rows (T, N) of a table (rows, D), float32 (T, N, D), zeros where `mask` (T, N) is not set."""
     # Not table[rows]: a CPU copies rows of half precision five times as fast one after the other.
-    found = table.index_select(0, rows.flatten()).float().view(*rows.shape, -1)
+    found = table.index_select(0, rows.flatten()).float().view(*rows.shape, table.shape[-1])
     return found.mul_(mask[..., None])
 
 

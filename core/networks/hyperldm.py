@@ -100,7 +100,7 @@ class HyperLDM(Trunk):
         return self.of_context(self.condition(e, noise).masked_fill(dropped, 0.0), start=self.config.time_dim)
 
     def _output(self, z_t: Tensor, t: Tensor, of_condition: list[Tensor]) -> Tensor:
-        of_time = self.of_context(time_embedding(t, self.config.time_dim))
+        of_time = self.of_context(time_embedding(t, self.config.time_dim).to(z_t.dtype))
         both = zip(of_time, of_condition, strict=True)
         return self.through(z_t, [(a.unflatten(0, (-1, len(b))) + b).flatten(0, 1) for a, b in both])
 

@@ -3,10 +3,10 @@
 Sampling: seconds from the embedding of one test question, and of all at once, to weights, by sampler, steps and
 samples at the release's gamma, with the accuracy on the test questions. The authors' way is 350 steps of DDPM, one
 question at a time; it is timed on a few questions and scaled up. Questions: all test questions at once, from text to
-weights, on two threads. Answers: seconds from a question in words and 8 pictures in memory to probabilities, for every
-shipped release, no question or picture asked about before. Start: seconds of whole processes, and to the first page.
-Times are medians over repeats, on as many threads as --threads says; they are to be compared with each other, for other
-programs on the machine slow all of them.
+weights, on two threads. Answers: seconds from a question in words and 8 pictures in memory to probabilities, on two
+threads, for every shipped release, no question or picture asked about before. Start: seconds of whole processes, and to
+the first page. Times are medians over repeats, else on as many threads as --threads says; they are to be compared with
+each other, for other programs on the machine slow all of them.
 
 Needs a release directory (default: weights/emoji); encodes the test images on the first use, then caches them. Prints
 the tables; writes them with --json, and the plot. Five minutes on one CPU thread.
@@ -20,7 +20,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the project's root, so that it runs from any folder
 
 import os
-import resource
+import re
 import socket
 import statistics
 import subprocess
@@ -116,17 +116,19 @@ def answers(repeats: int) -> list[dict[str, Any]]:
         for method in ("hyperldm", "hyperclip", "cond_multitask", "clip"):
             if generator.has(method):
                 ask = lambda method=method, generator=generator, words=words: generator.generate(next(words), method)
-                record = {"row": "adapter", "preset": generator.config["preset"], "method": method}
-                records.append(record | {"seconds": median(ask, repeats)})
-        left = iter(batches)
+                what = f"{generator.config['preset']}: question to adapter, `{method}`"
+                records.append({"row": "adapter", "what": what, "seconds": median(ask, repeats)})
+        left, threads = iter(batches), torch.get_num_threads()
+        torch.set_num_threads(2)
 
         def look(generator=generator, words=words, left=left, candidates=candidates):
             adapter = generator.generate(next(words))
             x, texts = generator.embed_images(next(left)), generator.embed_answers(candidates)
             return adapter.probabilities_of(x, texts)
 
-        record = {"row": "answers", "preset": generator.config["preset"], "pictures": PICTURES}
-        records.append(record | {"seconds": median(look, repeats)})
+        what = f"{generator.config['preset']}: question to answers for {PICTURES} pictures, HyperLDM, 2 threads"
+        records.append({"row": "answers", "what": what, "seconds": median(look, repeats)})
+        torch.set_num_threads(threads)
     return records
 
 
@@ -135,17 +137,23 @@ def start(repeats: int) -> list[dict[str, Any]]:
     commands = {
         "import torch": ["-c", "import torch"],
         "import core.generator": ["-c", "import core.generator"],
-        "python app.py --help": ["app.py", "--help"],
-        f"python -m core.generator {QUESTION!r} --json": ["-m", "core.generator", QUESTION, "--json"],
+        "app.py --help": ["app.py", "--help"],
+        "core.generator, a question, --json": ["-m", "core.generator", QUESTION, "--json"],
     }
     run = lambda command: subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
     records = [
         {"row": "start", "what": what, "seconds": median(lambda command=command: run(command), repeats)}
         for what, command in commands.items()
     ]
-    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest, the last
-    records.append({"row": "memory", "what": "python -m core.generator", "gib": memory})
+    records.append({"row": "memory", "what": "python -m core.generator", "gib": peak_memory()})
     return [*records, {"row": "start", "what": "first page", "seconds": median(first_page, repeats)}]
+
+
+def peak_memory() -> float:
+    """GiB that a question at the command line takes at most; on Linux."""
+    code = f"from core import cli; cli.main([{QUESTION!r}]); print(open('/proc/self/status').read())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, encoding="utf-8")
+    return int(re.search(r"VmHWM:\s+(\d+)", done.stdout)[1]) / 2**20
 
 
 def first_page() -> None:
@@ -179,12 +187,13 @@ def plot(records: list[dict[str, Any]], path: Path) -> None:
         axis.scatter([x], [y], color=colour)
         label = f"{record['sampler']}, {record['steps']} x {record['samples']}"
         label += " (default)" if record["default"] else " (the authors')" if authors else ""
-        axis.annotate(label, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
+        aslant = {"xytext": (2, 5), "textcoords": "offset points", "rotation": 60, "rotation_mode": "anchor"}
+        axis.annotate(label, (x, y), fontsize=8, **aslant)
     axis.set_xscale("log")
     axis.set_xlabel("ms from a question's embedding to weights")
     axis.set_ylabel("accuracy on test questions, %")
     axis.spines[["top", "right"]].set_visible(False)
-    axis.margins(x=0.15, y=0.15)
+    axis.margins(x=0.15, y=0.4)
     figure.tight_layout()
     figures.save(figure, path)
 
@@ -202,8 +211,7 @@ def show(records: list[dict[str, Any]]) -> None:
         elif r["row"] == "memory":
             print(f"{r['what']}: {r['gib']:.2f} GiB")
         else:
-            what = r.get("what") or f"{r['preset']}, {r.get('method') or str(r['pictures']) + ' pictures'}"
-            print(f"{r['row']}: {what}: {1e3 * r['seconds']:.0f} ms")
+            print(f"{r['what']}: {1e3 * r['seconds']:.0f} ms")
 
 
 def main(argv: list[str] | None = None) -> None:

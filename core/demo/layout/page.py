@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ..door.temporary import temporary_folder
 from .gpu import on_gpu  # before PyTorch
-from .quick import without_stubs
+from .quick import quick_import
 
 # isort: split
 # Before Gradio is imported, which else shares a folder with all users of the machine; PyTorch leaves one behind.
 os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(temporary_folder() / "torch"))
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 os.environ.setdefault("GRADIO_ANALYTICS_MAX_EVENTS", "100")  # that Gradio remembers to tell how long one takes
-with without_stubs():
+with quick_import():
     import gradio as gr
 
     from ..door.page import PROTECTION, Page
