@@ -137,7 +137,7 @@ def start(repeats: int) -> list[dict[str, Any]]:
     commands = {
         "import torch": ["-c", "import torch"],
         "import core.generator": ["-c", "import core.generator"],
-        "app.py --help": ["app.py", "--help"],
+        "the demo, --help": ["app.py", "--help"],
         "core.generator, a question, --json": ["-m", "core.generator", QUESTION, "--json"],
     }
     run = lambda command: subprocess.run([sys.executable, *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
