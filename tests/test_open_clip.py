@@ -290,6 +290,20 @@ def test_a_release_holds_no_pickles(tmp_path):
     list_anew(release)
     with pytest.raises(ValueError, match="'open_clip_pytorch_model.bin', are pickled; allowed: safetensors"):
         read_config(release)
+    config = json.loads((release / "config.json").read_text(encoding="utf-8"))
+    listed = config.pop("files")
+    (release / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    assert read_config(release) == config  # as releases of before were
+    sizes = {path: entry["size"] for path, entry in listed.items() if path != "config.json"}
+    (release / "config.json").write_text(json.dumps(config | {"files": sizes}), encoding="utf-8")
+    assert read_config(release)["files"] == sizes
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "kind.json").write_text("{}", encoding="utf-8")
+    (other / "w.pth").write_bytes(b"")
+    with pytest.raises(ValueError, match="other: its weights, 'w.pth', are pickled; allowed: safetensors"):
+        write_release(tmp_path / "another", {}, f"local-dir:{other}")
 
 
 @pytest.mark.parametrize(

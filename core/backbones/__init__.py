@@ -121,10 +121,17 @@ def load_backbone(spec: str, device: torch.device | str = "cpu") -> Backbone:
 
 
 def copy_backbone(source: Path, target: Path) -> None:
-    """Copy the directory of a backbone, its weights as safetensors: a release lists, checks and reads no pickles."""
+    """Copy the directory of a backbone, its weights as safetensors: a release lists, checks and reads no pickles.
+
+    Raises:
+        ValueError: pickled weights of another kind than open_clip's.
+    """
     pickles = [path.name for path in source.iterdir() if is_pickle(path)]
+    pickled = pickles and not any(source.glob("*.safetensors"))
+    if pickled and not (source / "open_clip_config.json").is_file():
+        raise ValueError(f"backbone {source}: its weights, {pickles[0]!r}, are pickled; allowed: safetensors")
     shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*pickles))
-    if pickles and not any(target.glob("*.safetensors")):
+    if pickled:
         import_module(".clip", __name__).load(source, torch.device("cpu")).save_weights(target)
 
 

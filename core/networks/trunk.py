@@ -93,9 +93,8 @@ class Trunk(Saved):
 
     def of_context(self, context: Tensor, start: int = 0) -> list[Tensor]:
         """What the outputs of `layers` owe to a part of the context, (T, size) from `start` on: (T, outputs)."""
-        columns = [layer.in_features - self.context + start for layer in self.layers()]
-        size = context.shape[1]
-        return [F.linear(context, la.weight[:, i : i + size]) for la, i in zip(self.layers(), columns, strict=True)]
+        weights = [layer.weight[:, layer.in_features - self.context + start :] for layer in self.layers()]
+        return [F.linear(context, weight[:, : context.shape[1]]) for weight in weights]
 
     def through(self, x: Tensor, of_context: Sequence[Tensor]) -> Tensor:
         """Inputs x (B, inputs), and what the outputs of `layers` owe to all of their context, to (B, Z)."""

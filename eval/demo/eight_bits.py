@@ -21,9 +21,10 @@ from torch.nn import functional as F
 
 from core.backbones.sentence import SentenceEncoder, Tower
 from core.generator import AdapterGenerator
+from core.methods import REGRESSIONS
 from eval.harness import releases
 from eval.harness.results import write_results
-from eval.harness.rows import ROWS, available
+from eval.harness.rows import ROWS, Row, available
 from train.encoders.sentence import SHA256, SOURCE, converted, fetch
 from train.pipeline.run import Run
 
@@ -37,8 +38,13 @@ def in_32_bits(encoder: SentenceEncoder, source: Path | None) -> SentenceEncoder
     return SentenceEncoder(encoder.config, tower.to(encoder.device), encoder.vocabulary)
 
 
+def reads_questions(row: Row) -> bool:
+    """Whether the weights of a row depend on the question."""
+    return row.method.startswith(("hyper", "cond")) or row.method in REGRESSIONS
+
+
 def evaluate(run: Run, release: AdapterGenerator, source: Path | None, limit: int | None) -> list[dict[str, Any]]:
-    """A record for each row that reads a question: accuracy with 8 bits and with 32."""
+    """A record for each row that reads a question, less those that are made of others: accuracy with 8 bits and 32."""
     test = run.task_set("test")
     test = test.select(range(limit or len(test)))
     batch = test.batch(part="all" if run.preset.pooled else "query").to(run.device)
@@ -50,7 +56,7 @@ def evaluate(run: Run, release: AdapterGenerator, source: Path | None, limit: in
     cosines = F.cosine_similarity(embedded[8], embedded[32])
     records: list[dict[str, Any]] = [{"row": "cosine", "least": float(cosines.min()), "mean": float(cosines.mean())}]
     for row in ROWS:
-        if row.few_shot or not row.method.startswith(("hyper", "cond")) or not available(row, release):
+        if row.few_shot or row.members or row.guided or not reads_questions(row) or not available(row, release):
             continue
         how = {"generator": row.generator, "gamma": row.gamma}
         accuracy = {
