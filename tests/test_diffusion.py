@@ -167,6 +167,21 @@ def test_samples_share_what_is_made_of_their_questions(denoiser, gamma):
     torch.testing.assert_close(shared, classifier_free(denoiser, e.repeat(3, 1), gamma)(z, t))
 
 
+@pytest.mark.parametrize("prediction", ["eps", "v"])
+def test_what_is_computed_once_is_what_training_predicts(prediction):
+    """The condition's part of every layer, shared by three latents a question, against layers as training runs them."""
+    torch.manual_seed(0)
+    model = HyperLDM(HyperLDMConfig(hidden=(16, 8, 8), time_dim=6, squeeze=2, prediction=prediction), latent=4, dim=5)
+    torch.nn.init.normal_(model.outlet.weight)
+    e, z_t, t = torch.randn(2, 5), torch.randn(6, 4), torch.tensor([0, 3, 9, 20, 200, 349])
+    e[1] = 0.0  # no condition
+    model.condition.fit(torch.randn(9, 5))
+    out = model.predict(z_t, t, e.repeat(3, 1))
+    z0 = model.to_z0(out, z_t, t)
+    alpha_bar = model.alpha_bar[t][:, None]
+    torch.testing.assert_close(alpha_bar.sqrt() * z0 + (1 - alpha_bar).sqrt() * model.given(e)(z_t, t), z_t)
+
+
 def test_guidance_convention(denoiser):
     z, t, e = torch.randn(5, 4), torch.full((5,), 30), torch.randn(5, 8)
     with_e, without = conditional(denoiser, e)(z, t), conditional(denoiser, torch.zeros_like(e))(z, t)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.schedule import linear_schedule
-from .trunk import Trunk, TrunkConfig
+from .trunk import Trunk, TrunkConfig, seeing
 from .weight_model import MODULES
 
 
@@ -64,7 +64,7 @@ class HyperLDM(Trunk):
     def given(self, e: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """`forward` with unit embeddings e (T, E), for many uses: of z_t (S T, Z), S latents for every row of e, the
         whole of e after each other. What layers make of the condition is computed once."""
-        of_condition = self._of_condition(e, None)
+        of_condition = self.of_context(self._condition(e), start=self.config.time_dim)
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
             out = self._output(z_t, t, of_condition)
@@ -92,17 +92,18 @@ class HyperLDM(Trunk):
 
     def predict(self, z_t: Tensor, t: Tensor, e: Tensor, noise: Tensor | None = None) -> Tensor:
         """The network's own output, eps or v (B, Z); in training with standard normal noise (B, E) on the condition."""
-        return self._output(z_t, t, self._of_condition(e, noise))
+        context = torch.cat([time_embedding(t, self.config.time_dim), self._condition(e, noise)], dim=-1)
+        return self.through(z_t, seeing(context))
 
-    def _of_condition(self, e: Tensor, noise: Tensor | None) -> list[Tensor]:
-        """What the outputs of `layers` owe to the condition, (T, outputs) each."""
+    def _condition(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
         dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
-        return self.of_context(self.condition(e, noise).masked_fill(dropped, 0.0), start=self.config.time_dim)
+        return self.condition(e, noise).masked_fill(dropped, 0.0)
 
     def _output(self, z_t: Tensor, t: Tensor, of_condition: list[Tensor]) -> Tensor:
+        """`predict` of z_t (S T, Z), given what `layers` owe to the condition, (T, outputs)."""
         of_time = self.of_context(time_embedding(t, self.config.time_dim).to(z_t.dtype))
         both = zip(of_time, of_condition, strict=True)
-        return self.through(z_t, [(a.unflatten(0, (-1, len(b))) + b).flatten(0, 1) for a, b in both])
+        return self.through(z_t, self.knowing([(a.unflatten(0, (-1, len(b))) + b).flatten(0, 1) for a, b in both]))
 
 
 def drop_condition(e: Tensor, probability: float, rng: torch.Generator) -> Tensor:

@@ -15,6 +15,8 @@ from torch.nn import functional as F
 from .weight_model import Saved
 from .whitening import Whitening
 
+Linear = Callable[[nn.Linear, Tensor], Tensor]  # a layer that reads the context, and its own inputs, to its output
+
 
 @dataclass(frozen=True)
 class TrunkConfig:
@@ -91,22 +93,29 @@ class Trunk(Saved):
         """The layers that read the context, after inputs of their own."""
         return [self.inlet, *(block.linear for block in self.blocks)]
 
+    def through(self, x: Tensor, linear: Linear) -> Tensor:
+        """Inputs x (B, inputs) to (B, Z), where the context comes in through `linear`."""
+        inlet, *linears = self.layers()
+        x = linear(inlet, x)
+        for layer, block in zip(linears, self.blocks, strict=True):
+            x = block(x, functools.partial(linear, layer))
+        return self.outlet(x)
+
     def of_context(self, context: Tensor, start: int = 0) -> list[Tensor]:
         """What the outputs of `layers` owe to a part of the context, (T, size) from `start` on: (T, outputs)."""
         weights = [layer.weight[:, layer.in_features - self.context + start :] for layer in self.layers()]
         return [F.linear(context, weight[:, : context.shape[1]]) for weight in weights]
 
-    def through(self, x: Tensor, of_context: Sequence[Tensor]) -> Tensor:
-        """Inputs x (B, inputs), and what the outputs of `layers` owe to all of their context, to (B, Z)."""
+    def knowing(self, of_context: Sequence[Tensor]) -> Linear:
+        """`through`'s layers for what their outputs owe to all of the context, computed before. Not for training: parts
+        of weights would each get a gradient as large as all of them."""
+        owed = dict(zip(self.layers(), of_context, strict=True))
+        return lambda layer, x: torch.addmm(owed[layer] + layer.bias, x, layer.weight[:, : x.shape[1]].mT)
 
-        def linear(index: int, x: Tensor) -> Tensor:
-            layer = self.layers()[index]
-            return torch.addmm(of_context[index] + layer.bias, x, layer.weight[:, : x.shape[1]].mT)
 
-        x = linear(0, x)
-        for index, block in enumerate(self.blocks, 1):
-            x = block(x, functools.partial(linear, index))
-        return self.outlet(x)
+def seeing(context: Tensor) -> Linear:
+    """`Trunk.through`'s layers for a context (B, size)."""
+    return lambda layer, x: layer(torch.cat([x, context], dim=-1))
 
 
 class LatentMap(Saved, ABC):
