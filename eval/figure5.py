@@ -24,11 +24,12 @@ from tqdm import tqdm
 
 from core.generator import AdapterGenerator
 from eval.harness import figures, tables
+from eval.harness.comparison.evaluation import judged_tasks, lines_of
+from eval.harness.comparison.records import records_of, without_scores
 from eval.harness.origins import descriptors
 from eval.harness.releases import command_for, open_release, print_missing
 from eval.harness.results import write_results
 from eval.harness.rows import GENERATORS, ROWS, Row, hyperldm_row
-from eval.table1 import evaluate
 
 GAMMAS = tuple(step / 4 for step in range(13))
 SHARES = (0.1, 0.5, 1.0)
@@ -57,8 +58,9 @@ def measure(run, generators: Sequence[AdapterGenerator], limit: int | None, rows
     """Records of rows on the test tasks, as in Table 1."""
     if not generators:
         return []
-    records = evaluate(run, generators, limit, tqdm(rows, desc="rows", leave=False))
-    return [{key: value for key, value in r.items() if key not in ("paper", "scores")} for r in records]
+    lines = lines_of(run, generators, tqdm(rows, desc="rows", leave=False), limit)
+    records = without_scores(records_of(judged_tasks(run, limit), lines))
+    return [{key: value for key, value in r.items() if key not in ("paper", "interval")} for r in records]
 
 
 def part_of(records: list[dict[str, Any]], part: str) -> list[dict[str, Any]]:

@@ -2,11 +2,13 @@
 
 Reports test tasks of families that training knew and of new families apart, and parts the known ones by whether
 training asks the same in other words. Where a preset pools accuracy over pairs of picture and question, reports all of
-them and those whose picture training does not show, with intervals that resample questions, then pairs within these.
+them and those whose picture training does not show. 95% intervals resample tasks (of pairs: questions, then pairs
+within these) and training seeds where there are several. Every row is compared with the strongest row that is not ours,
+which test tasks themselves choose. Some rows are of releases of their own, trained with other settings (--variants).
 
 Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
-Prints the table; writes it with --csv and --markdown, the records with --json, accuracies by task with --per-task.
-About two minutes a release on two CPU cores.
+Prints the table; writes it with --csv and --markdown, the records with --json, what every row answers right with
+--per-task: eval/comparison/intervals.py makes the records anew of that. About two minutes a release on two CPU cores.
 """
 
 from __future__ import annotations
@@ -16,38 +18,20 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
-from collections.abc import Iterator, Sequence
-from collections.abc import Set as AbstractSet
+from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-import torch
-from torch import Tensor
-
-from core.data.emoji.dataset import EmojiVQA
-from core.data.emoji.questions import phrasings
-from core.data.tasks import TaskSet
-from core.data.without_images import image_disjoint, trained_images
-from core.generator import AdapterGenerator
+from core.data.without_images import trained_images
 from eval.harness import figures, tables
-from eval.harness.metrics import PooledPairs, PooledScores, Scores, TaskScores
-from eval.harness.origins import descriptors
+from eval.harness.comparison.answers import PER_TASK, write_answers
+from eval.harness.comparison.evaluation import judged_tasks, lines_of, variant_lines
+from eval.harness.comparison.records import compared, records_of
+from eval.harness.comparison.variants import VARIANTS, find_releases
+from eval.harness.origins import run_of
 from eval.harness.releases import open_release, parser, print_missing
 from eval.harness.results import write_results
-from eval.harness.rows import ROWS, Row, answered, available, choices_of, without_support
+from eval.harness.rows import ROWS, without_support
 from train.pipeline.run import Run
-
-
-def sets_of_tasks(run: Run, test: TaskSet) -> dict[str, Tensor]:
-    """The sets of test tasks (T,) that Table 1 has figures of. In Emoji-VQA, tasks of known families are parted by
-    whether training asks the same in other words ("asked") or not ("unasked")."""
-    sets = tables.masks(test)
-    if isinstance(run.dataset, EmojiVQA):
-        trained = {task.question for task in run.dataset.tasks if task.split == "train"}
-        asked = torch.tensor([not trained.isdisjoint(phrasings(task.question)) for task in test.tasks])
-        new = torch.tensor([task.new_family for task in test.tasks])
-        sets |= {name: mask for name, mask in (("asked", asked), ("unasked", ~asked & ~new)) if mask.any()}
-    return sets
 
 
 def seen_images(run: Run) -> set[int]:
@@ -63,126 +47,28 @@ def seen_images(run: Run) -> set[int]:
     return seen
 
 
-def evaluated_tasks(run: Run, limit: int | None, seen: AbstractSet[int], *, prompted: bool = False) -> TaskSet:
-    """The test tasks, or the first `limit` of them, less the query examples of images that were `seen`."""
-    test = run.task_set("test", prompted=prompted)
-    test = image_disjoint(test, seen) if seen else test
-    return test if limit is None else test.select(range(min(limit, len(test))))
-
-
-def evaluate(
-    run: Run,
-    generators: Sequence[AdapterGenerator],
-    limit: int | None,
-    rows: Sequence[Row],
-    seen: AbstractSet[int] = frozenset(),
-) -> list[dict[str, Any]]:
-    """One record per row, set of tasks and share of descriptors, with its `scores`. Without the query examples of
-    images that were `seen`, there is one set, "image_disjoint"."""
-    test, prompted = evaluated_tasks(run, limit, seen), evaluated_tasks(run, limit, seen, prompted=True)
-    if run.preset.pooled:
-        sets = tables.pooled_sets(test.tasks, trained_images(run.dataset.tasks))
-    else:
-        sets = {"image_disjoint": torch.ones(len(test), dtype=torch.bool)} if seen else sets_of_tasks(run, test)
-    support, query = test.batch(part="support").to(run.device), test.batch(part="query").to(run.device)
-    with_prompts = prompted.batch(part="query").to(run.device)
-    records = []
-    shares = sorted({descriptors(g) for g in generators}, reverse=True)
-    for row, share in ((row, share) for row in rows for share in shares):
-        chosen = with_prompts if row.id == "clip_prompted" else query
-        owners = [g for g in generators if available(row, g) and descriptors(g) == share]
-        if not owners:
-            continue
-        right = torch.stack([answered(row, g, support, chosen) for g in owners])  # (seeds, T, N)
-        seeds = [g.config["seed"] for g in owners]
-        for summary, scores in summaries(right, chosen.example_mask.cpu(), test, seeds, sets):
-            records.append(
-                {
-                    "row": row.id,
-                    "label": row.label,
-                    **choices_of(row, owners),
-                    "descriptors": share,
-                    **summary,
-                    "paper": row.paper,
-                    "scores": scores,
-                }
-            )
-    return records
-
-
-def summaries(
-    right: Tensor, mask: Tensor, test: TaskSet, seeds: Sequence[int], sets: dict[str, Tensor] | dict[str, PooledPairs]
-) -> Iterator[tuple[tables.Record, Scores]]:
-    """What answers, `right` (seeds, T, N) or not, to the examples in `mask` (T, N) come to on every set."""
-    accuracies = right.sum(-1) / mask.sum(-1).clamp(min=1)  # (seeds, T)
-    for name, some in sets.items():
-        if isinstance(some, PooledPairs):
-            scores = PooledScores(right[:, mask][:, some.mask], some)
-            yield {"tasks": name, **tables.pooled_record(scores, seeds)}, scores
-        else:
-            (summary,) = tables.summaries(accuracies, test, seeds, {name: some})
-            yield summary, TaskScores(accuracies[:, some])
-
-
-def per_task(records: Sequence[dict[str, Any]], test: TaskSet) -> pd.DataFrame | None:
-    """Accuracy of every row on each test task, of the release of seed 0 that was told all questions; None without."""
-    whole = next(name for name in tables.WHOLE if any(r["tasks"] == name for r in records))
-    columns = {
-        r["label"]: r["scores"].by_task()[r["seeds"].index(0)].tolist()
-        for r in records
-        if r["tasks"] == whole and r["descriptors"] == 1.0 and 0 in r["seeds"]
-    }
-    if not columns:
-        return None
-    questions = [task.question for task in test.tasks]
-    return pd.DataFrame({"question": questions} | columns).rename_axis("task").round(4)
-
-
-def add_comparisons(records: list[dict[str, Any]]) -> None:
-    """Paired bootstrap of every row against Cond. Multitask, of pooled accuracies against Uncond. Multitask too; share
-    of the way from floor to ceiling. Takes the `scores` away."""
-    for name, share in {(r["tasks"], r["descriptors"]) for r in records}:
-        here = {(r["row"], r["label"]): r for r in records if (r["tasks"], r["descriptors"]) == (name, share)}
-        by_id = {row: record for (row, _), record in here.items()}
-        floor, ceiling = by_id.get("clip"), by_id.get("few_shot_ceiling")
-        for record in here.values():
-            for row in tables.references(record):
-                if row in by_id and record["row"] != row:
-                    record[f"vs_{row}"] = record["scores"].minus(by_id[row]["scores"]).rounded()
-            if floor is not None and ceiling is not None and ceiling["mean"] > floor["mean"]:
-                record["closed"] = round((record["mean"] - floor["mean"]) / (ceiling["mean"] - floor["mean"]), 3)
-    for record in records:
-        record.pop("scores")
-
-
-def add_losses(records: Sequence[dict[str, Any]]) -> None:
-    """The points that each row loses with fewer descriptors, by paired bootstrap over tasks, where both shares were
-    trained with the same seeds. Needs the `scores`, which `add_comparisons` takes away."""
-    told_all = {(r["label"], r["tasks"]): r for r in records if r["descriptors"] == 1.0}
-    for record in records:
-        full = told_all.get((record["label"], record["tasks"]))
-        if record["descriptors"] < 1.0 and full is not None and full["seeds"] == record["seeds"]:
-            record["loss"] = full["scores"].minus(record["scores"]).rounded()
-
-
 def note(run: Run, records: Sequence[dict[str, Any]], seeds: int) -> str:
     """What stands below the printed table."""
     found, name = {r["tasks"] for r in records}, run.preset.name
-    spread = f"mean (s.d. over {seeds} training seeds where there are several)"
+    spread = f"mean (s.d. over {seeds} training seeds where there are several) [95% interval"
+    drawn = " and seeds" if seeds > 1 else ""
     disjoint = "image_disjoint: query examples whose image training does not show; "
+    strongest = (
+        "vs strongest: against the best row on the same test tasks that is not ours and sees no example, in points"
+    )
     if run.preset.pooled:
         return (
-            f"Accuracy in %, pooled over the query examples of {name}'s test tasks, {spread} [95% interval: questions\n"
-            f"resampled, then pairs within them]. {disjoint if 'image_disjoint' in found else ''}differences, on all "
-            "pairs, in points.\nThe paper's column is the mean over tasks on all of Meta-VQA."
+            f"Accuracy in %, pooled over the query examples of {name}'s test tasks,\n{spread}: questions{drawn} "
+            f"resampled, then pairs within questions].\n{disjoint if 'image_disjoint' in found else ''}\n{strongest}.\n"
+            "The paper's column is the mean over tasks on all of Meta-VQA."
         )
     asked = "asked, unasked: known families, the same question in other words in training or not; "
     more = (asked if "asked" in found else "") + (disjoint if "image_disjoint" in found else "")
     return (
-        f"Accuracy in %, query sets of {name}'s test tasks, {spread}.\nKnown: families with training questions; new: "
-        f"families that training never saw; {more}\nclosed: share of the way from plain CLIP to the few-shot ceiling, "
-        "on known families; loss: against all questions\nknown, in points. The paper's column is Meta-VQA: another "
-        "dataset."
+        f"Accuracy in %, query sets of {name}'s test tasks,\n{spread}: tasks{drawn} resampled].\n"
+        f"Known: families with training questions; new: families that training never saw; {more}\n"
+        f"closed: share of the way from plain CLIP to the few-shot ceiling, on known families; {strongest};\n"
+        "loss: against all questions known, in points. The paper's column is Meta-VQA: another dataset."
     )
 
 
@@ -220,8 +106,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     arguments.add_argument("--csv", type=Path, help="write the table as CSV")
     arguments.add_argument("--markdown", type=Path, help="write the table as Markdown")
+    arguments.add_argument("--per-task", type=Path, metavar="STEM", help=PER_TASK)
     arguments.add_argument(
-        "--per-task", type=Path, metavar="CSV", help="write the accuracies of seed 0, all questions known, task by task"
+        "--variants",
+        nargs="+",
+        type=Path,
+        metavar="DIR",
+        help=f"releases of {', '.join(v.id for v in VARIANTS)} (default: those that stand where training puts them)",
     )
     arguments.add_argument(
         "--image-disjoint",
@@ -236,14 +127,18 @@ def main(argv: list[str] | None = None) -> None:
         seen = seen_images(run) if args.image_disjoint else frozenset()
     except ValueError as error:
         arguments.error(str(error))
-    if args.per_task and (0, 1.0) not in {(g.config["seed"], descriptors(g)) for g in generators}:
-        arguments.error("--per-task: the release of seed 0 that was told all questions is not among these")
     rows = [row for row in ROWS if row.baseline or not args.baselines_only]
     rows = without_support(rows, run.dataset.tasks)
-    records = evaluate(run, generators, args.limit_tasks, rows, seen)
-    tasks = per_task(records, evaluated_tasks(run, args.limit_tasks, seen)) if args.per_task else None
-    add_losses(records)
-    add_comparisons(records)
+    tasks = judged_tasks(run, args.limit_tasks, seen)
+    try:
+        variants = [] if args.baselines_only and not args.variants else list(find_releases(run, generators, args))
+        of_variants = [(variant, own, run_of(own[0], args)) for variant, own in variants if own]
+    except ValueError as error:
+        arguments.error(str(error))
+    lines = list(lines_of(run, generators, rows, args.limit_tasks, seen))
+    for variant, own, its_run in of_variants:
+        lines += variant_lines(its_run, variant, own, args.limit_tasks, seen)
+    records = compared(records_of(tasks, lines))
     table = tables.accuracy_table(records)
     print(table.to_string())
     print(f"\n{note(run, records, len({g.config['seed'] for g in generators}))}")
@@ -252,8 +147,8 @@ def main(argv: list[str] | None = None) -> None:
         write_results(args.json, run.preset.name, records, "eval/table1.py")
     if args.csv:
         table.to_csv(args.csv)
-    if tasks is not None:
-        tasks.to_csv(args.per_task)
+    if args.per_task:
+        write_answers(args.per_task, tasks, lines)
     if args.markdown:
         left = "-" * (len(table.columns) + 1)
         args.markdown.write_text(tables.grid_markdown(table, align=left) + "\n", encoding="utf-8")

@@ -1,8 +1,9 @@
 """From scores to records, and from records to tables. Every script and every document takes its tables from here.
 
 A record says what one row reached on one set of tasks: `mean` and `sd` over training seeds, `seeds`, `per_seed` and
-`n_tasks`, beside what tells the row from others (`row`, `label`, `gamma`, `descriptors`). Accuracies are in 0..1. Where
-accuracy is pooled over pairs of picture and question, `n_pairs` says of how many, and `interval` is the mean's of 95%.
+`n_tasks`, beside what tells the row from others (`row`, `label`, `gamma`, `descriptors`). Accuracies are in 0..1;
+`interval` is the mean's of 95%, in files from before it only where accuracy is pooled over pairs of picture and
+question. There `n_pairs` says of how many.
 """
 
 from __future__ import annotations
@@ -59,13 +60,22 @@ def question_of_pairs(tasks: Sequence[Task]) -> Tensor:
     return torch.arange(len(tasks)).repeat_interleave(torch.tensor([len(task.query[0]) for task in tasks]))
 
 
+def sets_of_pairs(question: Tensor, own: Tensor) -> dict[str, PooledPairs]:
+    """The sets of pairs that pooled accuracies are of, of each pair's `question` (M,): all, and those with a picture of
+    their `own` (M,), where these are some."""
+    sets = {"all": PooledPairs(question)}
+    return sets | ({"image_disjoint": PooledPairs(question, own)} if 0 < own.sum() < len(own) else {})
+
+
+def pictures_of_their_own(tasks: Sequence[Task], trained: Container[int]) -> Tensor:
+    """Which query examples (M,), task by task, show none of the `trained` images."""
+    return torch.tensor([image not in trained for task in tasks for image in task.query[0]], dtype=torch.bool)
+
+
 def pooled_sets(tasks: Sequence[Task], trained: Container[int]) -> dict[str, PooledPairs]:
     """The sets of query examples that pooled accuracies are of: all, and, where `trained` images are among them, those
     of other images."""
-    question = question_of_pairs(tasks)
-    own = torch.tensor([image not in trained for task in tasks for image in task.query[0]])
-    sets = {"all": PooledPairs(question)}
-    return sets | ({"image_disjoint": PooledPairs(question, own)} if 0 < own.sum() < len(own) else {})
+    return sets_of_pairs(question_of_pairs(tasks), pictures_of_their_own(tasks, trained))
 
 
 def pooled_record(scores: PooledScores, seeds: Sequence[int]) -> Record:
@@ -106,6 +116,14 @@ def interval(values: Sequence[float], style: str = ".1f") -> str:
     """A difference with its interval, in points: "7.3 [5.9, 8.7]"; `style` is how a number is written."""
     mean, low, high = (f"{100 * value:{style}}" for value in values)
     return f"{mean} [{low}, {high}]"
+
+
+def lead(record: Record, style: str = "+.1f") -> str:
+    """A record's difference to the strongest baseline, in points; the word for the strongest itself, empty where they
+    have no seed in common."""
+    if "vs_strongest" in record:
+        return interval(record["vs_strongest"], style)
+    return "strongest" if record.get("strongest") == record["label"] else ""
 
 
 def tasks_column(record: Record) -> str:
@@ -260,5 +278,9 @@ def accuracy_table(records: Sequence[Record]) -> pd.DataFrame:
             for row, name in references(record).items():
                 versus = record.get(f"vs_{row}")  # of the first set, where there are several
                 line.setdefault(f"vs {name} [95%]", "" if versus is None else interval(versus, "+.2f"))
+            if "strongest" in record:
+                line.setdefault("vs strongest [95%]", lead(record, "+.2f"))
+            if "vs_same_row" in record:
+                line.setdefault("vs same row, preset's settings [95%]", interval(record["vs_same_row"], "+.2f"))
         line["paper"] = "" if record["paper"] is None else f"{100 * record['paper']:.2f}"
     return pd.DataFrame.from_dict(table, orient="index").fillna("")

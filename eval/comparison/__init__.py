@@ -1,0 +1,1 @@
+"""Scripts that compare rows by what they answered, from committed files alone."""

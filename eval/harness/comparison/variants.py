@@ -1,0 +1,97 @@
+"""Rows of Table 1 that are a row of a release of its own, trained with other settings and evaluated with its own
+embeddings of the questions.
+
+To add one: a line in `VARIANTS`. Where its releases are trained, Table 1 takes them in; else it says what trains them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from core.generator import AdapterGenerator
+from eval.harness.origins import descriptors, training_of
+from eval.harness.rows import Row, hyperldm_row
+from train.pipeline.flags import command_of, open_run
+from train.pipeline.run import Run
+from train.presets import PAPERS_WAY
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The line `id` of Table 1: `row` of releases that `train/run_all.py --set SETTINGS` trains."""
+
+    id: str
+    label: str
+    row: Row
+    settings: tuple[str, ...]
+
+    def is_of(self, generator: AdapterGenerator) -> bool:
+        """Whether a release was trained with these settings."""
+        return sorted(training_of(generator).set) == sorted(self.settings)
+
+
+VARIANTS: tuple[Variant, ...] = (
+    Variant(
+        id="hvae_hyperldm_paper",
+        label="HVAE + HyperLDM, every departure off (the paper's way), gamma of validation",
+        row=hyperldm_row(generator="hvae", gamma=None),
+        settings=PAPERS_WAY,
+    ),
+)
+
+
+def find_releases(
+    run: Run, generators: Sequence[AdapterGenerator], args: argparse.Namespace
+) -> Iterator[tuple[Variant, list[AdapterGenerator]]]:
+    """Every variant with the releases of it, among those that `args.variants` names or where training puts them: for
+    every seed and share of descriptors of `generators` with the preset's own settings. Says what trains the others.
+
+    Raises:
+        ValueError: a directory of `args.variants` that is no release of a variant.
+    """
+    named = [AdapterGenerator.from_pretrained(path, device=run.device) for path in args.variants or ()]
+    for generator in named:
+        if not any(variant.is_of(generator) for variant in VARIANTS):
+            settings = " ".join(training_of(generator).set) or "those of the preset"
+            raise ValueError(
+                f"--variants {generator.directory}: trained with settings {settings}; allowed: those of "
+                f"{', '.join(variant.id for variant in VARIANTS)}"
+            )
+    for variant in VARIANTS:
+        given = [generator for generator in named if variant.is_of(generator)]
+        trained = {(g.config["seed"], descriptors(g)): g for g in given}
+        for generator in (g for g in generators if not training_of(g).set):
+            which = generator.config["seed"], descriptors(generator)
+            if which in trained:
+                continue
+            own = _run_of_variant(run, generator, variant)
+            if (own.output / "config.json").is_file():
+                trained[which] = AdapterGenerator.from_pretrained(own.output, device=run.device)
+            else:
+                share = "" if which[1] == 1.0 else f", {100 * which[1]:g}% Q."
+                command = f"{command_of(own, *which)} --rows {variant.row.id}"
+                print(f"missing: {variant.id}, seed {which[0]}{share}; {command} makes it", flush=True)
+        yield variant, list(trained.values())
+
+
+def _run_of_variant(run: Run, generator: AdapterGenerator, variant: Variant) -> Run:
+    """The run that trains a variant with the seed, share of descriptors and dataset of a release."""
+    training = training_of(generator)
+    return open_run(
+        argparse.Namespace(
+            preset=training.preset,
+            data=None if training.data is None else Path(training.data),
+            seed=generator.config["seed"],
+            descriptors=descriptors(generator),
+            set=list(variant.settings),
+            steps_share=training.steps_share,
+            start=None,
+            device=str(run.device),
+            output=None,
+            work=run.work,
+        ),
+        run.processes,
+    )
