@@ -25,7 +25,7 @@ from core.data.without_images import trained_images
 from eval.harness import figures, tables
 from eval.harness.comparison.answers import PER_TASK, write_answers
 from eval.harness.comparison.evaluation import judged_tasks, lines_of, variant_lines
-from eval.harness.comparison.records import compared, records_of
+from eval.harness.comparison.records import BASELINES, compared, records_of
 from eval.harness.comparison.variants import VARIANTS, find_releases
 from eval.harness.origins import run_of
 from eval.harness.releases import open_release, parser, print_missing
@@ -50,8 +50,9 @@ def seen_images(run: Run) -> set[int]:
 def note(run: Run, records: Sequence[dict[str, Any]], seeds: int) -> str:
     """What stands below the printed table."""
     found, name = {r["tasks"] for r in records}, run.preset.name
-    spread = f"mean (s.d. over {seeds} training seeds where there are several) [95% interval"
-    drawn = " and seeds" if seeds > 1 else ""
+    several = seeds > 1
+    spread = f"mean {f'(s.d. over {seeds} training seeds) ' if several else 'of one training seed '}[95% interval"
+    drawn = " and seeds" if several else ""
     disjoint = "image_disjoint: query examples whose image training does not show; "
     strongest = (
         "vs strongest: against the best row on the same test tasks that is not ours and sees no example, in points"
@@ -76,13 +77,13 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     """Bars on known and new families, with the s.d. over seeds where there are several; of all questions known."""
     plt = figures.pyplot()
     records = [record for record in records if record["descriptors"] == 1.0]
-    labels, baselines = list(tables.by_label(records)), {row.id for row in ROWS if row.baseline}
+    labels = list(tables.by_label(records))
     value = {(record["label"], record["tasks"]): record for record in records}
     figure, axes = plt.subplots(1, 2, figsize=(10, 0.32 * len(labels) + 1.2), sharey=True, sharex=True)
     for axis, tasks, title in zip(axes, ("known", "new"), ("known families", "new families"), strict=True):
         for i, label in enumerate(labels):
             record = value[label, tasks]
-            few_shot, ours = record["row"].startswith("few_shot"), record["row"] not in baselines
+            few_shot, ours = record["row"].startswith("few_shot"), record["row"] not in BASELINES
             colour = "#9aa5b1" if few_shot else "#4f46e5" if ours else "#f0a35e"
             axis.barh(i, 100 * record["mean"], xerr=100 * (record["sd"] or 0.0), color=colour, height=0.7)
             axis.text(100 * record["mean"] + 0.8, i, f"{100 * record['mean']:.1f}", va="center", fontsize=8)

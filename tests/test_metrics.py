@@ -5,10 +5,13 @@ from core.networks.hyperclip import ranks
 from eval.harness.metrics import (
     PooledPairs,
     PooledScores,
+    TaskScores,
     clustered_bootstrap,
     clustered_draws,
+    crossed_bootstrap,
     mean_and_sd,
-    paired_bootstrap,
+    seed_draws,
+    task_draws,
 )
 
 
@@ -16,18 +19,109 @@ def test_bootstrap_interval_matches_the_normal_one():
     g = torch.Generator().manual_seed(0)
     b = torch.rand(400, generator=g)
     a = b + 0.02 + 0.1 * torch.randn(400, generator=g)
-    d = paired_bootstrap(a, b)
+    d = crossed_bootstrap((a - b)[None])
     half = 1.96 * float((a - b).std()) / 20
     assert d.mean == pytest.approx(float((a - b).mean())) and d.low < d.mean < d.high
     assert d.high - d.low == pytest.approx(2 * half, rel=0.06)
 
 
-def test_bootstrap_is_paired_and_refuses_other_tasks():
-    a = torch.rand(50)
-    d = paired_bootstrap(a, a - 0.01)
+def test_a_constant_lead_is_certain():
+    a = torch.rand(2, 50)
+    d = TaskScores(a).minus(TaskScores(a - 0.01))
     assert d.low == pytest.approx(0.01, abs=1e-4) and d.high == pytest.approx(0.01, abs=1e-4)
-    with pytest.raises(ValueError, match="equal"):
-        paired_bootstrap(torch.rand(3), torch.rand(4))
+    for wrong in (torch.rand(3), torch.rand(0, 3), torch.rand(2, 0)):
+        with pytest.raises(ValueError, match="allowed: \\(seeds, tasks\\)"):
+            crossed_bootstrap(wrong)
+
+
+# -- training seeds ----------------------------------------------------------------------------------------------------
+
+
+def effects(values):
+    """The variances that values (seeds, T) have between seeds, between tasks, and of what is left, of all of them."""
+    mean = values.mean()
+    by_seed, by_task = values.mean(1, keepdim=True) - mean, values.mean(0, keepdim=True) - mean
+    left = values - mean - by_seed - by_task
+    return [float((part**2).mean()) for part in (by_seed, by_task, left)]
+
+
+def drawn_means(values, draws=20_000):
+    """The means (draws,) that `crossed_bootstrap` takes its interval of, one by one."""
+    S, T = values.shape
+    seeds, share = seed_draws(S, draws), task_draws(T, draws)
+    return torch.stack([share[i] @ values[seeds[i]].mean(0) for i in range(draws)])
+
+
+@pytest.mark.parametrize("S", [2, 3, 5])
+def test_draws_have_the_variance_of_a_crossed_model(S):
+    """v_st = mean + a_s + b_t + e_st. Drawing R = S - 1 of S seeds and T of T tasks, all with replacement, the mean has
+    the variance a / R + b / T + e / (R T), with the parts' variances over the values at hand; and a / R is an unbiased
+    estimate of the variance of the mean of S seeds."""
+    g, T = torch.Generator().manual_seed(S), 40
+    draw = lambda *shape: torch.randn(*shape, generator=g, dtype=torch.float64)
+    values = 0.1 * draw(S, 1) + 0.3 * draw(1, T) + 0.3 * draw(S, T)
+    between_seeds, between_tasks, left = effects(values)
+    expected = between_seeds / (S - 1) + between_tasks / T + left / ((S - 1) * T)
+    means = drawn_means(values)
+    assert float(means.var()) == pytest.approx(expected, rel=0.05)
+    assert float(means.mean()) == pytest.approx(float(values.mean()), abs=5 * (expected / 20_000) ** 0.5)
+    assert between_seeds / (S - 1) == pytest.approx(float(values.mean(1).var()) / S)
+    found = crossed_bootstrap(values, draws=20_000)
+    low, high = means.quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    assert (found.mean, found.low, found.high) == pytest.approx((float(values.mean()), low, high))
+
+
+def test_one_seed_and_seeds_that_agree_leave_the_interval_over_tasks():
+    values = torch.rand(1, 60, dtype=torch.float64)
+    alone = crossed_bootstrap(values)
+    again = crossed_bootstrap(values.expand(3, -1))
+    assert (again.mean, again.low, again.high) == pytest.approx((alone.mean, alone.low, alone.high), abs=1e-12)
+    half = 1.96 * float(values.std(correction=0)) / 60**0.5
+    assert alone.high - alone.low == pytest.approx(2 * half, rel=0.06)
+
+
+def test_seeds_that_differ_widen_the_interval_of_a_mean_but_not_of_a_lead_that_they_share():
+    """Both rows of a difference have the same drawn seed: what a seed gives to both is in neither's lead."""
+    g = torch.Generator().manual_seed(0)
+    base = torch.rand(3, 80, generator=g) + torch.tensor([[0.0], [0.1], [0.2]])
+    lead = 0.05 + 0.02 * torch.randn(1, 80, generator=g)
+    wide = lambda estimate: estimate.high - estimate.low
+    ours, theirs = TaskScores(base + lead), TaskScores(base)
+    assert wide(ours.estimate()) > 1.5 * wide(crossed_bootstrap(base.mean(0, keepdim=True)))
+    assert wide(ours.minus(theirs)) == pytest.approx(wide(crossed_bootstrap(lead)), rel=1e-4)
+    assert wide(ours.minus(theirs)) < wide(ours.estimate()) / 10
+
+
+def test_the_true_mean_lies_in_about_every_interval_of_three_seeds():
+    """Simulated with as much variance between seeds as between tasks."""
+    inside = 0
+    for seed in range(80):
+        g = torch.Generator().manual_seed(seed)
+        values = 0.02 * torch.randn(3, 1, generator=g) + 0.2 * torch.randn(1, 100, generator=g)
+        found = crossed_bootstrap(values + 0.2 * torch.randn(3, 100, generator=g), draws=2000)
+        inside += found.low <= 0 <= found.high
+    assert inside >= 70
+
+
+def test_pairs_are_drawn_after_questions_after_seeds():
+    """Of Q questions with n pairs each and S seeds: the seeds' variance on top of that of both stages of pairs."""
+    g = torch.Generator().manual_seed(0)
+    Q, n, S = 60, 8, 3
+    question = torch.arange(Q).repeat_interleave(n)
+    taken = clustered_draws(question)
+    values = (0.3 * torch.randn(Q, 1, generator=g) + torch.randn(Q, n, generator=g)).flatten()
+    of_seed = torch.tensor([-0.2, 0.0, 0.3])
+    found = clustered_bootstrap(values + of_seed[:, None], taken)
+    over_pairs = (
+        (values.view(Q, n).mean(1).var(correction=0) + values.view(Q, n).var(1, correction=0).mean() / n) / Q
+    ) ** 0.5
+    drawn = (taken @ values / taken.sum(1)) + of_seed[seed_draws(S)].mean(1)
+    assert found.mean == pytest.approx(float(values.mean() + of_seed.mean()), abs=1e-6)
+    low, high = drawn.quantile(torch.tensor([0.025, 0.975])).tolist()
+    assert (found.low, found.high) == pytest.approx((low, high), abs=1e-5)
+    assert float(drawn.var()) == pytest.approx(float(over_pairs) ** 2 + float(of_seed.var(correction=0)) / 2, rel=0.05)
+    alike, one = clustered_bootstrap(values.expand(S, -1), taken), clustered_bootstrap(values, taken)
+    assert (alike.low, alike.high) == pytest.approx((one.low, one.high), abs=1e-6)
 
 
 def test_spread_and_ranks():
@@ -74,14 +168,14 @@ def test_pairs_that_say_the_same_are_one_piece_of_evidence():
     question = torch.arange(50).repeat_interleave(10)
     found, alone = (clustered_bootstrap(of_question[q], clustered_draws(q)) for q in (question, torch.arange(50)))
     assert found.high - found.low == pytest.approx(alone.high - alone.low, rel=0.04)
-    over_pairs = paired_bootstrap(of_question[question], torch.zeros(500))
+    over_pairs = crossed_bootstrap(of_question[question][None])
     assert found.high - found.low > 2.5 * (over_pairs.high - over_pairs.low)
 
 
 def test_one_question_leaves_its_pairs():
     values = (torch.arange(40) < 10).float()
     found = clustered_bootstrap(values, clustered_draws(torch.zeros(40, dtype=torch.long)))
-    plain = paired_bootstrap(values, torch.zeros(40))
+    plain = crossed_bootstrap(values[None])
     assert (found.mean, found.low, found.high) == pytest.approx((plain.mean, plain.low, plain.high), abs=0.026)
 
 

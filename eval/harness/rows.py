@@ -27,7 +27,7 @@ class Row:
     generator: str = "hvae"
     gamma: float | None = None
     paper: float | None = None
-    baseline: bool = True
+    baseline: bool = True  # not ours: one of those that our rows are compared with
     few_shot: bool = False
     through_hvae: bool = False
     members: tuple[Row, ...] = ()  # rows whose probabilities are averaged, each at its own scale: an ensemble
@@ -69,7 +69,7 @@ ROWS: tuple[Row, ...] = (
     Row(id="mnet_fomaml", label="Uncond. MNet-FOMAML, zero steps", method="mnet_fomaml", paper=0.5304),
     Row(id="hnet_maml", label="Uncond. HNet-MAML, zero steps", method="hnet_maml", paper=0.5337),
     *_CONDITIONAL,
-    Row(id="cond_multitask_ensemble", label="Ensemble of these three", method="", members=_CONDITIONAL),
+    Row(id="cond_multitask_ensemble", label="Ensemble of the three Cond. baselines", method="", members=_CONDITIONAL),
     Row(id="cond_bottleneck", label="Cond. Multitask through 32 numbers", method="cond_bottleneck"),
     Row(id="kernel_ridge", label="Kernel ridge regression, question to latent", method="kernel_ridge"),
     Row(id="latent_regression", label="Latent regression, without diffusion", method="latent_regression"),
