@@ -543,6 +543,9 @@ def test_results_show_the_committed_numbers():
     for record in table["results"]:
         if record["tasks"] == "all" and record["descriptors"] == 1.0:
             assert f">{100 * record['mean']:.1f}</td>" in html
+            if "vs_strongest" in record:
+                assert "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in record["vs_strongest"])) in html
+    assert f"against {table['results'][0]['strongest']}" in html
     assert "<svg" in results.figure5_panels(results.read(ROOT / "eval" / "results", "figure5"))
     assert "plain CLIP" in results.links(results.read(ROOT / "eval" / "results", "links"))
     assert results.read(ROOT / "eval" / "results", "nothing") is None

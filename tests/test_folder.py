@@ -196,7 +196,7 @@ def test_table1_on_images_that_training_does_not_show(tmp_path, monkeypatch, cap
     config |= {"adapter": {"dim": 256, "hidden": 4}, "backbone": str(ROOT / "weights" / "emoji" / "backbone")}
     (release / "config.json").write_text(json.dumps(config), encoding="utf-8")
     flags = ["--preset", "tiny", "--data", str(data), "--weights", str(release), "--work", str(tmp_path / "work")]
-    flags += ["--device", "cpu", "--json", str(tmp_path / "t.json"), "--per-task", str(tmp_path / "tasks.csv")]
+    flags += ["--device", "cpu", "--json", str(tmp_path / "t.json"), "--per-task", str(tmp_path / "t")]
     table1.main([*flags, "--image-disjoint"])
     assert "image_disjoint (1)" in capsys.readouterr().out  # the other question has no picture of its own
 
@@ -212,7 +212,7 @@ def test_table1_on_images_that_training_does_not_show(tmp_path, monkeypatch, cap
     ]
     assert (record["tasks"], record["n_tasks"]) == ("image_disjoint", 1)
     assert record["mean"] == pytest.approx(float(right.float().mean()), abs=1e-4)
-    assert "Which colour?" in (tmp_path / "tasks.csv").read_text(encoding="utf-8")
+    assert "Which colour?" in (tmp_path / "t_tasks.csv").read_text(encoding="utf-8")
 
     table1.main(flags)
     assert {r["tasks"] for r in json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["results"]} == {

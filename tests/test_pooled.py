@@ -19,6 +19,7 @@ from core.networks.base import accuracies
 from core.release.manifest import list_anew
 from eval import calibration, links, sanity, table1, table4, task_inference
 from eval.datasets import floors, photo_few_shot, photo_kinds, photo_links
+from eval.harness.comparison.answers import read_answers
 from eval.harness.metrics import PooledPairs
 from eval.harness.parts import photos
 from eval.harness.rows import FEW_SHOT, ROWS, chosen_few_shot
@@ -149,10 +150,11 @@ def test_adaptations_are_judged_by_held_out_pairs(tiny, pooled):
 
 
 def test_table1(flags, tiny, judged, part, tmp_path, capsys):
-    table1.main([*flags, "--per-task", str(tmp_path / "tasks.csv"), "--csv", str(tmp_path / "t.csv")])
+    table1.main([*flags, "--per-task", str(tmp_path / "t"), "--csv", str(tmp_path / "t.csv")])
     out = capsys.readouterr().out
     assert "left out: few_shot_mnet_maml, few_shot_ceiling, few_shot_hvae; test tasks have no support" in out
-    assert "missing" not in out and "questions\nresampled" in out and "closed" not in out
+    assert "missing" not in out and "closed" not in out
+    assert "[95% interval: questions resampled, then pairs within questions]" in out
     records = {(r["row"], r["gamma"], r["tasks"]): r for r in read(tmp_path)}
     assert {name for _, _, name in records} == {"all", "image_disjoint"}
     counts = [len(task.query[0]) for task in judged]
@@ -181,11 +183,12 @@ def test_table1(flags, tiny, judged, part, tmp_path, capsys):
     assert mean == pytest.approx(difference, abs=2e-4) and low <= mean <= high
     assert {"vs_uncond_multitask", "vs_cond_multitask"} <= records["clip", None, "image_disjoint"].keys()
 
-    table, tasks = pd.read_csv(tmp_path / "t.csv", index_col=0), pd.read_csv(tmp_path / "tasks.csv")
+    table = pd.read_csv(tmp_path / "t.csv", index_col=0)
     assert table.columns.tolist() == [
         f"all ({sum(counts)} pairs)",
         "vs Uncond. Multitask [95%]",
         "vs Cond. Multitask [95%]",
+        "vs strongest [95%]",
         "paper",
         f"image_disjoint ({sum(counts) - len(counts)} pairs)",
     ]
@@ -193,9 +196,13 @@ def test_table1(flags, tiny, judged, part, tmp_path, capsys):
     assert head.split(" | ")[:3] == ["| row", f"all ({sum(counts)} pairs)", f"image-disjoint ({len(own)} pairs)"]
     low, high = (f"{100 * end:.1f}" for end in records["clip", None, "all"]["interval"])
     assert clip.startswith("| CLIP, bare answers | ") and f"[{low}, {high}] |" in clip and clip.endswith("| 45.0 |")
-    assert any("training seed 0. *Image-disjoint*" in line for line in rest)
-    pooled = (tasks["Cond. Multitask"] * counts).sum() / sum(counts)
-    assert pooled == pytest.approx(records["cond_multitask", None, "all"]["mean"], abs=1e-3)
+    about = " ".join(rest)
+    assert "training seed 0; 95% intervals: 10,000 draws of questions" in about and "nothing of other seeds" in about
+    asked, lines = read_answers(tmp_path / "t")
+    (line,) = [line for line in lines if line.row == "cond_multitask"]
+    assert asked.examples.tolist() == counts and asked.own.logical_not().sum() == len(counts)
+    pooled = float(line.right.double().mean())
+    assert pooled == pytest.approx(records["cond_multitask", None, "all"]["mean"], abs=1e-4)
 
 
 def test_table1_of_two_seeds_and_fewer_tasks(flags, tiny, part, tmp_path):
@@ -204,7 +211,8 @@ def test_table1_of_two_seeds_and_fewer_tasks(flags, tiny, part, tmp_path):
     record = read(tmp_path)[0]
     assert record["seeds"] == [1, 0] and record["sd"] == 0 and record["n_tasks"] == 5
     lines = part(photos.photo_table1)
-    assert "training seeds 0, 1, ± their standard deviation" in "\n".join(lines)
+    about = " ".join(lines)
+    assert "training seeds 0, 1, ± their standard deviation" in about and "and, crossed, of training seeds" in about
 
 
 @pytest.mark.parametrize(

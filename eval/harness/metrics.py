@@ -178,6 +178,13 @@ class PooledPairs:
         return len(self.question.unique())
 
 
+def sets_of_pairs(question: Tensor, own: Tensor) -> dict[str, PooledPairs]:
+    """The sets of pairs that pooled accuracies are of, of each pair's `question` (M,): all, and those with a picture of
+    their `own` (M,), where these are some."""
+    sets = {"all": PooledPairs(question)}
+    return sets | ({"image_disjoint": PooledPairs(question, own)} if 0 < own.sum() < len(own) else {})
+
+
 @dataclass(frozen=True)
 class PooledScores:
     """Which `pairs` a row answers right: `values` (seeds, K)."""

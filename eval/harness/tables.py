@@ -8,6 +8,7 @@ question. There `n_pairs` says of how many.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Container, Hashable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from core.data.tasks import Task, TaskSet
-from eval.harness.metrics import PooledPairs, PooledScores, mean_and_sd
+from eval.harness.metrics import PooledPairs, PooledScores, mean_and_sd, sets_of_pairs
 from eval.harness.rows import FEW_SHOT, ROWS
 
 Record = dict[str, Any]
@@ -58,13 +59,6 @@ def summaries(
 def question_of_pairs(tasks: Sequence[Task]) -> Tensor:
     """Which task (M,) each query example belongs to, in order."""
     return torch.arange(len(tasks)).repeat_interleave(torch.tensor([len(task.query[0]) for task in tasks]))
-
-
-def sets_of_pairs(question: Tensor, own: Tensor) -> dict[str, PooledPairs]:
-    """The sets of pairs that pooled accuracies are of, of each pair's `question` (M,): all, and those with a picture of
-    their `own` (M,), where these are some."""
-    sets = {"all": PooledPairs(question)}
-    return sets | ({"image_disjoint": PooledPairs(question, own)} if 0 < own.sum() < len(own) else {})
 
 
 def pictures_of_their_own(tasks: Sequence[Task], trained: Container[int]) -> Tensor:
@@ -112,6 +106,11 @@ def _bracket(record: Record) -> str:
     return " [{:.1f}, {:.1f}]".format(*(100 * end for end in record["interval"])) if "interval" in record else ""
 
 
+def without_interval(record: Record | None) -> Record | None:
+    """A record for a cell that is to be narrow."""
+    return record and {key: value for key, value in record.items() if key != "interval"}
+
+
 def interval(values: Sequence[float], style: str = ".1f") -> str:
     """A difference with its interval, in points: "7.3 [5.9, 8.7]"; `style` is how a number is written."""
     mean, low, high = (f"{100 * value:{style}}" for value in values)
@@ -124,6 +123,13 @@ def lead(record: Record, style: str = "+.1f") -> str:
     if "vs_strongest" in record:
         return interval(record["vs_strongest"], style)
     return "strongest" if record.get("strongest") == record["label"] else ""
+
+
+def drawn(seeds: Sequence[int], what: str = "tasks") -> str:
+    """What intervals are draws of, in words."""
+    if len(seeds) == 1:
+        return f"95% intervals: 10,000 draws of {what}; of one training seed, so they say nothing of other seeds"
+    return f"95% intervals: 10,000 draws of {what} and, crossed, of training seeds"
 
 
 def tasks_column(record: Record) -> str:
@@ -151,6 +157,11 @@ def grid(
         table.setdefault(line(record), {})[column(record)] = cell(record)
     levels = pd.MultiIndex.from_tuples if table and isinstance(next(iter(table)), tuple) else pd.Index
     return pd.DataFrame(list(table.values()), index=levels(list(table))).fillna("")
+
+
+def paragraph(text: str) -> str:
+    """A text in lines as long as those of the documents."""
+    return textwrap.fill(text, 120, break_long_words=False, break_on_hyphens=False)
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]], align: str | None = None) -> str:

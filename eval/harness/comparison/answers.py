@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from core.files import write_text
-from eval.harness.metrics import PooledPairs, PooledScores, Scores, TaskScores
-from eval.harness.tables import sets_of_pairs
+from eval.harness.metrics import PooledPairs, PooledScores, Scores, TaskScores, sets_of_pairs
 
 SETS = ("known", "new", "all", "asked", "unasked", "image_disjoint")  # in the order of tables
 PER_TASK = "write what every row answers right, by task: STEM_tasks.csv and STEM_right.csv"  # the help of a flag

@@ -44,7 +44,6 @@ def records_of(tasks: JudgedTasks, lines: Iterable[Line]) -> list[dict[str, Any]
                     "descriptors": first.descriptors,
                     "tasks": name,
                     **_summary(scores, seeds),
-                    "n_tasks": len(tasks.questions) if name in tables.WHOLE else int(tasks.sets[name].sum()),
                     "paper": _PAPER.get((first.row, first.gamma)),
                     "scores": scores,
                     "key": (first.row, first.gamma),
@@ -70,7 +69,11 @@ def _summary(scores: Scores, seeds: Sequence[int]) -> dict[str, Any]:
     if isinstance(scores, PooledScores):
         return tables.pooled_record(scores, seeds)
     _, *interval = scores.estimate().rounded()
-    return {**tables.over_seeds(scores.per_seed(), seeds), "interval": interval}
+    return {
+        **tables.over_seeds(scores.per_seed(), seeds),
+        "interval": interval,
+        "n_tasks": scores.values.shape[1],
+    }
 
 
 def compared(records: list[dict[str, Any]]) -> list[dict[str, Any]]:

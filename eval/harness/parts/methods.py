@@ -6,7 +6,17 @@ import re
 from typing import Any
 
 from eval.harness.results import made, read_results
-from eval.harness.tables import calibration_table, grid, grid_markdown, markdown, short_percent
+from eval.harness.tables import (
+    Record,
+    calibration_table,
+    drawn,
+    grid,
+    grid_markdown,
+    markdown,
+    paragraph,
+    short_percent,
+    without_interval,
+)
 from train.tune import chosen, method_of
 
 _PERCENT = "Accuracy in % on the query images of the test tasks."
@@ -16,10 +26,17 @@ _SETS = ("known", "new", "all")
 def table4() -> str:
     """Table 4: few-shot accuracy by row."""
     document = read_results("table4.json")
-    table = grid([r for r in document["results"] if r["tasks"] in _SETS], lambda r: r["label"], cell=short_percent)
+    table = grid([r for r in document["results"] if r["tasks"] in _SETS], lambda r: r["label"], cell=_cell)
     paper = {record["label"]: record["paper"] for record in document["results"]}
     table["paper, Meta-VQA"] = ["" if paper[label] is None else f"{100 * paper[label]:.1f}" for label in table.index]
-    return f"{grid_markdown(table, 'few-shot, 50 steps')}\n\n{_PERCENT}\n\n{made(document)}"
+    seeds = sorted({seed for record in document["results"] for seed in record["seeds"]})
+    about = paragraph(f"{_PERCENT} {drawn(seeds)}.")
+    return f"{grid_markdown(table, 'few-shot, 50 steps')}\n\n{about}\n\n{made(document)}"
+
+
+def _cell(record: Record) -> str:
+    """With its interval where it is of all tasks."""
+    return short_percent(record if record["tasks"] == "all" else without_interval(record))
 
 
 def links() -> str:
