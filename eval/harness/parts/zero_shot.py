@@ -67,7 +67,7 @@ def headline() -> str:
     ours = found[_OURS, "all"]
     shown = {
         _CLIP: "plain CLIP",
-        ours["strongest"]: f"{ours['strongest']}: the strongest row not ours",
+        ours["strongest"]: f"{ours['strongest']}, strongest row not ours",
         "HVAE + HyperCLIP guidance": "HVAE + HyperCLIP guidance",
         _OURS: f"**{_OURS_SHORT}, gamma of validation**",
         _CEILING: "few-shot ceiling: told the answers of about 60 pictures",
@@ -85,7 +85,7 @@ def headline() -> str:
     spread = f"± s.d. over {len(seeds)} training seeds" if len(seeds) > 1 else f"training seed {seeds[0]}"
     over = "tasks and seeds" if len(seeds) > 1 else "tasks"
     return markdown(header, rows) + (
-        f"\n\n**Lead over the strongest row not ours: {lead(ours)} points** (95% interval over {over}).\n"
+        f"\n\n**Lead over the strongest row not ours: {lead(ours)} points** (95% over {over}).\n"
         f"Accuracy in % on the query images of the test questions; {spread}.\n"
         "*Known* families (kinds of question) have training questions, *new* ones have none. The paper's numbers are\n"
         "on Meta-VQA, another dataset."
