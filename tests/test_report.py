@@ -19,7 +19,6 @@ from eval.harness.tables import (
     lead,
     markdown,
     short_percent,
-    without_interval,
 )
 from eval.report import DOCUMENTS, OPTIONAL, PARTS, ROOT, homeless, render
 
@@ -78,9 +77,8 @@ def test_the_numbers_under_the_first_picture(table1, ours):
     assert max(single, key=lambda label: table1[label, "all"]["mean"]) == "Cond. Multitask"
 
 
-@pytest.mark.parametrize("ours", GAMMAS)
-def test_the_numbers_about_questions_that_training_does_not_ask(table1, ours):
-    sets = ["unasked", "new"]
+def test_the_numbers_about_questions_that_training_does_not_ask(table1):
+    ours, sets = GAMMAS[1], ["unasked", "new"]
     found = re.search(
         r"On the (\d+) others, .*? is at (\d+)%, plain CLIP at (\d+)%, Cond. Multitask at (\d+)% "
         r"and the strongest row not ours at (\d+)%",
@@ -187,7 +185,7 @@ def test_the_headline_has_five_rows_and_the_papers_numbers(table1):
     )
     rows = {cells[1]: cells[2:] for cells in ([cell.strip() for cell in line.split("|")] for line in lines[2:7])}
     best = strongest(table1)
-    assert rows[f"{best}, strongest row not ours"][2] == short_percent(without_interval(table1[best, "all"]))
+    assert rows[f"{best}, strongest row not ours"][2] == f"{100 * table1[best, 'all']['mean']:.1f}"
     assert [cells[3] for cells in rows.values()] == ["45.0", "", "53.9", "55.1", "60.2"]
 
 

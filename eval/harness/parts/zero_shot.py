@@ -70,23 +70,23 @@ def headline() -> str:
         ours["strongest"]: f"{ours['strongest']}, strongest row not ours",
         "HVAE + HyperCLIP guidance": "HVAE + HyperCLIP guidance",
         _OURS: f"**{_OURS_SHORT}, gamma of validation**",
-        _CEILING: "few-shot ceiling: told the answers of about 60 pictures",
+        _CEILING: "few-shot ceiling: told about 60 answers",
     }
     paper = {label: found[label, "all"]["paper"] for label in shown}
     # of its best gamma
     paper[_OURS] = max(r["paper"] or 0.0 for (_, tasks), r in found.items() if r["row"] == ours["row"])
     paper[_CEILING] = max(row.paper for row in FEW_SHOT if row.paper is not None)
     rows = [
-        [words, *(_short(found[label, tasks]) for tasks in _SETS), _or_empty(paper[label])]
+        [words, *(f"{100 * found[label, tasks]['mean']:.1f}" for tasks in _SETS), _or_empty(paper[label])]
         for label, words in shown.items()
     ]
     header = ["", *(tasks_column(found[_CLIP, tasks]) for tasks in _SETS), "the paper"]
     seeds = ours["seeds"]
-    spread = f"± s.d. over {len(seeds)} training seeds" if len(seeds) > 1 else f"training seed {seeds[0]}"
+    trained = f"mean of {len(seeds)} training seeds" if len(seeds) > 1 else f"training seed {seeds[0]}"
     over = "tasks and seeds" if len(seeds) > 1 else "tasks"
     return markdown(header, rows) + (
         f"\n\n**Lead over the strongest row not ours: {lead(ours)} points** (95% over {over}).\n"
-        f"Accuracy in % on the query images of the test questions; {spread}.\n"
+        f"Accuracy in % on query images of the test questions; {trained}.\n"
         "*Known* families (kinds of question) have training questions, *new* ones have none. The paper's numbers are\n"
         "on Meta-VQA, another dataset."
     )
@@ -103,7 +103,7 @@ def lowrank() -> str:
     rows = []
     for label, records in by_label(document["results"]).items():
         if (label, "all") in found:
-            cells = [short_percent(found.get((label, tasks))) for tasks in _SETS]
+            cells = [_short(found.get((label, tasks))) for tasks in _SETS]
             same = _of_seeds(theirs.get((label, "all")), found[label, "all"]["seeds"])
             rows.append([label_of(records), *cells, short_percent(same)])
     header = ["row", *(tasks_column(next(r for r in document["results"] if r["tasks"] == t)) for t in _SETS)]
