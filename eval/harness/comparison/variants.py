@@ -78,16 +78,16 @@ def find_releases(
 
 
 def _run_of_variant(run: Run, generator: AdapterGenerator, variant: Variant) -> Run:
-    """The run that trains a variant with the seed, share of descriptors and dataset of a release."""
-    training = training_of(generator)
+    """The run that trains a variant with the seed and share of descriptors of a release, on the dataset of `run`."""
+    origin = run.origin
     return open_run(
         argparse.Namespace(
-            preset=training.preset,
-            data=None if training.data is None else Path(training.data),
+            preset=origin["preset"],
+            data=None if origin["data"] is None else Path(origin["data"]),
             seed=generator.config["seed"],
             descriptors=descriptors(generator),
             set=list(variant.settings),
-            steps_share=training.steps_share,
+            steps_share=origin["steps_share"],
             start=None,
             device=str(run.device),
             output=None,
