@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from core.data.emoji.dataset import EmojiVQA
-from core.data.features import build_task_set
+from core.data.task_sets import build_task_set
 from core.generator import AdapterGenerator
 from eval.harness.rows import ROWS, accuracy
 from tests.conftest import ROOT

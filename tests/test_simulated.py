@@ -11,8 +11,8 @@ import torch
 
 from core.adaptation.subspace import adapt_adapters
 from core.backbones.questions import TowerQuestions
-from core.data.features import build_task_set
 from core.data.simulated import SimulatedConfig, SimulatedVQA
+from core.data.task_sets import build_task_set
 from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.networks.base import accuracies
 from tests.conftest import ROOT

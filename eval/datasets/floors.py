@@ -108,7 +108,8 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments.parse_args(argv)
     run, (generator, *_) = open_release(arguments, args)
     tasks = run.dataset.tasks
-    meaning = generator.question_encoder.meaning(generator.embed_questions([task.question for task in tasks]))
+    encoder = generator.question_encoder
+    meaning = encoder.meaning(encoder.encode([task.question for task in tasks]))
     records = evaluate(tasks, meaning.cpu())
     print(tables.grid(records, lambda r: r["label"]).to_string())
     print("\nAccuracy in %, pooled over pairs [95% interval].")
