@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.data.task_sets import trained_images
 from core.data.tasks import Task
-from core.data.without_images import trained_images
 from eval.harness import tables
 from eval.harness.metrics import PooledScores
 from eval.harness.releases import open_release, parser
