@@ -158,7 +158,8 @@ def _run(args: argparse.Namespace) -> str:
     release = AdapterGenerator.from_pretrained(args.weights, revision=args.revision, device=args.device)
     if args.adapter is None:
         how = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
-        adapter = release.generate(args.question, **how)
+        answers = None if args.answers is None else args.answers.split(",")
+        adapter = release.generate(args.question, answers=answers, **how)
     else:
         adapter = Adapter.load(args.adapter, release.backbone)
     answers = _answers(args, release, adapter)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .backbones import Backbone, Deferred, load_backbone
-from .backbones.questions import QuestionEncoder, open_question_encoder
+from .backbones.questions import QuestionEncoder, beside, open_question_encoder, question_part
 from .cache import EmbeddingCache, content_of
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
@@ -87,7 +87,9 @@ class AdapterGenerator(ReleaseModels):
 
     def __init__(self, directory: Path | str, config: dict[str, Any], device: torch.device | str = "cpu") -> None:
         super().__init__(directory, config, device)
-        self._questions_seen, self._answers_seen, self._images_seen = (EmbeddingCache(_REMEMBERED) for _ in range(3))
+        self._questions_seen, self._answers_seen, self._images_seen, self._candidates_seen = (
+            EmbeddingCache(_REMEMBERED) for _ in range(4)
+        )
 
     @cached_property
     def backbone(self) -> Backbone:
@@ -133,7 +135,8 @@ class AdapterGenerator(ReleaseModels):
         """Task embeddings (Q, E) of the known questions: as stored, or made now in a release that has none."""
         if self._stored is not None:
             return F.normalize(self._stored["e"], dim=-1)  # half precision on disk
-        return self.embed_questions([known["question"] for known in self.known_questions])
+        known = self.known_questions
+        return self.embed_questions([k["question"] for k in known], [k["answers"] for k in known])
 
     @cached_property
     def _stored(self) -> dict[str, Tensor] | None:
@@ -147,12 +150,32 @@ class AdapterGenerator(ReleaseModels):
         if len(found["e"]) != (count := len(self.known_questions)):
             raise ValueError(f"{path} has {len(found['e'])} questions, the release's config.json {count}")
         size, answers = found["e"].shape[1], len({a for known in self.known_questions for a in known["answers"]})
+        size //= 1 + self.config["question_encoder"].get("answers", False)  # the map is of questions alone
         if (size, answers) != tuple(found["map"].shape) or found["mean"].shape != (size,):
             raise ValueError(f"{path}: tables of sizes that do not go together, or with the answers of config.json")
         return found
 
-    def embed_questions(self, questions: Sequence[str]) -> Tensor:
-        """Task embeddings e (B, E), made as this release's models were trained."""
+    def embed_questions(self, questions: Sequence[str], answers: Sequence[Sequence[str]] | None = None) -> Tensor:
+        """Task embeddings e (B, E), made as this release's models were trained.
+
+        Args:
+            answers: the candidates of each question, for a release whose models read these too (default: those that
+                it suggests).
+
+        Raises:
+            ValueError: candidates are needed, and there is no known question to take them from.
+        """
+        encoder, question = self.question_encoder, self._embed_alone(questions)
+        if not encoder.reads_answers:
+            return question
+        if answers is None:
+            if not self.known_questions:
+                raise ValueError(f"{self.directory}: its models read candidate answers, too; please give some")
+            answers = self.suggest_answers_to(questions)
+        return beside(question, self._candidates_seen([tuple(own) for own in answers], encoder.candidates))
+
+    def _embed_alone(self, questions: Sequence[str]) -> Tensor:
+        """Unit embeddings of questions, without candidate answers."""
         return self._questions_seen(questions, self.question_encoder.encode)
 
     def embed_answers(self, answers: Sequence[str]) -> Tensor:
@@ -168,6 +191,7 @@ class AdapterGenerator(ReleaseModels):
         question: str,
         method: str = "hyperldm",
         *,
+        answers: Sequence[str] | None = None,
         generator: str = DEFAULT_GENERATOR,
         gamma: float | None = None,
         steps: int | None = None,
@@ -179,6 +203,7 @@ class AdapterGenerator(ReleaseModels):
         Args:
             question: any text; what the training questions look like is what works.
             method: one of `METHODS`; "hyperldm" (Section 5) and "hyperclip" (Section 4) are the paper's.
+            answers: the candidates, which a release may read besides the question (default: those that it suggests).
             generator: "hvae" or "hnet", for those two.
             gamma: strength of classifier-free guidance; 0 ignores the question, 1 is the conditional model.
             steps: sampling or guidance steps. samples: draws that are averaged. seed: of the noise.
@@ -192,7 +217,7 @@ class AdapterGenerator(ReleaseModels):
             raise ValueError("the question is empty")
         check_request(method, generator, gamma, steps, samples, seed)
         started = time.perf_counter()
-        e = self.embed_questions([question])
+        e = self.embed_questions([question], None if answers is None else [check_answers(answers)])
         w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
         if w is not None and not w.isfinite().all():
             raise ValueError(
@@ -220,7 +245,7 @@ class AdapterGenerator(ReleaseModels):
     def _known(self) -> KnownQuestions:
         known = [KnownQuestion(k["question"], tuple(k["answers"]), k.get("family", "")) for k in self.known_questions]
         fitted = None if self._stored is None else (self._stored["mean"], self._stored["map"])
-        return KnownQuestions(known, self.known_embeddings, fitted)
+        return KnownQuestions(known, question_part(self.known_embeddings, self.question_encoder), fitted)
 
     def suggest_answers(self, question: str) -> list[str]:
         """Candidate answers, from the known questions of nearest meaning."""
@@ -228,12 +253,12 @@ class AdapterGenerator(ReleaseModels):
 
     def suggest_answers_to(self, questions: Sequence[str]) -> list[list[str]]:
         """`suggest_answers` of many questions, embedded at once."""
-        e = self.embed_questions(questions)
+        e = self._embed_alone(questions)
         return [self._known.suggest_answers(question, row) for question, row in zip(questions, e, strict=True)]
 
     def nearest_questions(self, question: str, count: int = 5) -> list[KnownQuestion]:
         """The known questions that ask for the most similar answers, nearest first."""
-        return self._known.nearest(self.embed_questions([question])[0], count)
+        return self._known.nearest(self._embed_alone([question])[0], count)
 
     def infer_question(
         self, adapter: Adapter, count: int = 5, generator: str = DEFAULT_GENERATOR

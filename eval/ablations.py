@@ -55,6 +55,8 @@ ABLATIONS = (
     ),
     Ablation("hvae_hyperldm", "HyperLDM learns behaviour too", ("diffusion.behaviour_weight=1",)),
     Ablation("hvae_hyperldm", "predicts the noise instead of v", ("hyperldm.prediction=eps",)),
+    Ablation("hvae_hyperldm", "latents of 64 numbers instead of 32", ("hvae.latent=64",)),
+    Ablation("hvae_hyperldm", "24 draws of fine-tuned weights a task instead of 8", ("adaptations.hvae.draws=24",)),
     Ablation("hvae_hyperldm", "no noise on questions in training", ("hyperldm.cond_noise=0",)),
     Ablation("hvae_hyperldm", "questions whitened less sharply", ("hyperldm.whitening=1e-3",)),
     Ablation("hvae_hyperldm", "questions embedded by the end token", ("question_encoder=clip",)),

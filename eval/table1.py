@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 from collections.abc import Sequence
 from typing import Any
 
-from core.data.without_images import trained_images
+from core.data.task_sets import trained_images
 from eval.harness import figures, tables
 from eval.harness.comparison.answers import PER_TASK, write_answers
 from eval.harness.comparison.evaluation import judged_tasks, lines_of, variant_lines

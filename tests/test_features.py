@@ -14,7 +14,8 @@ import core.data.images
 from core.backbones import load_backbone
 from core.backbones.questions import TowerQuestions
 from core.backbones.stored import StoredBackbone
-from core.data.features import EarlierBuild, FeatureStore, build_task_set
+from core.data.features import EarlierBuild, FeatureStore
+from core.data.task_sets import build_task_set
 from core.data.tasks import Task
 from tests.conftest import ROOT
 from train import features

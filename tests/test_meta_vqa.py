@@ -18,9 +18,9 @@ from core.config import config_hash
 from core.data.built import divide, image_names, read_dataset, read_questions, write_dataset
 from core.data.coco import find_coco
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig, read_published
+from core.data.task_sets import image_disjoint, without_images
 from core.data.tasks import TaskSet
 from core.data.vqa_v2 import VQA_FILES, annotation_file, from_vqa_v2, question_file
-from core.data.without_images import image_disjoint, without_images
 from tests.conftest import ROOT
 from train import make_data
 

@@ -14,8 +14,8 @@ from core.config import config_hash
 from core.data.built import image_names, read_dataset, read_questions, write_dataset
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig, read_published
 from core.data.part import dealt_anew, in_both_roles, left_out, with_images
+from core.data.task_sets import without_images
 from core.data.tasks import Task
-from core.data.without_images import without_images
 from core.release.default import located
 from tests.conftest import ROOT
 from tests.test_meta_vqa import PUBLISHED, VQAFiles, small_split

@@ -12,8 +12,8 @@ import torch
 
 from core.data.emoji.dataset import EmojiConfig, EmojiVQA
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
+from core.data.task_sets import trained_images
 from core.data.tasks import Task
-from core.data.without_images import trained_images
 from core.generator import AdapterGenerator
 from core.networks.base import accuracies
 from core.release.manifest import list_anew

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from core.data.emoji.dataset import EmojiVQA
-from core.data.features import build_task_set
+from core.data.task_sets import build_task_set
 from core.generator import AdapterGenerator
 from eval.harness.comparison.answers import read_answers
 from eval.harness.results import RESULTS
@@ -37,6 +37,7 @@ def test_shipped_weights_reach_the_published_accuracies():
         unreadable={},
         answers=backbone.encode_texts,
         questions=lambda texts, encoder: encoder.encode(texts),
+        candidates=lambda answers, encoder: encoder.candidates(answers),
     )
     query = build_task_set(store, tasks, questions=generator.question_encoder).batch(part="query")
     for label in LABELS:

@@ -11,8 +11,8 @@ import torch
 
 from core.adaptation.subspace import adapt_adapters
 from core.backbones.questions import TowerQuestions
-from core.data.features import build_task_set
 from core.data.simulated import SimulatedConfig, SimulatedVQA
+from core.data.task_sets import build_task_set
 from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.networks.base import accuracies
 from tests.conftest import ROOT
@@ -54,6 +54,7 @@ def test_zero_shot_and_few_shot_accuracy_are_the_papers(full):
         images = staticmethod(lambda indices, progress=None: full._features)
         answers = staticmethod(encoder.encode_texts)
         questions = staticmethod(lambda texts, encoder: encoder.encode(texts))
+        candidates = staticmethod(lambda answers, encoder: encoder.candidates(answers))
 
     chosen = build_task_set(Source, tasks, questions=TowerQuestions(encoder, "eos"))
     support, query = chosen.batch(part="support"), chosen.batch(part="query")

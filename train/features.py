@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
-from core.data.features import build_task_set
+from core.data.task_sets import build_task_set
 from core.ending import in_one_line
 from train.pipeline.flags import parser, training_run
 from train.pipeline.run import Run, encoding_bar

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from ..files import read_json, write_json
@@ -77,11 +78,11 @@ class StoredQuestions:
         Raises:
             ValueError: no question was embedded by an encoder as `spec` names it.
         """
-        fitting = [known for known in _encoders(directory) if all(known.get(key) == spec[key] for key in spec)]
+        fitting = [known for known in _encoders(directory) if _fits(known, spec)]
         if not fitting:
             raise ValueError(f"backbone {STORED!r}: {directory} holds no questions that {spec} embedded")
         self.directory, self.identity = directory, fitting[-1]
-        self.dim = question_dim(self.identity, 0)
+        self.dim, self.reads_answers = question_dim(self.identity, 0), self.identity.get("answers", False)
 
     def encode(self, questions: Sequence[str]) -> NoReturn:
         """A ValueError that names the first question."""
@@ -90,9 +91,18 @@ class StoredQuestions:
             "nothing; encode them where the encoder is and carry the directory over"
         )
 
-    def meaning(self, e: Tensor) -> Tensor:
+    def candidates(self, answers: Sequence[Sequence[str]]) -> Tensor:
+        """Nothing, (B, 0), where candidate answers are not read; else a ValueError that names the first."""
+        return self.encode(answers[0]) if self.reads_answers else torch.empty(len(answers), 0)
+
+    def meaning(self, question: Tensor) -> Tensor:
         """As the encoder has it (`core.backbones.questions`)."""
-        return last_layer(e, self.identity["layers"])
+        return last_layer(question, self.identity["layers"])
+
+
+def _fits(known: dict[str, Any], spec: dict[str, Any]) -> bool:
+    """Whether an encoder is what a spec names, which may leave out its digest but not what it reads."""
+    return all(known.get(key) == spec[key] for key in spec) and known.get("answers") == spec.get("answers")
 
 
 def note_encoder(directory: Path, identity: dict[str, Any]) -> None:

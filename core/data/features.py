@@ -18,8 +18,7 @@ from ..backbones.stored import StoredBackbone, note_encoder, read_index
 from ..config import config_hash
 from ..files import read_json, write_json
 from ..tensors import load_tensors, save_tensors
-from .tasks import Task, TaskSet
-from .without_images import without_images
+from .tasks import Task
 
 SHARD = 4096  # images
 _ARRAYS = 256  # images a batch, made at the backbone's size
@@ -136,11 +135,16 @@ class FeatureStore:
         return self._texts(answers, lambda: self.backbone.encode_texts(answers), "answers")
 
     def questions(self, questions: Sequence[str], encoder: QuestionEncoder) -> Tensor:
-        """Task embeddings e (rows, E), float32, of questions."""
+        """Embeddings (rows, Q), float32, of questions."""
         note_encoder(self.directory, encoder.identity)
         return self._texts(questions, lambda: encoder.encode(questions), encoder.identity)
 
-    def _texts(self, texts: Sequence[str], encode: Callable[[], Tensor], way: Any) -> Tensor:
+    def candidates(self, answers: Sequence[Sequence[str]], encoder: QuestionEncoder) -> Tensor:
+        """Embeddings (rows, E - Q), float32, of sets of candidate answers; (rows, 0) if the encoder reads none."""
+        encode = lambda: encoder.candidates(answers)
+        return self._texts(answers, encode, encoder.identity) if encoder.reads_answers else encode()
+
+    def _texts(self, texts: Sequence[Any], encode: Callable[[], Tensor], way: Any) -> Tensor:
         path = self.directory / f"texts-{config_hash(list(texts), way)}.safetensors"
         if not path.is_file():
             self._save(path, encode())
@@ -254,47 +258,3 @@ class _Pixels(torch.utils.data.Dataset):
             except (OSError, PictureError) as error:
                 reasons[index] = str(error)
         return torch.stack(pixels) if pixels else torch.empty(0), reasons
-
-
-def build_task_set(
-    store: FeatureStore,
-    tasks: Sequence[Task],
-    *,
-    prompted: bool = False,
-    questions: QuestionEncoder,
-    progress: Callable[[int], Progress] | None = None,
-    report: Callable[[str], Any] = print,
-) -> TaskSet:
-    """Tasks with their features; equal answer texts share a row.
-
-    Examples whose image cannot be read are left out, and tasks that this leaves too small.
-
-    Args:
-        prompted: embed answers in their question's cloze prompt instead of bare.
-        questions: makes the task embeddings.
-        report: takes a line for whatever was left out.
-
-    Raises:
-        ValueError: no task is left.
-    """
-    used = {index for task in tasks for index in task.examples("all")[0]}
-    images = store.images(used, progress)
-    lost = {index: reason for index, reason in store.unreadable.items() if index in used}
-    if lost:
-        tasks, notes = without_images(tasks, lost)
-        report(f"{len(lost)} unreadable images are left out, listed in {store.directory / 'unreadable.json'}")
-        for note in notes:
-            report(note)
-    if not tasks:
-        raise ValueError(f"{store.directory}: no task with readable images")
-    texts = [[task.prompt.format(a) if prompted and task.prompt else a for a in task.answers] for task in tasks]
-    row: dict[str, int] = {}
-    for text in (text for answers in texts for text in answers):
-        row.setdefault(text, len(row))
-    return TaskSet(
-        tasks=tuple(tasks),
-        image_features=images,
-        answer_features=store.answers(list(row)),
-        question_features=store.questions([task.question for task in tasks], questions),
-        answer_rows=tuple(tuple(row[text] for text in answers) for answers in texts),
-    )

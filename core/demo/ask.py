@@ -132,7 +132,7 @@ def compare(
     sampling = {"gamma": gamma, "steps": steps, "samples": samples}
     adapters = {
         method: generator.generate(
-            question, method, generator=name, seed=seed, **(sampling if method == "hyperldm" else {})
+            question, method, answers=answers, generator=name, seed=seed, **(sampling if method == "hyperldm" else {})
         )
         for method in methods
     }

@@ -71,7 +71,7 @@ def sweep(
     seed: int = 0,
 ) -> Iterator[Guided]:
     """For each of `GAMMAS` in turn, from the same noise, what the adapter says of pictures with embeddings x (N, D)."""
-    e = generator.embed_questions([question])
+    e = generator.embed_questions([question], [answers])
     texts = generator.embed_answers(answers)
     model, decode = generator.module(row_of("hyperldm", name)), generator.weight_generator(name).decode
     provenance = {"scale": generator.scale(row_of("hyperldm", name))}

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 
 import torch
 from PIL import Image
+from torch import Tensor
 
 from ..backbones import Backbone
+from ..backbones.questions import question_part
 from ..data.known_questions import FALSE_ALARMS, NEIGHBOURS, nearness
 from ..data.look import Look, describe
 from ..generator import AdapterGenerator
@@ -29,7 +31,7 @@ class QuestionNovelty:
         if len(e) <= NEIGHBOURS:
             raise ValueError(f"{len(e)} known questions are too few to tell what is unusual")
         self._generator = generator
-        self._known = generator.question_encoder.meaning(e)  # (Q, M)
+        self._known = self._meaning(e)  # (Q, M)
         chosen = generator.config.get("thresholds", {}).get("question")
         if chosen is None:
             chosen = float(nearness(self._known, self._known, own=True).quantile(FALSE_ALARMS))
@@ -37,8 +39,12 @@ class QuestionNovelty:
 
     def are_strange(self, questions: Sequence[str]) -> list[bool]:
         """For each question, whether it is far from all that the models know."""
-        meaning = self._generator.question_encoder.meaning(self._generator.embed_questions(questions))
+        meaning = self._meaning(self._generator.embed_questions(questions))
         return (nearness(meaning, self._known) < self.threshold).tolist()
+
+    def _meaning(self, e: Tensor) -> Tensor:
+        encoder = self._generator.question_encoder
+        return encoder.meaning(question_part(e, encoder))
 
     def reason(self, question: str) -> str:
         """Why the question is strange, as an end of the sentence "... because"; empty if it is not."""

@@ -174,5 +174,5 @@ def _batch(
         example_mask=torch.ones(chosen.shape, dtype=torch.bool),
         answers=texts.expand(T, -1, -1),
         answer_mask=torch.ones(T, len(answers), dtype=torch.bool),
-        question=generator.embed_questions([question]).expand(T, -1),
+        question=generator.embed_questions([question], [answers]).expand(T, -1),
     )

@@ -7,7 +7,7 @@ from typing import Any
 from ..diffusion.samplers import SAMPLERS
 from ..methods import MAX_GAMMA, MAX_SAMPLES, MAX_SEED, MAX_STEPS, SEARCHES
 from ..networks.base import open_network
-from .fields import Check, listed, mapping, nullable, number, one_of, record, refuse, text, whole
+from .fields import Check, listed, mapping, nullable, number, one_of, record, refuse, text, whole, yes
 
 _PARAMETERS = 2**34  # of a base network
 _LAYERS = 64  # of a sentence encoder
@@ -47,7 +47,8 @@ def _choice(value: Any, name: str) -> None:
 
 def _encoder(value: Any, name: str) -> None:
     """The spec of a question encoder (`core.backbones.questions`)."""
-    record({"encoder": one_of(("sentence", "clip"))}, {"model": text(), "sha256": text(64, 64)})(value, name)
+    more = {"model": text(), "sha256": text(64, 64), "answers": yes}
+    record({"encoder": one_of(("sentence", "clip"))}, more)(value, name)
     if value["encoder"] == "clip":
         record({"pooling": one_of(("eos", "mean"))})(value, name)
         return

@@ -54,6 +54,12 @@ def whole(least: int, most: int) -> Check:
     return check
 
 
+def yes(value: Any, name: str) -> None:
+    """True, for a field that is left out otherwise."""
+    if value is not True:
+        raise refuse(value, name, "true, or no such field")
+
+
 def one_of(names: Iterable[str]) -> Check:
     """One of these texts."""
     names = tuple(names)

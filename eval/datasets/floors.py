@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from core.data.task_sets import trained_images
 from core.data.tasks import Task
-from core.data.without_images import trained_images
 from eval.harness import tables
 from eval.harness.metrics import PooledScores
 from eval.harness.releases import open_release, parser
@@ -108,7 +108,8 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments.parse_args(argv)
     run, (generator, *_) = open_release(arguments, args)
     tasks = run.dataset.tasks
-    meaning = generator.question_encoder.meaning(generator.embed_questions([task.question for task in tasks]))
+    encoder = generator.question_encoder
+    meaning = encoder.meaning(encoder.encode([task.question for task in tasks]))
     records = evaluate(tasks, meaning.cpu())
     print(tables.grid(records, lambda r: r["label"]).to_string())
     print("\nAccuracy in %, pooled over pairs [95% interval].")

@@ -2,9 +2,9 @@
 over training seeds where there are several.
 
 Every draw takes tasks and training seeds, crossed: the same drawn tasks with each drawn seed. A difference of two rows
-is taken seed by seed and task by task first, so both rows have the same drawn tasks and the same drawn seed. A seed is
-what somebody redraws who trains the release again, and the rows of a release share it: they start from the same base
-network, and read the same adaptations and the same order of tasks.
+is taken seed by seed and task by task first, so both rows have the same drawn tasks and the same drawn seed. Rows of
+one release may share stages (the HVAE, the adaptations, members of an ensemble): what a seed gives to both is in
+neither's lead. Where they share nothing, the difference of two runs has the sum of their variances, drawn together too.
 
 Of S seeds S - 1 are drawn, of one seed that one. Draws of S would have only (S - 1) / S of the variance between seeds,
 a third less with three seeds; draws of S - 1 have all of it (Rao and Wu, JASA 1988, for few clusters). The interaction

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from core.backbones.questions import beside, question_part
 from core.data.known_questions import FALSE_ALARMS, KnownQuestion, fit_answers, nearness
 from core.data.phrasings import Phrasings
 from core.data.tasks import Task
@@ -17,12 +18,13 @@ from train.pipeline.run import Run
 
 
 def save_known(run: Run, known: Sequence[Task]) -> None:
-    """Write what a release keeps of its known questions: their embeddings, and the regression from these, in all forms
-    that training uses, to their answers."""
-    e = run.store.questions([task.question for task in known], run.questions)
+    """Write what a release keeps of its known questions: task embeddings, and the regression from the questions, in all
+    forms that training uses, to their answers."""
+    question = run.store.questions([task.question for task in known], run.questions)
+    e = beside(question, run.store.candidates([task.answers for task in known], run.questions))
     forms = known_in_other_words(run, known)
     answers = [KnownQuestion(task.question, task.answers) for task in known]
-    mean, fitted = fit_answers(answers, torch.cat([e[:, None], forms], dim=1))
+    mean, fitted = fit_answers(answers, torch.cat([question[:, None], forms], dim=1))
     save_model(run.output / KNOWN, {"e": e, "mean": mean, "map": fitted}, kind="questions", config={})
 
 
@@ -35,16 +37,17 @@ def known_in_other_words(run: Run, known: Sequence[Task]) -> Tensor:
 
 
 def in_other_words(run: Run, questions: Sequence[str]) -> Tensor:
-    """Embeddings (Q, K, E) of questions in the other words that training uses."""
+    """Embeddings (T, K, Q) of questions in the other words that training uses."""
     forms = other_words(questions, Phrasings.read(RULES))
-    e = run.store.questions([form for own in forms for form in own], run.questions)
-    return e.view(len(questions), -1, e.shape[-1])
+    found = run.store.questions([form for own in forms for form in own], run.questions)
+    return found.unflatten(0, (len(questions), -1))
 
 
 def question_threshold(run: Run) -> float:
     """The nearness to training questions that 98% of the validation questions reach, as they are and in the forms that
     training uses: below it, a question is called strange."""
     forms = in_other_words(run, [task.question for task in run.val.tasks])
-    e = torch.cat([run.val.question_features, forms.flatten(0, 1)])
-    near = nearness(run.questions.meaning(e), run.questions.meaning(run.train.question_features))
+    own = lambda tasks: question_part(tasks.question_features, run.questions)
+    asked = torch.cat([own(run.val), forms.flatten(0, 1)])
+    near = nearness(run.questions.meaning(asked), run.questions.meaning(own(run.train)))
     return round(float(near.quantile(FALSE_ALARMS)), 4)

@@ -17,11 +17,12 @@ import torch
 from tqdm import tqdm
 
 from core.backbones import Backbone, embedding_dim, load_backbone
-from core.backbones.questions import QuestionEncoder, open_question_encoder
+from core.backbones.questions import QuestionEncoder, beside, open_question_encoder
 from core.backbones.stored import STORED, StoredBackbone, StoredQuestions, read_index
 from core.data.base import BringsBackbone, Dataset
-from core.data.features import EarlierBuild, FeatureStore, build_task_set
+from core.data.features import EarlierBuild, FeatureStore
 from core.data.phrasings import Phrasings
+from core.data.task_sets import build_task_set
 from core.data.tasks import TaskBatch, TaskSet, TaskTable
 from core.files import check_writable, replacing
 from core.networks.base import BaseNetwork, accuracies
@@ -219,7 +220,8 @@ class Run:
         if share:
             forms = other_words([task.question for task in self.train.tasks], Phrasings.read(RULES))
             flat = self.store.questions([form for own in forms for form in own], self.questions)
-            e = torch.cat([e, flat.view(len(e), -1, e.shape[-1]).to(e)], dim=1)
+            answers = self.store.candidates([task.answers for task in self.train.tasks], self.questions)
+            e = torch.cat([e, beside(flat.unflatten(0, (len(e), -1)), answers[:, None]).to(e)], dim=1)
         return Asked(e, share)
 
     @functools.cached_property

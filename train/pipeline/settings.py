@@ -194,10 +194,11 @@ class Preset:
     tiny_clip: TinyCLIPConfig | None = None  # the backbone is trained by this run's first stage, if any
     photo_tower: PhotoTowerTraining | None = None  # likewise, where the backbone is a directory
     # What e is, for every row that reads a question: of "sentence", these layers; of "clip", which is the paper's way,
-    # the end token or the mean.
+    # the end token or the mean. Beyond the paper also what the candidate answers are.
     question_encoder: Kind = "sentence"
     question_layers: tuple[int, ...] = (2, 6)
     question_pooling: Pooling = "eos"
+    question_answers: bool = later(False)
     # Beyond the paper: how often training puts a question in other words (train/phrasings.toml), for every row alike.
     other_words: float = 0.75
     descriptors: float = 1.0  # share of training tasks whose question is known (50% Q., 100% Q.)
@@ -222,8 +223,7 @@ class Preset:
     sampling: SamplingConfig = SamplingConfig()
     few_shot_steps: int = 50
     few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-    # Accuracy is pooled over pairs of picture and question: every pair counts the same, not every task. For tasks of a
-    # few pairs each.
+    # Accuracy is pooled: each pair of picture and question counts the same, not each task. For tasks of few pairs.
     pooled: bool = False
 
     def __post_init__(self) -> None:
@@ -256,9 +256,9 @@ class Preset:
     @property
     def questions(self) -> dict[str, Any]:
         """The spec of the question encoder (`core.backbones.questions`)."""
-        if self.question_encoder == "clip":
-            return {"encoder": "clip", "pooling": self.question_pooling}
-        return {"encoder": "sentence", "layers": list(self.question_layers)}
+        clip = self.question_encoder == "clip"
+        own = {"pooling": self.question_pooling} if clip else {"layers": list(self.question_layers)}
+        return {"encoder": self.question_encoder, **own, **({"answers": True} if self.question_answers else {})}
 
     @property
     def question_settings(self) -> tuple[Any, ...]:
@@ -288,7 +288,7 @@ def smaller(preset: Preset, setting: str) -> str:
 
 def as_settings(spec: dict[str, Any]) -> dict[str, Any]:
     """The settings of a preset that give the spec of a question encoder, as a release keeps it."""
-    values = {"question_encoder": spec["encoder"]}
+    values = {"question_encoder": spec["encoder"], "question_answers": spec.get("answers", False)}
     values |= {"question_layers": tuple(spec["layers"])} if "layers" in spec else {}
     return values | ({"question_pooling": spec["pooling"]} if "pooling" in spec else {})
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from core.data.emoji.dataset import EmojiVQA
 from core.data.emoji.questions import phrasings
+from core.data.task_sets import image_disjoint, trained_images
 from core.data.tasks import TaskSet
-from core.data.without_images import image_disjoint, trained_images
 from core.generator import AdapterGenerator
 from eval.harness import tables
 from eval.harness.comparison.answers import JudgedTasks, Line
