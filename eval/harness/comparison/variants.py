@@ -13,7 +13,7 @@ from pathlib import Path
 
 from core.generator import AdapterGenerator
 from eval.harness.origins import descriptors, training_of
-from eval.harness.rows import Row, hyperldm_row
+from eval.harness.rows import ROWS, Row, hyperldm_row
 from train.pipeline.flags import command_of, open_run
 from train.pipeline.run import Run
 from train.presets import PAPERS_WAY
@@ -33,6 +33,16 @@ class Variant:
         return sorted(training_of(generator).set) == sorted(self.settings)
 
 
+def _reading_answers(row: Row) -> Variant:
+    return Variant(
+        id=f"{row.id}_answers",
+        label=f"{row.label}; reads the candidate answers",
+        row=row,
+        settings=("question_answers=true",),
+    )
+
+
+_BY_ID = {row.id: row for row in ROWS}
 VARIANTS: tuple[Variant, ...] = (
     Variant(
         id="hvae_hyperldm_paper",
@@ -40,6 +50,11 @@ VARIANTS: tuple[Variant, ...] = (
         row=hyperldm_row(generator="hvae", gamma=None),
         settings=PAPERS_WAY,
     ),
+    _reading_answers(_BY_ID["cond_multitask"]),
+    _reading_answers(_BY_ID["cond_bottleneck"]),
+    _reading_answers(_BY_ID["kernel_ridge"]),
+    _reading_answers(_BY_ID["latent_regression"]),
+    _reading_answers(hyperldm_row(generator="hvae", gamma=None)),
 )
 
 
