@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,6 +41,19 @@ def paired_bootstrap(a: Tensor, b: Tensor, draws: int = DRAWS, seed: int = 0) ->
     rows = torch.randint(len(difference), (draws, len(difference)), generator=rng)
     low, high = difference[rows].mean(1).quantile(_TAIL).tolist()
     return Estimate(float(difference.mean()), low, high)
+
+
+_STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # t(0.975) of 1, 2, ... degrees of freedom
+
+
+def seeds_interval(per_seed: Sequence[float]) -> Estimate:
+    """Mean of what training seeds gave, with its 95% interval by Student's t: mean +- t s / sqrt(n)."""
+    n = len(per_seed)
+    if not 2 <= n <= len(_STUDENT) + 1:
+        raise ValueError(f"seeds_interval: {n} values; allowed: 2 to {len(_STUDENT) + 1}")
+    mean, sd = mean_and_sd(list(per_seed))
+    half = _STUDENT[n - 2] * sd / n**0.5
+    return Estimate(mean, mean - half, mean + half)
 
 
 def clustered_draws(question: Tensor, draws: int = DRAWS, seed: int = 0) -> Tensor:
