@@ -111,8 +111,9 @@ def test_descents_pass_fewer_steps_on_the_way():
 
 def test_every_row_makes_as_many_tries_and_takes_its_options(bench):
     seen = first_of(bench.support.example_mask, 3, 0)
-    assert {len(learner.options) for learner in learners.LEARNERS} == {9}
-    for learner in learners.LEARNERS:
+    rows = (*learners.LEARNERS, learners.BEST_REFINED)
+    assert {len(learner.options) for learner in rows} == {9}
+    for learner in rows:
         two = [(2, 0.0), (6, 0.1)] if learner.id == "best" else learner.options[:2]
         found = dict(learner.tried(bench, seen, two))
         assert set(found) == set(two) and all(a.shape == (4,) and float(a.min()) >= 0 for a in found.values())
@@ -124,6 +125,7 @@ def small(monkeypatch):
     few = lambda row: dataclasses.replace(row, options=((4, 0.0), (8, 0.1)) if row.id == "best" else row.options[:2])
     for script in (few_examples, two_readings):
         monkeypatch.setattr(script, "LEARNERS", tuple(map(few, learners.LEARNERS)))
+    monkeypatch.setattr(two_readings, "BEST_REFINED", few(learners.BEST_REFINED))
     monkeypatch.setattr(few_examples, "COUNTS", (1, 0))
     monkeypatch.setattr(two_readings, "COUNTS", (1, 2))
     monkeypatch.setattr(few_examples.measure, "__defaults__", (8,))
@@ -218,7 +220,7 @@ def test_two_readings(tiny, small, tmp_path, capsys, monkeypatch):
     two_readings.main(flags(tiny, "--draws", 1, "--json", file, "--plot", plot))
     document = json.loads(file.read_text(encoding="utf-8"))
     records = {(r["row"], r["count"], r["tasks"]): r for r in document["results"]}
-    assert len(records) == (5 + 2 * 4) * 7 and plot.read_bytes().startswith(PNG)
+    assert len(records) == (5 + 2 * 6) * 7 and plot.read_bytes().startswith(PNG)
     best, refined = (records[row, 2, "all"] for row in ("best", "refined"))
     assert best["against_refined"][0] == pytest.approx(best["mean"] - refined["mean"], abs=2e-4)
     assert "against_refined" not in refined and records["precise", 0, "all"]["n_tasks"] == 12

@@ -25,6 +25,7 @@ from eval.samples.choosing import Pool, tip_adapter
 
 SAMPLES = 64
 GUIDED_SAMPLES = 2  # averaged, as latents
+SMOOTHING = 0.05  # of likelihoods, where it is not one of the tries
 Option = tuple[float, ...]
 
 
@@ -126,11 +127,17 @@ def _descents(start: Tensor, loss: Callable[[Tensor], Tensor], options: Sequence
             yield (lr, steps), x
 
 
-def _refined(start: Callable[[Bench], Tensor]) -> Callable[..., Tried]:
+def _best_latent(bench: Bench, seen: Tensor) -> Tensor:
+    """The latents (T, Z) of the samples that the examples choose."""
+    which = bench.pool.best(seen, among=len(bench.pool.z), smoothing=SMOOTHING)
+    return bench.pool.z[which, torch.arange(len(which), device=which.device)]
+
+
+def _refined(start: Callable[[Bench, Tensor], Tensor]) -> Callable[..., Tried]:
     def tried(bench: Bench, seen: Tensor, options: Sequence[Option]) -> Tried:
         examples = bench.support.with_mask(seen).trimmed()
         loss = loss_on(bench.generator.network, examples, bench.decode)
-        for option, z in _descents(start(bench), loss, options):
+        for option, z in _descents(start(bench, seen), loss, options):
             with torch.no_grad():
                 yield option, bench.accuracy(bench.decode(z))
 
@@ -202,11 +209,17 @@ LEARNERS: tuple[Learner, ...] = (
         _grid((0.01, 0.03, 0.1, 0.2, 0.4, 0.7, 1.0, 2.0, 4.0)),
         _guided,
     ),
-    Learner("refined", "mean latent, refined", True, ("lr", "steps"), _DESCENT, _refined(lambda bench: bench.z)),
+    Learner("refined", "mean latent, refined", True, ("lr", "steps"), _DESCENT, _refined(lambda bench, seen: bench.z)),
     Learner("tip_ldm", "Tip-Adapter on its adapter", True, ("alpha", "beta"), _CACHE, _tip("hyperldm")),
     Learner(
-        "no_question", "mean training latent, refined", False, ("lr", "steps"), _DESCENT, _refined(lambda b: b.z_mean)
+        "no_question",
+        "mean training latent, refined",
+        False,
+        ("lr", "steps"),
+        _DESCENT,
+        _refined(lambda bench, seen: bench.z_mean),
     ),
     Learner("maml", "MNet-MAML", False, ("lr", "steps"), _grid((0.5, 1.0, 2.0), (5, 15, 50)), _maml),
     Learner("tip_clip", "Tip-Adapter on plain CLIP", False, ("alpha", "beta"), _CACHE, _tip(None)),
 )
+BEST_REFINED = Learner("best_refined", "best sample, refined", True, ("lr", "steps"), _DESCENT, _refined(_best_latent))

@@ -1,10 +1,11 @@
 """Questions with two readings: does sampling beat the mean latent?
 
 Asks HyperLDM questions about drawn scenes that leave something open (ambiguous.py), and judges the adapters by either
-reading: of the mean latent, of kernel ridge regression, of one sample, of samples that a few examples of the intended
-reading choose or weight, of the mean latent refined by the same examples, of the reading's own precise question. Says
-whether samples fall into the readings, and how often some sample serves a reading as well as its precise question does.
-What rows have to choose is chosen on other questions with two readings, with nine tries each.
+reading: of the mean latent, of kernel ridge regression, of one sample, of the reading's own precise question; of
+samples that a few examples of the intended reading choose or weight; of the mean latent, the chosen sample and the
+mean training latent, each refined by the same examples. Says whether samples fall into the readings, and how often
+some sample serves a reading as well as its precise question does. What rows have to choose is chosen on other
+questions with two readings, with nine tries each.
 
 Needs release directories of Emoji-VQA with HyperLDM of the HVAE and its table of latents (default: the shipped
 weights); draws and encodes 6,000 scenes each time. Prints the tables; writes the records with --json, the picture with
@@ -36,13 +37,13 @@ from eval.harness.releases import open_release, require
 from eval.harness.results import write_results
 from eval.samples.ambiguous import Ambiguous, build, digest
 from eval.samples.few_examples import VAL_DRAWS, chosen, reached
-from eval.samples.learners import LEARNERS, SAMPLES, Bench
+from eval.samples.learners import BEST_REFINED, LEARNERS, SAMPLES, SMOOTHING, Bench
 from eval.sanity import lacks
 from train.pipeline.run import Run
 from train.regression import kernel_ridge
 
 COUNTS, DRAWS = (1, 2, 5, 10), 5
-WITH_EXAMPLES = ("best", "latents", "answers", "refined")
+WITH_EXAMPLES = ("best", "latents", "answers", "best_refined", "refined", "no_question")
 WITHOUT = {
     "mean": "mean latent",
     "ridge": "kernel ridge regression",
@@ -51,7 +52,6 @@ WITHOUT = {
     "other": "mean latent of the other reading's precise question",
 }
 CLOSE, SIDED = 0.05, 0.1  # of a reading that is covered; of samples on either side
-SMOOTHING = 0.05  # where all support examples choose
 
 
 def encoded(generator: AdapterGenerator, questions: Sequence[Ambiguous]) -> tuple[TaskBatch, TaskBatch]:
@@ -162,7 +162,7 @@ def measure(run: Run, generators: Sequence[AdapterGenerator], draws: int) -> tup
     for row, label in WITHOUT.items():
         scores = by_question([found[row] for found in plain])
         records += record(row, label, scores, {} if row == "mean" else {"against_mean": mean}, count=0)
-    by_id = {learner.id: learner for learner in LEARNERS}
+    by_id = {learner.id: learner for learner in (*LEARNERS, BEST_REFINED)}
     for count in COUNTS:
         found, options = {}, {}
         for row in ("refined", *(row for row in WITH_EXAMPLES if row != "refined")):
