@@ -186,8 +186,8 @@ class Learner:
 _grid = lambda *values: tuple(itertools.product(*values))
 _SMOOTHING = (0.0, 0.05, 0.2)
 _WEIGHTING = _grid((1.0, 3.0, 10.0), _SMOOTHING)
-_DESCENT = _grid((0.3, 1.0, 3.0), (2, 6, 18))
-_CACHE = _grid((0.5, 2.0, 8.0), (2.0, 8.0, 32.0))
+_DESCENT = _grid((0.3, 1.5, 6.0), (2, 8, 30))
+_CACHE = _grid((0.5, 2.0, 8.0), (0.5, 2.0, 8.0))
 LEARNERS: tuple[Learner, ...] = (
     Learner("best", "best sample", True, ("samples", "smoothing"), _grid((8, 24, SAMPLES), _SMOOTHING), _best),
     Learner(
@@ -219,7 +219,7 @@ LEARNERS: tuple[Learner, ...] = (
         _DESCENT,
         _refined(lambda bench, seen: bench.z_mean),
     ),
-    Learner("maml", "MNet-MAML", False, ("lr", "steps"), _grid((0.5, 1.0, 2.0), (5, 15, 50)), _maml),
+    Learner("maml", "MNet-MAML", False, ("lr", "steps"), _grid((0.1, 0.5, 2.0), (5, 15, 50)), _maml),
     Learner("tip_clip", "Tip-Adapter on plain CLIP", False, ("alpha", "beta"), _CACHE, _tip(None)),
 )
 BEST_REFINED = Learner("best_refined", "best sample, refined", True, ("lr", "steps"), _DESCENT, _refined(_best_latent))
