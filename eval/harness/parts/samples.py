@@ -26,7 +26,7 @@ def figure5_samples() -> str:
     table = grid(records, gammas.line, lambda r: f"gamma {r['gamma']:g}", _points)
     table = table[[f"gamma {gamma:g}" for gamma in _SHOWN]]
     contrasts = [r for r in document["contrasts"] if r["tasks"] == "all"]
-    contrast = gammas.contrast_table(contrasts, "+.1f").iloc[:, 0]
+    contrast = gammas.contrast_table(contrasts).iloc[:, 0]
     table["1.5 less 1"] = [contrast[line] for line in table.index]
     seeds = sorted({seed for r in records for seed in r["seeds"]})
     return grid_markdown(table) + (
