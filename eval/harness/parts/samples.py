@@ -78,13 +78,20 @@ def two_readings() -> str:
     lines = [
         [
             f"{kind} ({found['mean', 0, kind]['n_tasks']})",
-            *(_points(found[row, 0, kind]) for row in ("precise", "mean", "one")),
+            *(_points(found[row, 0, kind]) for row in ("precise", "other", "mean", "one")),
             *(_points(found[row, at, kind]) for row in ("best", "refined")),
             *(f"{100 * spread[column, kind]['mean']:.0f}" for column in columns),
         ]
         for kind in kinds
     ]
-    header = ["what is open", "precise question", "mean latent", "one sample", f"best sample, {at} examples"]
+    header = [
+        "what is open",
+        "precise question",
+        "the other reading's",
+        "mean latent",
+        "one sample",
+        f"best sample, {at} examples",
+    ]
     header += [f"mean latent refined, {at}", *columns.values()]
     return (
         f"{grid_markdown(whole, 'examples of the intended reading')}\n\nAccuracy in % on the intended reading, mean of "
