@@ -15,6 +15,7 @@ from eval.samples.choosing import Pool, first_of, tip_adapter
 from eval.samples.learners import Bench
 from eval.samples.worth import crossing, worth
 from tests.conftest import random_batch
+from tests.fake_cuda import fake_cuda
 from tests.test_figures import PNG, flags
 from tests.test_pipeline import release
 
@@ -227,6 +228,19 @@ def test_two_readings(tiny, small, tmp_path, capsys, monkeypatch):
     sides = {r["row"]: r for r in document["spread"] if r["tasks"] == "all"}
     assert 0 <= sides["lesser_side"]["mean"] <= 0.5 and len(document["sha256"]) == 64
     assert "samples weighted, as probabilities" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("script", [few_examples, two_readings])
+def test_a_gpu_gives_what_the_cpu_gives(tiny, small, tmp_path, script, monkeypatch):
+    for name, value in {"VAL": 1, "TEST": 1, "SCENES": 6}.items():
+        monkeypatch.setattr(ambiguous, name, value)
+    some = ["--limit-tasks", 6] if script is few_examples else []
+    main = lambda device, file: script.main(flags(tiny, *some, "--draws", 1, "--device", device, "--json", file))
+    with fake_cuda():
+        main("cuda", tmp_path / "g.json")
+    main("cpu", tmp_path / "c.json")
+    own, plain = (json.loads((tmp_path / f).read_text(encoding="utf-8"))["results"] for f in ("g.json", "c.json"))
+    assert [r["mean"] for r in own] == pytest.approx([r["mean"] for r in plain], abs=0.02)
 
 
 @pytest.mark.parametrize(

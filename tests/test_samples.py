@@ -11,6 +11,7 @@ from core.generator import AdapterGenerator
 from eval import figure5
 from eval.harness.metrics import seeds_interval
 from eval.samples import draws, gammas
+from tests.fake_cuda import fake_cuda
 from tests.test_figures import PNG, flags
 from tests.test_pipeline import release
 
@@ -84,6 +85,18 @@ def test_several_training_seeds_have_an_interval_over_them(tiny, tmp_path, monke
     figure5.main(flags(tiny, *twice, "--parts", "samples", "--noise-seeds", 1, "--json", file))
     for contrast in json.loads(file.read_text(encoding="utf-8"))["contrasts"]:
         assert contrast["over_seeds"] == [pytest.approx(contrast["difference"][0], abs=1e-4)] * 3  # the same seed twice
+
+
+def test_a_gpu_gives_what_the_cpu_gives(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(gammas, "GAMMAS", (1.0, 1.5))
+    monkeypatch.setattr(gammas, "AVERAGED", 2)
+    arguments = ["--parts", "samples", "--noise-seeds", 1, "--limit-tasks", 6]
+    main = lambda device, file: figure5.main(flags(tiny, *arguments, "--device", device, "--json", file))
+    with fake_cuda():
+        main("cuda", tmp_path / "g.json")
+    main("cpu", tmp_path / "c.json")
+    own, plain = (json.loads((tmp_path / f).read_text(encoding="utf-8"))["results"] for f in ("g.json", "c.json"))
+    assert [r["mean"] for r in own] == pytest.approx([r["mean"] for r in plain], abs=0.02)
 
 
 @pytest.mark.parametrize(
