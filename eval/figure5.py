@@ -2,11 +2,13 @@
 
 Part A sweeps gamma from 0 to 3 on the test tasks, for both generators, beside plain CLIP and Cond. Multitask. HyperLDM
 averages as many samples as validation tasks chose. Part B compares releases that were trained with 10, 50 and 100% of
-the questions (`train/run_all.py --descriptors`), as many as there are, and names the others.
+the questions (`train/run_all.py --descriptors`), as many as there are, and names the others. `--parts samples` is part
+A with one sample, with the mean latent and with an average of samples, each for several noise seeds, on all releases;
+it compares gamma 1.5 with 1.
 
 Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
 Prints the tables; writes the records with --json, the picture with --plot. About four minutes a release on one CPU
-core.
+core, for `samples` five.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ from eval.harness.origins import descriptors
 from eval.harness.releases import command_for, open_release, print_missing
 from eval.harness.results import write_results
 from eval.harness.rows import GENERATORS, ROWS, Row, hyperldm_row
+from eval.samples import gammas
+from eval.samples.gammas import GAMMAS
 
-GAMMAS = tuple(step / 4 for step in range(13))
 SHARES = (0.1, 0.5, 1.0)
 COLOURS = {"hvae_hyperldm": "#4f46e5", "hnet_hyperldm": "#0d9488", "cond_multitask": "#f0a35e"}
 
@@ -119,11 +122,48 @@ def _panel(axis, part: str, records: list[dict[str, Any]]) -> None:
     axis.set_xlabel("gamma" if part == "A" else "training tasks with a known question, %")
 
 
+def _one_and_many(run, generators: Sequence[AdapterGenerator], args) -> None:
+    """Part A with one sample, the mean latent and an average of samples."""
+    records, contrasts = gammas.measure(run, generators, args.limit_tasks, args.noise_seeds)
+    column = lambda r: f"gamma {r['gamma']:g}"
+    print(tables.grid([r for r in records if r["tasks"] == "all"], gammas.line, column).to_string())
+    more, less = gammas.COMPARED
+    print(f"\nGamma {more:g} less gamma {less:g}, points\n{gammas.contrast_table(contrasts).to_string()}\n")
+    print(
+        f"Accuracy in % on all of {run.preset.name}'s test tasks, mean of {args.noise_seeds} noise seeds (s.d. over "
+        "training seeds where there are\nseveral). Differences are paired over tasks, noise seeds averaged, with 95% "
+        "intervals over tasks and training\nseeds."
+    )
+    print_missing(
+        run, [label for name, label in GENERATORS.items() if not any(g.has("hyperldm", name) for g in generators)]
+    )
+    if args.json:
+        write_results(args.json, run.preset.name, records, "eval/figure5.py", contrasts=contrasts)
+    if args.plot and records:
+        gammas.plot(records, args.plot)
+
+
 def main(argv: list[str] | None = None) -> None:
     arguments = figures.parser(__doc__)
-    arguments.add_argument("--parts", nargs="+", choices=tuple(PARTS), default=list(PARTS), help="default: A B")
+    arguments.add_argument(
+        "--parts",
+        nargs="+",
+        choices=(*PARTS, "samples"),
+        default=list(PARTS),
+        help="A, B or both (default), or samples",
+    )
+    arguments.add_argument(
+        "--noise-seeds", type=int, default=gammas.NOISE_SEEDS, metavar="N", help="for samples (default: %(default)s)"
+    )
     args = arguments.parse_args(argv)
+    if "samples" in args.parts and len(set(args.parts)) > 1:
+        arguments.error("--parts samples stands alone; its records are a file of their own")
+    if args.noise_seeds < 1:
+        arguments.error(f"--noise-seeds {args.noise_seeds}; allowed: 1 or more")
     run, generators = open_release(arguments, args)
+    if "samples" in args.parts:
+        _one_and_many(run, generators, args)
+        return
     found = [(generator.config["seed"], descriptors(generator)) for generator in generators]
     full = [generator for generator in generators if descriptors(generator) == 1.0]
     if "A" in args.parts and not full:

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from core.console import Parser
 from eval import calibration, figure5, figure6, phrasings, table1, task_inference
 from eval.demo import latency
-from eval.harness.parts import costs, methods, photos, questions, zero_shot
+from eval.harness.parts import costs, methods, photos, questions, samples, zero_shot
 from eval.harness.results import RESULTS, ROOT, read_results
+from eval.samples import few_examples, gammas, two_readings
 
 DOCUMENTS = tuple(ROOT / name for name in ("README.md", "eval/README.md", "train/README.md"))
 
@@ -49,6 +50,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "descriptors": questions.descriptors,
     "figure5": questions.figure5_made,
     "figure6": questions.figure6_made,
+    "figure5_samples": samples.figure5_samples,
+    "few_examples": samples.few_examples,
+    "two_readings": samples.two_readings,
     "probes": questions.probes,
     "stages": costs.stages,
     "speed": costs.speed,
@@ -59,6 +63,7 @@ PARTS: dict[str, Callable[[], str]] = {
 OPTIONAL = (  # filled later
     *("tuning", "ablations", "calibration", "phrasings", "suggestions", "lowrank"),
     *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "latency"),
+    *("figure5_samples", "few_examples", "two_readings"),
 )
 NOT_YET = "Not measured yet."
 
@@ -100,6 +105,9 @@ FIGURES: dict[str, Callable[[Path], None]] = {
     "calibration.png": lambda path: calibration.plot(read_results("calibration.json")["results"], path),
     "phrasings.png": lambda path: phrasings.plot(read_results("phrasings.json")["results"], path),
     "latency.png": lambda path: latency.plot(read_results("latency.json")["results"], path),
+    "figure5_samples.png": lambda path: gammas.plot(read_results("figure5_samples.json")["results"], path),
+    "few_examples.png": lambda path: few_examples.plot(read_results("few_examples.json")["results"], path),
+    "two_readings.png": lambda path: two_readings.plot(read_results("two_readings.json")["results"], path),
     "task_inference.png": lambda path: task_inference.plot(read_results("task_inference.json")["results"], path),
 }
 

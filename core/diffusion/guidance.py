@@ -16,18 +16,21 @@ def conditional(model: HyperLDM, e: Tensor) -> EpsFn:
     return model.given(e)
 
 
-def classifier_free(model: HyperLDM, e: Tensor, gamma: float) -> EpsFn:
+def classifier_free(model: HyperLDM, e: Tensor, gamma: float | Tensor) -> EpsFn:
     """Eq. 10: `(1 - gamma) eps(z_t, t, 0) + gamma eps(z_t, t, e)`, of z_t as in `conditional`.
 
     0 is the unconditional model, 1 exactly the conditional one, more is guidance. Both evaluations of a step run as
-    one batch.
+    one batch. Of several strengths (S,) each of the S latents of a row has its own.
     """
-    if gamma < 0:
+    strengths = torch.as_tensor(gamma)
+    if bool((strengths < 0).any()):
         raise ValueError(f"gamma {gamma}; allowed: 0 or more")
-    if gamma == 1.0:
+    if bool((strengths == 1).all()):
         return conditional(model, e)
-    if gamma == 0.0:
+    if bool((strengths == 0).all()):
         return conditional(model, torch.zeros_like(e))
+    if isinstance(gamma, Tensor):
+        gamma = gamma.to(e)[:, None, None]  # (S, 1, 1)
     both = model.given(torch.cat([torch.zeros_like(e), e]))
 
     def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:

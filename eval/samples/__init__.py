@@ -1,0 +1,1 @@
+"""What samples of HyperLDM are good for: one or their average, chosen by examples, questions with two readings."""
