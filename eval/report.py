@@ -36,6 +36,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "table4": methods.table4,
     "ablations": methods.ablations,
     "tuning": methods.tuning,
+    "tuning_tower": lambda: methods.tuning("tuning_tower.json"),
     "sanity": methods.sanity,
     "calibration": methods.calibration,
     "phrasings": questions.phrasings,
@@ -61,7 +62,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "latency": costs.latency,
 }
 OPTIONAL = (  # filled later
-    *("tuning", "ablations", "calibration", "phrasings", "suggestions", "lowrank"),
+    *("tuning", "tuning_tower", "ablations", "calibration", "phrasings", "suggestions", "lowrank"),
     *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "latency"),
     *("figure5_samples", "few_examples", "two_readings"),
 )

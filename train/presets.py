@@ -82,7 +82,7 @@ _EMOJI = Preset(
     hyperldm=HyperLDMConfig(hidden=(512, 512, 512), prediction="v", **_ASKED),
     diffusion=DiffusionTraining(steps=1000, **_INFERRED),
     latent_regression=TrunkConfig(hidden=(512, 512, 512), **_ASKED),
-    regression=RegressionTraining(ema=0.999, **_INFERRED),
+    regression=RegressionTraining(lr=3e-4, ema=0.999, **_INFERRED),
     kernel_ridge=KernelRidgeSearch(whitening=0.1, infer_descriptors=True),
     guidance={"hvae": GuidanceConfig(), "hnet": GuidanceConfig()},
     sampling=SamplingConfig(steps=10, samples=(1, 32)),  # 50 steps do no better on validation tasks, nor do 8 samples

@@ -92,9 +92,9 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
         ("cond_hnet.cond_hnet_maml.whitening=1e-2",),
     ),
     "latent_regression": (
-        ("regression.steps=1000",),
-        ("regression.steps=500",),
-        ("regression.steps=2000",),
+        ("regression.lr=1e-3",),
+        ("regression.lr=1e-3", "regression.steps=500"),
+        ("regression.lr=1e-3", "regression.steps=2000"),
         ("regression.lr=3e-4",),
         ("regression.lr=3e-3",),
     ),

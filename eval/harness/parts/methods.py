@@ -91,9 +91,9 @@ def calibration() -> str:
     )
 
 
-def tuning() -> str:
+def tuning(name: str = "tuning.json") -> str:
     """The settings tried for every row, and which validation tasks chose."""
-    document = read_results("tuning.json")
+    document = read_results(name)
     by_row: dict[str, list[dict[str, Any]]] = {}
     for record in document["results"]:
         by_row.setdefault(record["row"], []).append(record)
