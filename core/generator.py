@@ -217,7 +217,12 @@ class AdapterGenerator(ReleaseModels):
             raise ValueError("the question is empty")
         check_request(method, generator, gamma, steps, samples, seed)
         started = time.perf_counter()
-        e = self.embed_questions([question], None if answers is None else [check_answers(answers)])
+        reads_answers = self.config["question_encoder"].get("answers", False)
+        if answers is not None:
+            answers = check_answers(answers)
+        elif reads_answers:
+            answers = self.suggest_answers(question) or None
+        e = self.embed_questions([question], None if answers is None else [answers])
         w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
         if w is not None and not w.isfinite().all():
             raise ValueError(
@@ -228,6 +233,7 @@ class AdapterGenerator(ReleaseModels):
             gamma, steps, samples = self._sampling(self.choice(f"{generator}_hyperldm"), gamma, steps, samples)
         provenance = {
             "question": question,
+            **({"answers": answers} if reads_answers else {}),
             "method": method,
             "generator": generator,
             "gamma": gamma,

@@ -57,6 +57,8 @@ def test_a_set_of_answers_is_the_mean_of_its_members_in_any_order(encoder):
     torch.testing.assert_close(found[0], found[1])
     torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
     assert found[0] @ found[2] < 0.99
+    with pytest.raises(ValueError, match="no candidate answers for one of the questions"):
+        encoder.candidates([COLOURS, []])
 
 
 def test_the_halves_of_e_and_its_sizes(encoder):
@@ -123,6 +125,8 @@ def test_every_row_reads_the_answers(release):
 
 def test_without_answers_those_that_are_suggested_are_read(release):
     suggested = release.suggest_answers(QUESTION)
+    assert release.generate(QUESTION, "cond_multitask").provenance["answers"] == suggested
+    assert release.generate(QUESTION, "cond_multitask", answers=COLOURS).provenance["answers"] == COLOURS
     torch.testing.assert_close(
         release.generate(QUESTION, "cond_multitask").w,
         release.generate(QUESTION, "cond_multitask", answers=suggested).w,

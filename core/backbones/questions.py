@@ -44,7 +44,7 @@ class QuestionEncoder(Protocol):
 
     def candidates(self, answers: Sequence[Sequence[str]]) -> Tensor:
         """Unit embeddings of sets of candidate answers, whatever their order: the other half of e; nothing, (B, 0), for
-        a spec that does not read them."""
+        a spec that does not read them. A ValueError for an empty set."""
         ...
 
     def meaning(self, question: Tensor) -> Tensor:
@@ -76,6 +76,8 @@ class _Reader(ABC):
     def candidates(self, answers: Sequence[Sequence[str]]) -> Tensor:
         if not self.reads_answers:
             return torch.empty(len(answers), 0)
+        if not all(answers):
+            raise ValueError("no candidate answers for one of the questions; allowed: one or more")
         row = {answer: i for i, answer in enumerate(dict.fromkeys(a for own in answers for a in own))}
         each = self.encode(list(row))
         return torch.stack([F.normalize(each[[row[a] for a in own]].mean(0), dim=-1) for own in answers])
