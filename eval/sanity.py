@@ -33,6 +33,7 @@ from core.generator import AdapterGenerator
 from core.networks.base import accuracies
 from core.release.checkpoint import load_model
 from eval.harness import tables
+from eval.harness.phrasings import asked_as
 from eval.harness.releases import open_release, parser, require, require_sets
 from eval.harness.results import write_results
 from eval.harness.rows import GENERATORS
@@ -162,9 +163,9 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
             f"{name}_hyperldm": accuracy(hyperldm(e)),
             "one_step": accuracy(hyperldm(e, steps=1)),
             "one_sample": accuracy(hyperldm(e, samples=1)),
-            **({"other_words": accuracy(hyperldm(generator.embed_questions(same)))} if same else {}),
+            **({"other_words": accuracy(hyperldm(asked_as(generator, e, same)))} if same else {}),
             "shuffled_question": accuracy(hyperldm(e[others(len(e), rng)])),
-            "random_words": accuracy(hyperldm(generator.embed_questions(nonsense))),
+            "random_words": accuracy(hyperldm(asked_as(generator, e, nonsense))),
         }
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -219,3 +221,13 @@ def fake_cuda(memory: int = 2**34) -> Iterator[None]:
         stack.enter_context(_Operations())
         stack.enter_context(_Calls())
         yield
+
+
+def means_on_both(main: Callable[[str, Path], object], directory: Path) -> tuple[list[float], list[float]]:
+    """The means of the results that `main(device, file)` writes on the GPU, and on the CPU."""
+    on_gpu, on_cpu = directory / "gpu.json", directory / "cpu.json"
+    with fake_cuda():
+        main("cuda", on_gpu)
+    main("cpu", on_cpu)
+    read = lambda file: [r["mean"] for r in json.loads(file.read_text(encoding="utf-8"))["results"]]
+    return read(on_gpu), read(on_cpu)

@@ -10,6 +10,7 @@ from core.backbones.questions import (
     SentenceQuestions,
     TowerQuestions,
     beside,
+    candidates_part,
     open_question_encoder,
     question_dim,
     question_part,
@@ -21,6 +22,7 @@ from core.generator import AdapterGenerator
 from core.release.config import check_config
 from core.release.default import default_sentence_encoder
 from eval import table1
+from eval.harness.phrasings import asked_as
 from train import run_all
 from train.pipeline.adapted import questions as asked_of
 from train.pipeline.flags import open_run, parser
@@ -169,6 +171,17 @@ def test_the_table_and_the_command_line_take_it(release, tiny, tmp_path, capsys)
     capsys.readouterr()
     ask([QUESTION, "--answers", "red, blue", "--weights", str(release.directory), "--json"])
     assert json.loads(capsys.readouterr().out)["answers"] == ["red", "blue"]
+
+
+def test_a_question_put_otherwise_keeps_the_answers_of_its_task(tiny, release):
+    test = reading_run(tiny).task_set("test").select(range(3))
+    e, questions, answers = test.question_features, [t.question for t in test.tasks], [t.answers for t in test.tasks]
+    torch.testing.assert_close(asked_as(release, e, questions), e, atol=1e-3, rtol=0)
+    others = [f"Please, {question[0].lower()}{question[1:]}" for question in questions]
+    torch.testing.assert_close(
+        asked_as(release, e, others), release.embed_questions(others, answers), atol=1e-3, rtol=0
+    )
+    torch.testing.assert_close(candidates_part(e, release.question_encoder).norm(dim=1), torch.ones(3))
 
 
 def test_the_page_reads_the_answers_that_are_typed(release):

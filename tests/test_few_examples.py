@@ -15,7 +15,7 @@ from eval.samples.choosing import Pool, first_of, tip_adapter
 from eval.samples.learners import Bench
 from eval.samples.worth import crossing, worth
 from tests.conftest import random_batch
-from tests.fake_cuda import fake_cuda
+from tests.fake_cuda import means_on_both
 from tests.test_figures import PNG, flags
 from tests.test_pipeline import release
 
@@ -236,11 +236,8 @@ def test_a_gpu_gives_what_the_cpu_gives(tiny, small, tmp_path, script, monkeypat
         monkeypatch.setattr(ambiguous, name, value)
     some = ["--limit-tasks", 6] if script is few_examples else []
     main = lambda device, file: script.main(flags(tiny, *some, "--draws", 1, "--device", device, "--json", file))
-    with fake_cuda():
-        main("cuda", tmp_path / "g.json")
-    main("cpu", tmp_path / "c.json")
-    own, plain = (json.loads((tmp_path / f).read_text(encoding="utf-8"))["results"] for f in ("g.json", "c.json"))
-    assert [r["mean"] for r in own] == pytest.approx([r["mean"] for r in plain], abs=0.02)
+    on_gpu, on_cpu = means_on_both(main, tmp_path)
+    assert on_gpu == pytest.approx(on_cpu, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -169,13 +169,11 @@ def test_rows_that_are_told_something_else(run, generator, monkeypatch):
     """Other words ask the same, and are new to HyperLDM where that can be; shuffled questions are those of other tasks,
     random words those of training questions."""
     told, texts = [], []
-    weights, embed = AdapterGenerator.weights, AdapterGenerator.embed_questions
+    weights, asked_as = AdapterGenerator.weights, sanity.asked_as
     monkeypatch.setattr(
         AdapterGenerator, "weights", lambda self, e, *args, **how: told.append(e) or weights(self, e, *args, **how)
     )
-    monkeypatch.setattr(
-        AdapterGenerator, "embed_questions", lambda self, lines: texts.extend(lines) or embed(self, lines)
-    )
+    monkeypatch.setattr(sanity, "asked_as", lambda g, e, lines: texts.extend(lines) or asked_as(g, e, lines))
     test = run.task_set("test")
     sanity.rows(run, generator, "hvae", test, seed=0)
     own, one_step, one_sample, same, shuffled, nonsense = told

@@ -9,7 +9,7 @@ from core.diffusion.guidance import classifier_free
 from core.generator import AdapterGenerator
 from eval import figure5
 from eval.samples import draws, gammas
-from tests.fake_cuda import fake_cuda
+from tests.fake_cuda import means_on_both
 from tests.test_figures import PNG, flags
 from tests.test_pipeline import release
 
@@ -81,11 +81,8 @@ def test_a_gpu_gives_what_the_cpu_gives(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(gammas, "AVERAGED", 2)
     arguments = ["--parts", "samples", "--noise-seeds", 1, "--limit-tasks", 6]
     main = lambda device, file: figure5.main(flags(tiny, *arguments, "--device", device, "--json", file))
-    with fake_cuda():
-        main("cuda", tmp_path / "g.json")
-    main("cpu", tmp_path / "c.json")
-    own, plain = (json.loads((tmp_path / f).read_text(encoding="utf-8"))["results"] for f in ("g.json", "c.json"))
-    assert [r["mean"] for r in own] == pytest.approx([r["mean"] for r in plain], abs=0.02)
+    on_gpu, on_cpu = means_on_both(main, tmp_path)
+    assert on_gpu == pytest.approx(on_cpu, abs=0.02)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,11 @@ def question_part(e: Tensor, encoder: QuestionEncoder) -> Tensor:
     return e[..., : encoder.dim // 2] * 2**0.5 if encoder.reads_answers else e
 
 
+def candidates_part(e: Tensor, encoder: QuestionEncoder) -> Tensor:
+    """The unit embeddings of candidate answers in e (..., E); nothing, (..., 0), where these are not read."""
+    return e[..., encoder.dim // 2 :] * 2**0.5 if encoder.reads_answers else e[..., :0]
+
+
 class _Reader(ABC):
     """What all encoders share: candidate answers are read as questions are, and their mean is taken."""
 

@@ -39,3 +39,11 @@ def save(figure, path: Path) -> None:
     figure.savefig(path, dpi=130, metadata={"Software": None})
     pyplot().close(figure)
     print(f"wrote {path}")
+
+
+def save_with_legend(figure, axis, path: Path) -> None:
+    """`save` a figure whose last panel, `axis`, has the legend at its right."""
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.tight_layout()
+    save(figure, path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,8 +65,9 @@ def judge(row: Row, generator: AdapterGenerator, test: TaskSet, pairs: Sequence[
     adapter of a `random` question of the same family, nan where there is none."""
     questions = [task.question for task in test.tasks]
     partners = [pair.partner.question for pair in pairs]
-    place = {text: i for i, text in enumerate(dict.fromkeys([*questions, *partners]))}
-    w = _weights(row, generator, list(place))  # (questions, P)
+    answers = {task.question: task.answers for task in (*test.tasks, *(pair.partner for pair in pairs))}
+    place = {text: i for i, text in enumerate(answers)}
+    w = _weights(row, generator, answers)  # (questions, P)
     rows = torch.tensor([pair.row for pair in pairs], device=w.device)
     to = torch.tensor([place[text] for text in partners], device=w.device)
     other = torch.tensor([pair.row if pair.other is None else pair.other for pair in pairs], device=w.device)
@@ -83,10 +84,11 @@ def judge(row: Row, generator: AdapterGenerator, test: TaskSet, pairs: Sequence[
     return {name: values.double().cpu() for name, values in found.items()}
 
 
-def _weights(row: Row, generator: AdapterGenerator, questions: Sequence[str]) -> Tensor:
-    made = []
-    for first in range(0, len(questions), CHUNK):
-        e = generator.embed_questions(questions[first : first + CHUNK])
+def _weights(row: Row, generator: AdapterGenerator, answers: Mapping[str, Sequence[str]]) -> Tensor:
+    """Weights (Q, P) of questions, given with their candidate answers."""
+    made, asked = [], list(answers.items())
+    for first in range(0, len(asked), CHUNK):
+        e = generator.embed_questions(*zip(*asked[first : first + CHUNK], strict=True))
         with torch.no_grad():
             made.append(generator.weights(e, row.method, generator=row.generator, gamma=row.gamma))
     return torch.cat(made)

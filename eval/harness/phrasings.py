@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from core.backbones.questions import beside, candidates_part
 from core.data.phrasings import Phrasings
 from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
@@ -64,8 +65,14 @@ def asked_in_other_words(
 
 
 def with_questions(generator: AdapterGenerator, tasks: TaskBatch, questions: Sequence[str]) -> TaskBatch:
-    """The same tasks, asked by these questions."""
-    return replace(tasks, question=generator.embed_questions(questions).float().to(tasks.labels.device))
+    """The same tasks, with the same candidate answers, asked by these questions."""
+    return replace(tasks, question=asked_as(generator, tasks.question, questions))
+
+
+def asked_as(generator: AdapterGenerator, e: Tensor, questions: Sequence[str]) -> Tensor:
+    """Task embeddings e (T, E) with these questions in place of their own; what is read of answers stays."""
+    encoder = generator.question_encoder
+    return beside(encoder.encode(questions).to(e), candidates_part(e, encoder))
 
 
 def accuracy_asked(row: Row, generator: AdapterGenerator, query: TaskBatch, asked: Asked) -> Tensor:

@@ -167,10 +167,7 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     axis.minorticks_off()
     axis.set_xlabel("labelled examples")
     axis.set_ylabel("test accuracy, %")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
-    figures.save(figure, path)
+    figures.save_with_legend(figure, axis, path)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -122,6 +122,4 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
         axis.set_xlabel("gamma")
         axis.spines[["top", "right"]].set_visible(False)
     axes[0][0].set_ylabel("test accuracy, %")
-    axes[0][-1].legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
-    figures.save(figure, path)
+    figures.save_with_legend(figure, axes[0][-1], path)

@@ -54,6 +54,12 @@ WITHOUT = {
 CLOSE, SIDED = 0.05, 0.1  # of a reading that is covered; of samples on either side
 
 
+def embedded(generator: AdapterGenerator, asked: Sequence[tuple[str, Sequence[str]]]) -> Tensor:
+    """Task embeddings (T, E), on the device, of questions with their candidate answers."""
+    texts, answers = zip(*asked, strict=True)
+    return generator.embed_questions(texts, answers).to(generator.device)
+
+
 def encoded(generator: AdapterGenerator, questions: Sequence[Ambiguous]) -> tuple[TaskBatch, TaskBatch]:
     """Support and query batches of 2 T rows: all questions by their first reading, then all by their second."""
     import numpy as np
@@ -73,7 +79,9 @@ def encoded(generator: AdapterGenerator, questions: Sequence[Ambiguous]) -> tupl
         example_mask=torch.ones_like(labels, dtype=torch.bool),
         answers=padded,
         answer_mask=torch.arange(padded.shape[1]) < counts[:, None],
-        question=generator.embed_questions([question.text for question in questions]).cpu().repeat(2, 1),
+        question=generator.embed_questions(*zip(*((q.text, q.answers) for q in questions), strict=True))
+        .cpu()
+        .repeat(2, 1),
     ).to(generator.device)
     half = torch.arange(labels.shape[1], device=whole.labels.device) < labels.shape[1] // 2
     first = half.expand_as(whole.labels)
@@ -90,7 +98,7 @@ def without_examples(run: Run, bench: Bench, questions: Sequence[Ambiguous]) -> 
     generator, T = bench.generator, len(questions)
     _, tensors = load_model(generator.file(f"latents_{bench.name}"), "latents")
     ridge, _ = kernel_ridge.fitted(run, tensors["z"].to(run.device), bench.decode)
-    precise = generator.embed_questions([q.readings[i] for i in range(2) for q in questions]).to(generator.device)
+    precise = embedded(generator, [(q.readings[i], q.answers) for i in range(2) for q in questions])
     own = generator.weights(precise, "hyperldm", generator=bench.name)
     return {
         "mean": bench.accuracy(bench.w),
@@ -207,10 +215,7 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     axis.minorticks_off()
     axis.set_xlabel("labelled examples of the intended reading")
     axis.set_ylabel("accuracy on the intended reading, %")
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.tight_layout()
-    figures.save(figure, path)
+    figures.save_with_legend(figure, axis, path)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from core.adaptation import descriptors
-from core.backbones.questions import beside, question_part
+from core.backbones.questions import beside, candidates_part, question_part
 from core.config import config_hash
 from core.methods import DEFAULT_GENERATOR
 from core.networks.weight_generator import WEIGHT_GENERATORS, WeightGenerator
@@ -95,8 +95,7 @@ def questions(run: Run, infer: bool, z: Tensor) -> Asked:
         batch = run.train_batch.trimmed()
         own = replace(batch, question=question_part(batch.question, run.questions))
         found = descriptors.describe(run.train, own, described, z, encode)
-        answers = run.store.candidates([task.answers for task in run.train.tasks], run.questions)  # no task lacks these
-        others = beside(found, answers.to(found))
+        others = beside(found, candidates_part(batch.question, run.questions))  # no task lacks its answers
     return replace(run.asked, e=e.where(described[:, None, None], others[:, None]))
 
 

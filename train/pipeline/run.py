@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 from core.backbones import Backbone, embedding_dim, load_backbone
-from core.backbones.questions import QuestionEncoder, beside, open_question_encoder
+from core.backbones.questions import QuestionEncoder, beside, candidates_part, open_question_encoder
 from core.backbones.stored import STORED, StoredBackbone, StoredQuestions, read_index
 from core.data.base import BringsBackbone, Dataset
 from core.data.features import EarlierBuild, FeatureStore
@@ -220,8 +220,8 @@ class Run:
         if share:
             forms = other_words([task.question for task in self.train.tasks], Phrasings.read(RULES))
             flat = self.store.questions([form for own in forms for form in own], self.questions)
-            answers = self.store.candidates([task.answers for task in self.train.tasks], self.questions)
-            e = torch.cat([e, beside(flat.unflatten(0, (len(e), -1)), answers[:, None]).to(e)], dim=1)
+            forms = flat.unflatten(0, (len(e), -1)).to(e)
+            e = torch.cat([e, beside(forms, candidates_part(e, self.questions))], dim=1)
         return Asked(e, share)
 
     @functools.cached_property
