@@ -23,6 +23,7 @@ from core.demo.views import tabs as views
 from core.demo.world import describe, draw
 from core.generator import METHODS, AdapterGenerator
 from core.release.checkpoint import load_model, save_adapter
+from eval.harness.rows import ROWS
 from tests.conftest import ROOT
 
 QUESTION = "What colour is the badge behind the dog?"
@@ -549,6 +550,30 @@ def test_results_show_the_committed_numbers():
     assert "<svg" in results.figure5_panels(results.read(ROOT / "eval" / "results", "figure5"))
     assert "plain CLIP" in results.links(results.read(ROOT / "eval" / "results", "links"))
     assert results.read(ROOT / "eval" / "results", "nothing") is None
+
+
+def test_results_of_photographs_are_found_under_their_own_name(tmp_path):
+    directory = ROOT / "eval" / "results"
+    document = results.find(directory, "table1", "photos")
+    assert document == results.read(directory, "photo_table1") and results.find(directory, "table1", "nothing") is None
+    assert results.find(directory, "table1", "emoji") == results.read(directory, "table1")
+    html = results.table1(document)
+    pairs = {record["tasks"]: record["n_pairs"] for record in document["results"]}
+    assert f"all ({pairs['all']:,} pairs)" in html and f"image-disjoint ({pairs['image_disjoint']:,} pairs)" in html
+    for name in ("own_table1", "other_table1", "table1"):  # not in a file whose name only ends alike
+        (tmp_path / f"{name}.json").write_text(json.dumps({"preset": name}), encoding="utf-8")
+    (tmp_path / "mytable1.json").write_text(json.dumps({"preset": "mine"}), encoding="utf-8")
+    assert results.find(tmp_path, "table1", "other_table1") == {"preset": "other_table1"}
+    assert results.find(tmp_path, "table1", "mine") is None
+
+
+def test_ours_have_one_colour():
+    """Ensembles and variants of HyperLDM too; no baseline has it."""
+    document = results.read(ROOT / "eval" / "results", "table1")
+    ours = {row.id: row.baseline is False and not row.few_shot for row in ROWS}
+    for record in document["results"]:
+        alone = results.table1(document | {"results": [record | {"tasks": "all", "descriptors": 1.0}]})
+        assert ('barred c0"' in alone) == ours[record["row"]], record["label"]
 
 
 def test_links():

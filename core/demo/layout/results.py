@@ -24,9 +24,10 @@ def results_tab(directory: Path, preset: str, prefix: str = "", release: Path | 
     """
     for name, title, show in _SHOWN:
         gr.Markdown(f"### {title}")
-        document = results.read(directory if release is None else release / "results", name)
-        if document is None or document["preset"] != preset:
-            gr.HTML(results.missing(name, preset, release))
+        document = results.find(directory if release is None else release / "results", name, preset)
+        if document is None:
+            taken = (directory / f"{name}.json").is_file()  # by another preset
+            gr.HTML(results.missing(name, preset, release, f"{preset}_{name}" if taken else name))
             continue
         gr.HTML(show(document), elem_id=f"{prefix}results-{name}")
         gr.HTML(results.source(document))

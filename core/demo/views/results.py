@@ -16,7 +16,7 @@ from .charts import Line, line_chart
 from .templates import render
 
 _COLOURS = ("c0", "c1", "c4", "c5")  # classes of the style sheet for HyperLDM of each weight generator
-_TASKS = {"known": "known families", "new": "new families", "all": "all"}
+_TASKS = {"known": "known families", "new": "new families", "all": "all", "image_disjoint": "image-disjoint"}
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,16 @@ def read(directory: Path | str, name: str) -> dict[str, Any] | None:
     """A result file, None where there is none (it is the evaluation scripts that write them)."""
     path = Path(directory) / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def find(directory: Path | str, name: str, preset: str) -> dict[str, Any] | None:
+    """The result file NAME.json, or SOME_NAME.json, of releases of a preset; None where there is none."""
+    for path in sorted(Path(directory).glob(f"*{name}.json"), key=lambda path: (len(path.stem), path.stem)):
+        if path.stem == name or path.stem.endswith(f"_{name}"):
+            document = read(directory, path.stem)
+            if document is not None and document["preset"] == preset:
+                return document
+    return None
 
 
 def table1(document: dict[str, Any]) -> Markup:
@@ -53,7 +63,8 @@ def table1(document: dict[str, Any]) -> Markup:
         versus = "" if difference is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in difference))
         shares = [columns[tasks]["mean"] if tasks in columns else None for tasks in present]
         rows.append(_Row(label, _colour(first["row"]), shares, (versus, "" if paper is None else f"{100 * paper:.1f}")))
-    head = [f"{name} ({_count(by_label, tasks)})" for tasks, name in present.items()]
+    of = {tasks: record for columns in by_label.values() for tasks, record in columns.items()}
+    head = [_head(name, of[tasks]) for tasks, name in present.items()]
     reference = next((columns["all"].get("strongest") for columns in by_label.values()), None) or "Cond. Multitask"
     return _table([*head, f"against {reference}", "paper, Meta-VQA"], rows, document)
 
@@ -62,16 +73,16 @@ def _colour(row: str) -> str:
     """The class of the style sheet for few-shot rows, for ours, and for the others."""
     if row.startswith("few_shot"):
         return "c3"
-    return "c0" if row.startswith(tuple(f"{name}_hyper" for name in GENERATORS_BY_LABEL.values())) else "c2"
+    return "c0" if "_hyper" in row else "c2"
 
 
 def links(document: dict[str, Any]) -> Markup:
     """The link-by-link table: where accuracy is lost between fine-tuned and generated weights."""
-    columns = list(dict.fromkeys((r["tasks"], r["n_tasks"]) for r in document["results"]))
+    columns = {r["tasks"]: _head(r["tasks"], r) for r in document["results"]}
     mean = {(r["row"], r["tasks"]): r["mean"] for r in document["results"]}
     labels = dict.fromkeys(r["row"] for r in document["results"])
-    rows = [_Row(label, "c0", [mean[label, tasks] for tasks, _ in columns]) for label in labels]
-    return _table([f"{tasks} ({count})" for tasks, count in columns], rows, document)
+    rows = [_Row(label, "c0", [mean[label, tasks] for tasks in columns]) for label in labels]
+    return _table(list(columns.values()), rows, document)
 
 
 def figure5(document: dict[str, Any], tasks: str) -> Markup:
@@ -98,8 +109,8 @@ def figure5(document: dict[str, Any], tasks: str) -> Markup:
 
 
 def figure5_panels(document: dict[str, Any]) -> Markup:
-    """Both kinds of families beside each other, where there are both."""
-    kinds = [tasks for tasks in _tasks_of(document) if tasks != "all"]
+    """Both kinds of families beside each other, where there are both; all tasks where none are told apart."""
+    kinds = [tasks for tasks in _tasks_of(document) if tasks in ("known", "new")] or ["all"]
     return render("charts.html", charts=[figure5(document, tasks) for tasks in kinds])
 
 
@@ -108,10 +119,11 @@ def source(document: dict[str, Any]) -> Markup:
     return render("results_source.html", command=document["command"], commit=document["commit"])
 
 
-def missing(name: str, preset: str, release: Path | None = None) -> Markup:
-    """What makes a result that is not here, of releases of a preset or of one's own `release`."""
+def missing(name: str, preset: str, release: Path | None = None, file: str | None = None) -> Markup:
+    """What makes a result that is not here, of releases of a preset, as `file` (default: `name`), or of one's own
+    `release`."""
     if release is None:
-        command = f"python eval/{name}.py --preset {preset} --json eval/results/{name}.json"
+        command = f"python eval/{name}.py --preset {preset} --json eval/results/{file or name}.json"
     else:
         command = shlex.join(
             [
@@ -133,8 +145,9 @@ def _tasks_of(document: dict[str, Any]) -> dict[str, str]:
     return {tasks: name for tasks, name in _TASKS.items() if tasks in held}
 
 
-def _count(by_label: dict[str, dict[str, dict[str, Any]]], tasks: str) -> int:
-    return next(columns[tasks]["n_tasks"] for columns in by_label.values() if tasks in columns)
+def _head(name: str, record: dict[str, Any]) -> str:
+    """The head of a column: of how many tasks it is, or of how many pairs where these are pooled."""
+    return f"{name} ({record['n_pairs']:,} pairs)" if "n_pairs" in record else f"{name} ({record['n_tasks']})"
 
 
 def _table(head: list[str], rows: list[_Row], document: dict[str, Any]) -> Markup:
