@@ -35,6 +35,7 @@ from train.pipeline.tiny_clip.config import TinyCLIPConfig
 # How questions are read, the same for all rows. A direction of e counts in full from a tenth of the largest variance
 # up, whatever the number of questions (train/README.md).
 _ASKED = {"whitening": 0.1, "cond_noise": 1.0}
+_ASKED_FINER = _ASKED | {"whitening": 1e-2}  # what `tune.py` chose for these rows
 # What every row that reads questions makes of training tasks whose question is not known (--descriptors).
 _INFERRED = {"infer_descriptors": True, "described_weight": 2.0}
 
@@ -54,7 +55,7 @@ _EMOJI = Preset(
     },
     cond_bottleneck=CondBottleneckConfig(**_ASKED),
     cond_hnet={
-        "cond_multitask": CondHyperNetConfig(**_ASKED),
+        "cond_multitask": CondHyperNetConfig(**_ASKED_FINER),
         "cond_hnet_maml": CondHyperNetConfig(**_ASKED),
     },
     film=FilmConfig(**_ASKED),
@@ -75,8 +76,8 @@ _EMOJI = Preset(
     },
     hvae_training=HVAETraining(steps=3000),
     hyperclip={
-        "hvae": HyperCLIPConfig(**_ASKED, decoded=True, decoded_share=0.5, components=64),
-        "hnet": HyperCLIPConfig(**_ASKED, decoded=True, components=64),
+        "hvae": HyperCLIPConfig(**_ASKED_FINER, decoded=True, decoded_share=0.5, components=64),
+        "hnet": HyperCLIPConfig(**_ASKED_FINER, decoded=True, components=64),
     },
     hyperclip_training={name: HyperCLIPTraining(infer_descriptors=True) for name in ("hvae", "hnet")},
     hyperldm=HyperLDMConfig(hidden=(512, 512, 512), prediction="v", **_ASKED),
@@ -168,6 +169,7 @@ _PHOTOS = replace(
         "hnet": AdaptationConfig(steps=10, lr=1.0, draws=4),
     },
     hvae_training=HVAETraining(steps=600, batch=32),
+    hyperclip={name: replace(config, whitening=0.1) for name, config in _EMOJI.hyperclip.items()},
     diffusion=DiffusionTraining(steps=1000, **_INFERRED),
     few_shot_steps=10,
     few_shot_lrs=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),

@@ -44,9 +44,13 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "cond_multitask": (
         ("cond_hnet.cond_multitask.whitening=0.1",),
-        ("multitask.cond_multitask.lr=1e-3",),
-        ("cond_hnet.cond_multitask.cond_noise=0.5",),
-        ("multitask.cond_multitask.ema=0.999", "multitask.cond_multitask.weight_decay=0.01"),
+        ("cond_hnet.cond_multitask.whitening=0.1", "multitask.cond_multitask.lr=1e-3"),
+        ("cond_hnet.cond_multitask.whitening=0.1", "cond_hnet.cond_multitask.cond_noise=0.5"),
+        (
+            "cond_hnet.cond_multitask.whitening=0.1",
+            "multitask.cond_multitask.ema=0.999",
+            "multitask.cond_multitask.weight_decay=0.01",
+        ),
         ("cond_hnet.cond_multitask.whitening=1e-2",),
     ),
     "cond_multitask_film": (
@@ -107,16 +111,16 @@ GRIDS: dict[str, tuple[tuple[str, ...], ...]] = {
     ),
     "hvae_hyperclip": (
         ("hyperclip.hvae.whitening=0.1",),
-        ("hyperclip_training.hvae.lr=1e-3",),
-        ("hyperclip.hvae.cond_noise=0.5",),
-        ("hyperclip_training.hvae.steps=4500",),
+        ("hyperclip.hvae.whitening=0.1", "hyperclip_training.hvae.lr=1e-3"),
+        ("hyperclip.hvae.whitening=0.1", "hyperclip.hvae.cond_noise=0.5"),
+        ("hyperclip.hvae.whitening=0.1", "hyperclip_training.hvae.steps=4500"),
         ("hyperclip.hvae.whitening=1e-2",),
     ),
     "hnet_hyperclip": (
         ("hyperclip.hnet.whitening=0.1",),
-        ("hyperclip_training.hnet.lr=1e-3",),
-        ("hyperclip.hnet.cond_noise=0.5",),
-        ("hyperclip_training.hnet.steps=4500",),
+        ("hyperclip.hnet.whitening=0.1", "hyperclip_training.hnet.lr=1e-3"),
+        ("hyperclip.hnet.whitening=0.1", "hyperclip.hnet.cond_noise=0.5"),
+        ("hyperclip.hnet.whitening=0.1", "hyperclip_training.hnet.steps=4500"),
         ("hyperclip.hnet.whitening=1e-2",),
     ),
     "hvae_hyperldm": (
