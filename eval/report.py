@@ -41,7 +41,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "calibration": methods.calibration,
     "phrasings": questions.phrasings,
     "suggestions": questions.suggestions,
-    "shapes": questions.shapes_readings,
+    "shapes_readings": questions.shapes_readings,
     "lowrank": zero_shot.lowrank,
     "photo_table1": photos.photo_table1,
     "photo_floors": photos.photo_floors,
@@ -63,7 +63,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "latency": costs.latency,
 }
 OPTIONAL = (  # filled later
-    *("tuning", "tuning_tower", "ablations", "calibration", "phrasings", "suggestions", "shapes", "lowrank"),
+    *("tuning", "tuning_tower", "ablations", "calibration", "phrasings", "suggestions", "shapes_readings", "lowrank"),
     *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "latency"),
     *("figure5_samples", "few_examples", "two_readings"),
 )
