@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from core.config import config_hash
+from core.data.emoji.dataset import EmojiConfig, EmojiVQA
 from core.data.meta_vqa import MetaVQA, MetaVQAConfig
 from core.data.tasks import Task
 from eval.datasets import folds
@@ -67,6 +70,40 @@ def test_folds_are_pooled_over_their_pairs() -> None:
         "colour": (0.0, 1),
     }
     assert all(record["seeds"] == [3] for record in found.values())
+
+
+def test_folds_where_every_question_counts_the_same() -> None:
+    tasks = [
+        Task("What sport is this?", ("a", "b"), ((0, 1), (0, 1)), ((2,), (0,)), "val"),
+        Task("What room is it?", ("a", "b"), ((0,), (0,)), ((), ()), "val"),
+    ]
+    right = {"x": torch.tensor([True, False, True, False])}
+    heads = {"x": {"row": "x", "label": "x", "gamma": None}}
+    found = folds.judge(tasks, right, heads, 3, by_question=True)
+    assert {r["tasks"]: r["mean"] for r in found}["all"] == pytest.approx((2 / 3 + 0) / 2, abs=1e-4)
+
+
+def test_folds_of_the_embedded_dataset(tmp_path, capsys) -> None:
+    """They part the training questions, and change neither the order of tasks nor what images depend on."""
+    small = EmojiConfig(train_tasks=12, val_tasks=3, test_known_tasks=4, test_new_tasks=2)
+    plain, parts = EmojiVQA(small), [EmojiVQA(replace(small, folds=3, fold=fold)) for fold in range(3)]
+    val = [[task.question for task in part.tasks if task.split == "val"] for part in parts]
+    train = [task.question for task in plain.tasks if task.split != "test"]
+    assert sorted(question for fold in val for question in fold) == sorted(train)
+    for part in parts:
+        assert part.identity == plain.identity
+        assert [replace(task, split="") for task in part.tasks] == [replace(task, split="") for task in plain.tasks]
+    assert config_hash(small) == config_hash(replace(small, folds=0)) != config_hash(parts[0].config)
+    for impossible, message in ((1, "folds 1; allowed: 0"), (13, "folds 13; allowed: up to 12")):
+        with pytest.raises(ValueError, match=message):
+            replace(small, folds=impossible)
+    argv = ["--preset", "tiny", "--folds", "2", "--device", "cpu", "--rows", "uncond_multitask"]
+    folds.main([*argv, "--work", str(tmp_path / "work"), "--json", str(tmp_path / "r.json")])
+    assert "Uncond. Multitask" in capsys.readouterr().out
+    (record,) = [
+        r for r in json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["results"] if r["tasks"] == "all"
+    ]
+    assert record["n_tasks"] == 72
 
 
 def test_one_fold_is_refused(capsys) -> None:

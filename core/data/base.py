@@ -37,6 +37,19 @@ class BringsBackbone(Protocol):
     def backbone(self) -> Backbone: ...
 
 
+def check_fold(fold: int, folds: int) -> None:
+    """A ValueError unless part `fold` of `folds` can be held out for cross-validation; 0 folds hold out none."""
+    if folds < 0 or folds == 1:
+        raise ValueError(f"folds {folds}; allowed: 0 for none, or 2 and more")
+    if not 0 <= fold < max(1, folds):
+        raise ValueError(f"fold {fold}; allowed: 0 to {max(1, folds) - 1} with folds {folds}")
+
+
+def fold_bounds(fold: int, folds: int, count: int) -> slice:
+    """Which of `count` questions, dealt into `folds`, are part `fold`."""
+    return slice(fold * count // folds, (fold + 1) * count // folds)
+
+
 class DatasetConfig(ABC):
     """Settings of a dataset: a frozen dataclass that opens it. A preset holds one."""
 

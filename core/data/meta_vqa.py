@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..config import config_hash, place
 from ..release.default import located
-from .base import DatasetConfig
+from .base import DatasetConfig, check_fold, fold_bounds
 from .built import (
     IDENTITY_FILE,
     PROMPT_FILE,
@@ -50,10 +50,7 @@ class MetaVQAConfig(DatasetConfig):
     fold: int = 0
 
     def __post_init__(self) -> None:
-        if self.folds < 0 or self.folds == 1:
-            raise ValueError(f"folds {self.folds}; allowed: 0 for none, or 2 and more")
-        if not 0 <= self.fold < max(1, self.folds):
-            raise ValueError(f"fold {self.fold}; allowed: 0 to {max(1, self.folds) - 1} with folds {self.folds}")
+        check_fold(self.fold, self.folds)
 
     @classmethod
     def at(cls, directory: Path | str) -> MetaVQAConfig:
@@ -179,8 +176,7 @@ def _validation_questions(config: MetaVQAConfig, splits: dict[Split, Questions])
             raise ValueError(f"folds {config.folds}; allowed: up to {len(train)}, the training questions there are")
         order = sorted(train)
         random.Random(f"{config.seed}/folds").shuffle(order)
-        bounds = [k * len(order) // config.folds for k in (config.fold, config.fold + 1)]
-        return set(order[slice(*bounds)])
+        return set(order[fold_bounds(config.fold, config.folds, len(order))])
     most = len(train) // 2  # else too little is left to learn from
     if not own and not 0 < config.val_tasks <= most:
         raise ValueError(

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...config import to_dict
-from ..base import DatasetConfig
+from ...config import later, to_dict
+from ..base import DatasetConfig, check_fold, fold_bounds
 from ..tasks import Task
 from .questions import FAMILIES, QUESTIONS, Question
 from .world import CATEGORIES, CATEGORY_NAMES, OBJECTS, Scene, World, WorldConfig
@@ -33,7 +33,10 @@ _MIN_EXAMPLES, _MEAN_EXAMPLES, _MAX_EXAMPLES, _MAX_ANSWERS = 24, 86, 260, 20
 
 @dataclass(frozen=True)
 class EmojiConfig(DatasetConfig):
-    """Size of the dataset. The defaults are Meta-VQA's; `val_tasks` of the training tasks serve for choices."""
+    """Size of the dataset. The defaults are Meta-VQA's; `val_tasks` of the training tasks serve for choices.
+
+    For cross-validation in K `folds` (0: none), part number `fold` (0 to K - 1) does, and `val_tasks` plays no role.
+    """
 
     train_tasks: int = 870
     val_tasks: int = 87
@@ -41,8 +44,13 @@ class EmojiConfig(DatasetConfig):
     test_new_tasks: int = 73
     seed: int = 0
     world: WorldConfig = field(default_factory=WorldConfig)
+    folds: int = later(0)
+    fold: int = later(0)
 
     def __post_init__(self) -> None:
+        check_fold(self.fold, self.folds)
+        if self.folds > self.train_tasks:
+            raise ValueError(f"folds {self.folds}; allowed: up to {self.train_tasks}, the training tasks there are")
         if not 0 < self.val_tasks < self.train_tasks:
             raise ValueError(f"val_tasks {self.val_tasks} must lie between 0 and train_tasks {self.train_tasks}")
 
@@ -61,8 +69,9 @@ class EmojiVQA:
 
     @property
     def identity(self) -> dict[str, object]:
-        """What questions and labels depend on."""
-        return {"name": VERSION, "config": to_dict(self.config)}
+        """What questions and labels depend on: not which of them are held out."""
+        config = {key: value for key, value in to_dict(self.config).items() if key not in ("folds", "fold")}
+        return {"name": VERSION, "config": config}
 
     @property
     def pixels(self) -> dict[str, object]:
@@ -150,8 +159,10 @@ def _choose_questions(config: EmojiConfig) -> Iterator[tuple[Question, str]]:
     test = take(True, config.test_new_tasks, set()) + take(False, config.test_known_tasks, set())
     train = take(False, config.train_tasks, {question.text for question in test})
     rng.shuffle(train)
+    held = fold_bounds(config.fold, config.folds, len(train)) if config.folds else slice(config.val_tasks)
+    val = set(range(len(train))[held])
     for i, question in enumerate(train):
-        yield question, "val" if i < config.val_tasks else "train"
+        yield question, "val" if i in val else "train"
     for question in test:
         yield question, "test"
 
