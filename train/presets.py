@@ -169,8 +169,10 @@ _PHOTOS = replace(
         "hnet": AdaptationConfig(steps=10, lr=1.0, draws=4),
     },
     hvae_training=HVAETraining(steps=600, batch=32),
-    hyperclip={name: replace(config, whitening=0.1) for name, config in _EMOJI.hyperclip.items()},
+    # what `tune.py` chose on drawn scenes is not chosen here
+    hyperclip={name: replace(config, **_ASKED) for name, config in _EMOJI.hyperclip.items()},
     diffusion=DiffusionTraining(steps=1000, **_INFERRED),
+    regression=replace(_EMOJI.regression, lr=1e-3),
     few_shot_steps=10,
     few_shot_lrs=(0.25, 0.5, 1.0, 2.0, 4.0, 8.0),
 )
@@ -204,6 +206,7 @@ _PRESETS: dict[str, Preset] = {
         maml={row: replace(c, steps=4, tasks=8, examples=24) for row, c in _EMOJI.maml.items()},
         adaptations={g: replace(c, draws=2, steps=5) for g, c in _EMOJI.adaptations.items()},
         hvae_training=HVAETraining(steps=20),
+        hyperclip=_PHOTOS.hyperclip,  # as all rows began: 72 questions chose nothing
         hyperclip_training={g: HyperCLIPTraining(steps=20) for g in _EMOJI.hyperclip_training},
         diffusion=replace(_EMOJI.diffusion, steps=30, batch=32, behaviour_tasks=8),
         regression=replace(_EMOJI.regression, steps=20, batch=32),

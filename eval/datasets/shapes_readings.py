@@ -10,7 +10,8 @@ others, four folds. Test questions are not looked at. The rows differ in k alone
   evidence on the questions at hand: a Gaussian process from e to probes of each question's pictures;
 - *in pairs*: the same, quadratic.
 
-Beside them, probes of every question's own support pictures, judged on its other pictures.
+Beside them, probes of every question's own support pictures, judged on its other pictures. Whitening in a kernel is that
+of all these questions, held out or not. Prior, starts and steps of the learned sign were settled on these very folds.
 
 Needs a release for its backbone and question encoder (weights/emoji). Prints the table; writes it with --json. Three
 minutes on one CPU thread.
@@ -41,7 +42,7 @@ FOLDS, SUPPORT = 4, round(0.7 * PICTURES)
 RIDGES = (1.0, 10.0, 100.0)
 PROBE = 3.0  # ridge of the probes that a sign is learned from
 STARTS, STEPS = 12, 300
-TOLD, LEARNED = "words, the denial told", "e, a sign learned"
+READ, TOLD, LEARNED = "e of the sentence encoder", "words, the denial told", "e, a sign learned"
 WHITENING = 0.1  # relative to the largest variance, as in the preset
 DENIED = {"nothing": "anything", "no": "a", "not": ""}  # by what a denying word is replaced
 
@@ -51,7 +52,7 @@ def kernels(asked: list[Question], e: Tensor) -> dict[str, Tensor]:
     told = [" ".join(DENIED.get(word, word) for word in _words(q)).replace("something", "anything") for q in asked]
     plain, stripped = _bags([_words(q) for q in asked]), _bags([text.split() for text in told])
     sign = torch.tensor([-1.0 if q.negated else 1.0 for q in asked])
-    found = {"e of the sentence encoder": _linear(_whitened(e)), "words": _linear(plain)}
+    found = {READ: _linear(_whitened(e)), "words": _linear(plain)}
     found[TOLD] = _linear(stripped)
     found |= {f"{name}, in pairs": (k + 1) ** 2 / 4 for name, k in found.items()}
     return {name: k * torch.outer(sign, sign) if TOLD in name else k for name, k in found.items()}
@@ -152,11 +153,10 @@ def evaluate(asked: list[Question], x: Tensor, e: Tensor, y: Tensor) -> tuple[li
     how many held-out questions the learned sign is that of the denial."""
     x = x - x.mean((0, 1))
     x = torch.cat((x / x.std(), x.new_full((*x.shape[:2], 1), 5.0)), -1) / x.shape[-1] ** 0.5  # a constant, for bias
-    every: dict[str, Tensor | list[Tensor]] = {**kernels(asked, e)}
+    every: dict[str, Any] = kernels(asked, e)  # k of all questions, or one of each fold
     parts = folds(len(asked))
     learned = [learned_sign(e, x, y, near) for near, _ in tqdm(parts, desc="signs")]
-    plain = _linear(_whitened(e))
-    every[LEARNED] = [plain * torch.outer(s, s) for s in learned]
+    every[LEARNED] = [every[READ] * torch.outer(s, s) for s in learned]
     told = torch.tensor([-1.0 if q.negated else 1.0 for q in asked])
     agreed = [float((s[away] == told[away]).float().mean()) for s, (_, away) in zip(learned, parts, strict=True)]
     found = []
