@@ -11,7 +11,7 @@ others, four folds. Test questions are not looked at. The rows differ in k alone
 - *in pairs*: the same, quadratic.
 
 Beside them, probes of every question's own support pictures, judged on its other pictures. Whitening in a kernel is
-that of all these questions, held out or not. Prior, starts and steps of the learned sign were settled on these very folds.
+that of all these questions, held out or not. Prior, starts and steps of the learned sign were settled on these folds.
 
 Needs a release for its backbone and question encoder (weights/emoji). Prints the table; writes it with --json. Three
 minutes on one CPU thread.
