@@ -3,7 +3,7 @@
 Reports test tasks of families that training knew and of new families apart, and parts the known ones by whether
 training asks the same in other words. Where a preset pools accuracy over pairs of picture and question, reports all of
 them and those whose picture training does not show. 95% intervals resample tasks (of pairs: questions, then pairs
-within these) and training seeds where there are several. Every row is compared with the strongest row that is not ours,
+within these) and training seeds where there are several. Every row is compared with the best baseline,
 which test tasks themselves choose. Some rows are of releases of their own, trained with other settings (--variants).
 
 Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
@@ -54,9 +54,7 @@ def note(run: Run, records: Sequence[dict[str, Any]], seeds: int) -> str:
     spread = f"mean {f'(s.d. over {seeds} training seeds) ' if several else 'of one training seed '}[95% interval"
     drawn = " and seeds" if several else ""
     disjoint = "image_disjoint: query examples whose image training does not show; "
-    strongest = (
-        "vs strongest: against the best row on the same test tasks that is not ours and sees no example, in points"
-    )
+    strongest = "vs strongest: against the best baseline on the same test tasks, in points"
     if run.preset.pooled:
         return (
             f"Accuracy in %, pooled over the query examples of {name}'s test tasks,\n{spread}: questions{drawn} "

@@ -32,8 +32,8 @@ _TEXT = """A question is embedded by {encoder} (*e*). A diffusion model that liv
 adapters (**HyperLDM**) denoises a latent *z* for it, pushed towards the question by classifier-free guidance of
 strength gamma; **HyperCLIP guidance** instead takes gradient steps on a learned similarity between weights and
 questions. A decoder turns *z* into the weights *w* of a CLIP-Adapter, which moves CLIP's image embedding until the
-right answer is the nearest one. **Cond. Multitask**, the strongest baseline, maps *e* to *w* directly; **plain
-CLIP** has no adapter. Nothing here is trained on your question or your pictures; on the Refine tab you can change
+right answer is the nearest one. **Cond. Multitask**, a baseline, maps *e* to *w* directly; **plain CLIP** has no
+adapter. Nothing here is trained on your question or your pictures; on the Refine tab you can change
 that.
 
 **Data.** {summary} {credit}

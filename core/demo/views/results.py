@@ -46,8 +46,8 @@ def find(directory: Path | str, name: str, preset: str) -> dict[str, Any] | None
 
 
 def table1(document: dict[str, Any]) -> Markup:
-    """Table 1: accuracy by row and kind of family, with the interval of the difference to the strongest row that is not
-    ours; in files from before they said which that is, to Cond. Multitask."""
+    """Table 1: accuracy by row and kind of family, with the interval of the difference to the best baseline; in
+    files from before they said which that is, to Cond. Multitask."""
     by_label: dict[str, dict[str, dict[str, Any]]] = {}
     for record in document["results"]:
         if record["descriptors"] == 1.0:
