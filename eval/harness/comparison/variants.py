@@ -46,7 +46,7 @@ _BY_ID = {row.id: row for row in ROWS}
 VARIANTS: tuple[Variant, ...] = (
     Variant(
         id="hvae_hyperldm_paper",
-        label="HVAE + HyperLDM, every departure off (the paper's way), gamma of validation",
+        label="HVAE + HyperLDM, the paper's way, gamma of validation",
         row=hyperldm_row(generator="hvae", gamma=None),
         settings=PAPERS_WAY,
     ),
