@@ -165,6 +165,8 @@ class _Choices:
             if tried[lr] > max((value for rate, value in tried.items() if rate != lr), default=-1.0):
                 best_w = w
         best = max(tried, key=lambda lr: tried[lr])
+        if best == max(tried):
+            print(f"few_shot_{row}: rate {best:g} is the largest that was tried; a larger one may be better", flush=True)
         self.made[f"few_shot_{row}"] = {
             "lr": best,
             "steps": preset.few_shot_steps,

@@ -222,7 +222,7 @@ class Preset:
     guidance: dict[str, GuidanceConfig] = field(default_factory=dict)  # by generator
     sampling: SamplingConfig = SamplingConfig()
     few_shot_steps: int = 50
-    few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+    few_shot_lrs: tuple[float, ...] = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0)
     # Accuracy is pooled: each pair of picture and question counts the same, not each task. For tasks of few pairs.
     pooled: bool = False
 
