@@ -184,7 +184,10 @@ class AdapterGenerator(ReleaseModels):
 
     def embed_images(self, images: Sequence[Image.Image]) -> Tensor:
         """Embeddings (N, D) of pictures."""
-        return self._images_seen(images, self.backbone.encode_images, content_of)
+        from .data.images import as_shown  # imports Pillow
+
+        # Palette, transparency and orientation are no pixels, but change what is seen.
+        return self._images_seen([as_shown(image) for image in images], self.backbone.encode_images, content_of)
 
     def generate(
         self,

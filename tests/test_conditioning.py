@@ -75,6 +75,11 @@ def test_noise_is_the_callers():
     assert torch.equal(white.train()(e), white.eval()(e))  # no noise but what is passed, in training either
 
 
+def test_whitening_of_questions_that_are_all_alike_is_refused():
+    with pytest.raises(ValueError, match="all 5 questions have the same embedding"):
+        Whitening(3, 0.1).fit(torch.ones(5, 3))
+
+
 def test_whitening_is_float32_under_autocast():
     e = crowded_questions()
     white = Whitening(8)

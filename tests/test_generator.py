@@ -1,9 +1,11 @@
+import copy
 import dataclasses
 import json
 import shutil
 
 import pytest
 import torch
+from PIL import Image
 
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.diffusion.samplers import SAMPLERS
@@ -277,3 +279,28 @@ def test_not_a_release(path, tmp_path):
         AdapterGenerator.from_pretrained(path)
     with pytest.raises(ValueError, match="config.json"):
         AdapterGenerator.from_pretrained(tmp_path)
+
+
+def test_pictures_that_differ_only_in_what_is_no_pixel_have_their_own_embeddings(generator):
+    picture = Image.new("P", (32, 32))
+    picture.putpalette([255, 0, 0])
+    other = picture.copy()
+    other.putpalette([0, 0, 255])
+    ours, theirs = generator.embed_images([picture]), generator.embed_images([other])
+    assert not torch.equal(ours, theirs)
+    assert torch.equal(theirs, generator.embed_images([Image.new("RGB", (32, 32), "blue")]))
+
+
+def test_an_adapter_can_be_copied_before_its_backbone_is_loaded(tiny, images):
+    fresh = AdapterGenerator.from_pretrained(tiny / "seed-0" / "weights")
+    adapter = fresh.generate(QUESTION)
+    twin = copy.deepcopy(adapter)
+    assert torch.equal(twin.w, adapter.w)
+    assert twin.classify(images, ANSWERS).equals(adapter.classify(images, ANSWERS))
+
+
+def test_nothing_has_no_embeddings(generator):
+    dim = generator.backbone.dim
+    assert generator.backbone.encode_texts([]).shape == (0, dim)
+    for pooling in ("eos", "mean"):
+        assert generator.backbone.encode_questions([], pooling).shape == (0, dim)

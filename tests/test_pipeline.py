@@ -336,6 +336,10 @@ def test_ablations(tiny, tmp_path, capsys):
     for ablation in ablations.ABLATIONS:
         assert override(get_preset("emoji"), ablation.setting) != get_preset("emoji") or not ablation.setting
     assert len({ablations.line_of(a) for a in ablations.ABLATIONS}) == len(ablations.ABLATIONS)
+    by_end_token = [a for a in ablations.ABLATIONS if a.label == "questions embedded by the end token"]
+    for ablation in by_end_token:
+        assert override(get_preset("emoji"), ablation.setting).questions == {"encoder": "clip", "pooling": "eos"}
+    assert len(by_end_token) == 2
     file = tmp_path / "a.json"
     arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu"]
     number = {a.label: str(i + 1) for i, a in enumerate(ablations.ABLATIONS) if a.row == "hvae_hyperldm"}

@@ -8,6 +8,7 @@ import torch
 from core.networks.hvae import HVAE
 from core.networks.hyperclip import HyperCLIP
 from core.networks.hyperldm import HyperLDM
+from train.pipeline.flags import open_run, parser
 from train.presets import PRESET_NAMES, get_preset, shortened
 
 PAPER = get_preset("metavqa")
@@ -71,3 +72,12 @@ def test_the_simulation_differs_in_its_data_alone():
 
 def test_names():
     assert {get_preset(name).name for name in PRESET_NAMES} == set(PRESET_NAMES)
+
+
+def test_a_backbone_that_is_made_otherwise_has_a_folder_of_its_own(tmp_path):
+    """It would overwrite the shipped one, which every shipped release is tied to."""
+    flags = ["--preset", "emoji", "--work", str(tmp_path)]
+    shipped = open_run(parser("").parse_args(flags)).preset.backbone
+    same = open_run(parser("").parse_args([*flags, "--set", "film.cond_noise=2"])).preset.backbone
+    other = open_run(parser("").parse_args([*flags, "--set", "tiny_clip.text_steps=10"])).preset.backbone
+    assert same == shipped and other != shipped and str(tmp_path) in other

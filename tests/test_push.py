@@ -73,6 +73,16 @@ def test_results_of_something_else_are_refused(release, tmp_path, changes, said)
         release_card(release, REPO, results(release, tmp_path, **changes))
 
 
+def test_results_of_other_settings_are_not_the_releases(release, tmp_path):
+    record = {"row": "hvae_hyperldm", "label": "HVAE + HyperLDM", "gamma": 1.0, "descriptors": 1.0, "tasks": "all"}
+    record |= {"mean": 0.3, "sd": None, "seeds": [0], "n_tasks": 373}
+    other = {**record, "mean": 0.9, "settings": ["question_answers=true"]}
+    card = release_card(release, REPO, results(release, tmp_path, results=[record, other]))
+    assert "| 30.0 |" in card.text and "90.0" not in card.text
+    with pytest.raises(ValueError, match=r"seeds \[\]"):
+        release_card(release, REPO, results(release, tmp_path, results=[other]))
+
+
 def test_card_of_a_run(tiny):
     text = (tiny / "seed-0" / "weights" / "README.md").read_text(encoding="utf-8")
     card = ModelCard(text)

@@ -166,7 +166,7 @@ class _Choices:
                 best_w = w
         best = max(tried, key=lambda lr: tried[lr])
         if best == max(tried):
-            print(f"few_shot_{row}: rate {best:g} is the largest that was tried; a larger one may be better", flush=True)
+            print(f"few_shot_{row}: rate {best:g} is the largest tried; a larger one may do better", flush=True)
         self.made[f"few_shot_{row}"] = {
             "lr": best,
             "steps": preset.few_shot_steps,

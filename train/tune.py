@@ -209,8 +209,8 @@ def main(argv: list[str] | None = None) -> None:
         help="where the results go (default: %(default)s)",
     )
     args = arguments.parse_args(argv)
-    if args.set or args.output or args.steps_share != 1.0:
-        arguments.error("--set, --output and --steps-share have no place here: every setting is trained in full")
+    if args.set or args.output or args.start or args.steps_share != 1.0:
+        arguments.error("--set, --output, --start and --steps-share have no place: every setting is trained in full")
     document = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else {"results": []}
     found = {(r["row"], tuple(r["setting"])): r for r in document["results"]}
     for row in args.rows:

@@ -73,6 +73,8 @@ class Deferred:
         self._load = load
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_load":  # asked by copy and pickle before there is a `_load`
+            raise AttributeError(name)
         return getattr(self._load(), name)
 
 

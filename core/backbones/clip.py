@@ -119,6 +119,8 @@ class ClipBackbone:
         Raises:
             ValueError: a text of more tokens than the tower reads: nothing is cut.
         """
+        if not texts:
+            return torch.empty(0, self.dim)
         with no_tf32():
             features = [self.model.encode_text(tokens.to(self.device)) for tokens in self._tokens(texts, batch_size)]
         return F.normalize(torch.cat(features).float(), dim=-1).cpu()
@@ -137,7 +139,7 @@ class ClipBackbone:
         """
         if pooling not in get_args(Pooling):
             raise ValueError(f"pooling {pooling!r}; allowed: {', '.join(get_args(Pooling))}")
-        if pooling == "eos":
+        if pooling == "eos" or not questions:
             return self.encode_texts(questions, batch_size)
         means = []
         with no_tf32():

@@ -43,8 +43,10 @@ class Whitening(nn.Module):
         centred = e.double() - mean
         variance, directions = torch.linalg.eigh(centred.mT @ centred / len(e))
         variance = variance.clamp(min=0)
+        if variance.max() <= 1e-12:
+            raise ValueError(f"Whitening: all {len(e)} questions have the same embedding; at least 2 must differ")
         scale = 1 / (variance + self.shrinkage * variance.max() + 1e-12).sqrt()
-        matrix = directions * scale @ directions.mT  # (D, D)
+        matrix = directions * scale @ directions.mT  # (E, E)
         self.mean.copy_(mean)
         self.matrix.copy_(matrix / (centred @ matrix).square().mean().sqrt())
 

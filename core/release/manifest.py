@@ -175,7 +175,8 @@ def verify(directory: Path, config: Mapping[str, Any], paths: Iterable[str]) -> 
         return
     files = weight_files(directory, config)
     for path in paths:
-        _check_presence({path: listed[path]} if path in listed else {}, {path: files[path]}, str(directory))
+        found = {path: files[path]} if path in files else {}
+        _check_presence({path: listed[path]} if path in listed else {}, found, str(directory))
         entry = listed[path]
         if isinstance(entry, dict) and entry["sha256"] != digest_of_file(files[path]):
             raise ValueError(

@@ -92,7 +92,7 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     preset = replace(preset, descriptors=args.descriptors)
     suffix = variant(changed, args.descriptors, args.start)
     work = args.work or Path("runs") / preset.name
-    preset = _with_tower_of_its_own(preset, base, work)
+    preset = _with_backbone_of_its_own(preset, base, work)
     default = release_directory(preset.name, args.seed, suffix, work)
     processes = processes or Processes(usable_device(args.device))
     run = Run(preset, args.seed, args.output or default, work, processes.device, suffix, origin, processes=processes)
@@ -106,10 +106,11 @@ def training_run(args: argparse.Namespace) -> Run:
     return run
 
 
-def _with_tower_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:
-    """A preset whose photo tower is made in another way than `base` says does not write to the folder of that one."""
-    made = (preset.photo_tower, preset.dataset)
-    if preset.photo_tower is None or preset.backbone != base.backbone or made == (base.photo_tower, base.dataset):
+def _with_backbone_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:
+    """A preset whose backbone is made in another way than `base` says does not write to the folder of that one."""
+    how = lambda p: (p.tiny_clip,) if p.photo_tower is None else (p.photo_tower, p.dataset)
+    made = how(preset)
+    if preset.own_backbone is None or preset.backbone != base.backbone or made == how(base):
         return preset
     return replace(preset, backbone=f"local-dir:{work / f'backbone-{config_hash(*made)[:8]}'}")
 

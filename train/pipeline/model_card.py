@@ -1,7 +1,4 @@
-"""The model card of a release: what it is, how it was made, what it reached, with the Hub's metadata on top.
-
-Training writes the text, which only it can know; pushing completes it with test results and the repository's name.
-"""
+"""The model card of a release, with the Hub's metadata on top: training writes its text, pushing adds test results."""
 
 from __future__ import annotations
 
@@ -224,11 +221,12 @@ def _validation_results(dataset: str, records: dict[str, dict[str, Any]]) -> lis
 
 
 def _read_results(path: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """What `eval/table1.py --json` wrote, less the rows of another share of descriptors than the release's."""
+    """What `eval/table1.py --json` wrote, less the rows of another share of descriptors or of other settings."""
+    share, own = config.get("descriptors", 1.0), sorted(config.get("run", {}).get("set", ()))
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         preset = document["preset"]
-        records = [r for r in document["results"] if r["descriptors"] == config.get("descriptors", 1.0)]
+        records = [r for r in document["results"] if r["descriptors"] == share and sorted(r.get("settings", ())) == own]
         seeds = sorted({seed for r in records for seed in r["seeds"]})
     except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not what `eval/table1.py --json` writes ({type(error).__name__}: {error})") from None
