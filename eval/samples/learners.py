@@ -187,7 +187,7 @@ _grid = lambda *values: tuple(itertools.product(*values))
 _SMOOTHING = (0.0, 0.05, 0.2)
 _WEIGHTING = _grid((1.0, 3.0, 10.0), _SMOOTHING)
 _DESCENT = _grid((0.3, 1.5, 6.0), (2, 8, 30))
-_LONG = _grid((1.5, 3.0, 6.0), (10, 20, 40))  # from further away: at least as far as validation wants to go
+_LONG = _grid((3.0, 6.0, 12.0), (20, 40, 80))  # from further away
 _CACHE = _grid((0.5, 2.0, 8.0), (0.5, 2.0, 8.0))
 LEARNERS: tuple[Learner, ...] = (
     Learner("best", "best sample", True, ("samples", "smoothing"), _grid((8, 24, SAMPLES), _SMOOTHING), _best),
