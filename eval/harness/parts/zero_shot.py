@@ -39,6 +39,7 @@ _ASKED_ROWS = (  # of Table 1
     "Cond. HNet-MAML",
     "HVAE + HyperCLIP guidance",
     "Ensemble of the three Cond. baselines",
+    "Latent regression, without diffusion",
     "HNet + HyperLDM, gamma 1",
     _OURS,
     _CEILING,
