@@ -24,7 +24,7 @@ from .backbones.questions import QuestionEncoder, beside, open_question_encoder,
 from .cache import EmbeddingCache, content_of
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
-from .methods import DEFAULT_GENERATOR, METHODS, check_request, row_of
+from .methods import DEFAULT_GENERATOR, METHODS, check_request, decoder_of, row_of
 from .models import ReleaseModels
 from .release.checkpoint import files_of, load_model
 from .release.default import default_release
@@ -232,13 +232,18 @@ class AdapterGenerator(ReleaseModels):
                 f"{self.directory}: {row_of(method, generator)} gives weights that are infinite or none (NaN) for "
                 f"{question[:60]!r}; its files may be damaged"
             )
-        if method == "hyperldm":  # the file should say what was used, not that the default was
+        # The file should say what was used: not that the default was, and nothing that the method does not read.
+        if method == "hyperldm":
             gamma, steps, samples = self._sampling(self.choice(f"{generator}_hyperldm"), gamma, steps, samples)
+        else:
+            gamma = samples = None
+            used = self.guidance_steps(generator) if steps is None else steps
+            steps = used if method == "hyperclip" else None
         provenance = {
             "question": question,
             **({"answers": answers} if reads_answers else {}),
             "method": method,
-            "generator": generator,
+            "generator": decoder_of(method, generator),
             "gamma": gamma,
             "steps": steps,
             "samples": samples,
@@ -275,10 +280,12 @@ class AdapterGenerator(ReleaseModels):
         """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities.
 
         Raises:
-            ValueError: plain CLIP, which has no weights to read.
+            ValueError: plain CLIP, which has no weights to read, or an adapter of another base network.
         """
         if adapter.w is None:
             raise ValueError("plain CLIP has no adapter weights, and so no question that they answer")
+        if adapter.network != self.network:
+            raise ValueError(f"the adapter is for {adapter.network!r}, this release for {self.network!r}")
         probability = self.task_probabilities(
             adapter.w[None].to(self.device), self.known_embeddings.to(self.device), generator
         )[0]

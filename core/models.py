@@ -149,6 +149,10 @@ class ReleaseModels:
         )
         return self.weight_generator(decoder).decode(z)
 
+    def guidance_steps(self, generator: str) -> int:
+        """How many steps HyperCLIP guidance takes by default."""
+        return self.choice(f"{generator}_hyperclip").get("steps", 10)
+
     @torch.no_grad()
     def latents(
         self,
@@ -183,7 +187,7 @@ class ReleaseModels:
                 start.expand(len(e), -1),
                 model.embed_questions(e),
                 self._latent_embedding(generator),
-                steps=choice.get("steps", 10) if steps is None else steps,
+                steps=self.guidance_steps(generator) if steps is None else steps,
                 lr=choice.get("lr", 0.1),
                 lam=choice.get("lam", 0.01),
                 optimizer=choice.get("optimizer", "adam"),

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from core.adaptation.weights import adapt_weights
 from core.data.tasks import TaskBatch
 from core.networks.adapter import AdapterConfig, CLIPAdapter
 from core.networks.base import task_loss
@@ -60,3 +61,22 @@ def test_a_wide_adapter_takes_the_plain_way():
     batch = ragged()
     wide, narrow = (CLIPAdapter(AdapterConfig(hidden=hidden), D) for hidden in (N + 1, N))
     assert not isinstance(wide.loss_on(batch), AdapterLoss) and isinstance(narrow.loss_on(batch), AdapterLoss)
+
+
+def test_a_subclass_that_computes_something_else_gets_its_own_loss_and_steps():
+    class Doubled(CLIPAdapter):
+        def forward(self, w, images):
+            return super().forward(w, 2.0 * images)
+
+    network, batch = Doubled(AdapterConfig(hidden=4), D, scale=5.0), ragged()
+    w = (network.init() + 0.3 * torch.randn(T, network.num_params)).double()
+    plain = lambda w: task_loss(network.logits(w, batch), batch)
+    torch.testing.assert_close(network.loss(w, batch), plain(w))
+    torch.testing.assert_close(network.loss_on(batch)(w), plain(w))
+    start = w[0].requires_grad_(True)
+    (gradient,) = torch.autograd.grad(plain(start.expand(T, -1)).sum(), start)
+    one = plain(start[None].expand(T, -1))[0]
+    (own,) = torch.autograd.grad(one, start)
+    adapted = adapt_weights(network, start.detach(), batch, steps=1, lr=0.1)
+    torch.testing.assert_close(adapted[0], start.detach() - 0.1 * own)
+    assert not torch.allclose(gradient, own)

@@ -11,6 +11,7 @@ from core.data.emoji.dataset import draw_scenes_for_question
 from core.diffusion.samplers import SAMPLERS
 from core.generator import METHODS, Adapter, AdapterGenerator
 from core.methods import FEW_SHOT_ROWS, GUIDED, method_of, row_of
+from core.networks.lowrank import LowRank, LowRankConfig
 from core.networks.weight_generator import WEIGHT_GENERATORS
 from tests.conftest import random_batch
 
@@ -304,3 +305,21 @@ def test_nothing_has_no_embeddings(generator):
     assert generator.backbone.encode_texts([]).shape == (0, dim)
     for pooling in ("eos", "mean"):
         assert generator.backbone.encode_questions([], pooling).shape == (0, dim)
+
+
+def test_provenance_says_what_was_used_and_nothing_else(generator):
+    made = lambda method, **how: generator.generate(QUESTION, method, **how).provenance
+    clip = made("hyperclip", generator="hnet", gamma=2.0, samples=3)
+    assert clip["generator"] == "hnet" and clip["steps"] == generator.guidance_steps("hnet")
+    assert clip["gamma"] is None and clip["samples"] is None
+    ridge = made("kernel_ridge", generator="hnet", gamma=2.0, steps=3)
+    assert (ridge["generator"], ridge["gamma"], ridge["steps"]) == ("hvae", None, None)
+    assert made("cond_multitask")["generator"] is None
+    assert made("hyperldm", gamma=1.5, steps=2, samples=3)["gamma"] == 1.5
+
+
+def test_an_adapter_of_another_network_is_no_question(generator):
+    network = LowRank(LowRankConfig(rank=2), generator.network.dim)
+    other = Adapter(torch.zeros(network.num_params), network, generator.backbone)
+    with pytest.raises(ValueError, match="the adapter is for"):
+        generator.infer_question(other)

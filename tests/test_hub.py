@@ -96,6 +96,17 @@ def test_a_repository_of_something_else_is_left_alone(hub, release, config):
     assert "thesis.txt" not in hub.files(REPO) and same(pull(REPO), release)
 
 
+def test_a_repository_whose_files_have_the_names_of_ours_is_left_alone(hub, release):
+    hub.repos.clear()
+    hub_api = HfApi()
+    hub_api.create_repo(REPO)
+    theirs = b'{"model_type": "bert"}'
+    hub_api.upload_file(path_or_fileobj=theirs, path_in_repo="config.json", repo_id=REPO)
+    with pytest.raises(HubError, match=r"config.json.*--replace"):
+        send(release)
+    assert hub.files(REPO)["config.json"] == theirs
+
+
 def test_revisions_are_branches(hub, release):
     send(release)
     config = json.loads((release / "config.json").read_text(encoding="utf-8"))

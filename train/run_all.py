@@ -85,6 +85,8 @@ def main(argv: list[str] | None = None) -> None:
             arguments.error(f"--stages {unknown[0]!r}; allowed: {', '.join(stages)}")
         processes = run.processes
         _one_run(run, stages, wanted, args, arguments)
+        if args.from_scratch:  # backbone and features have no seed: once
+            args.from_scratch, args.retrain = False, True
     if args.push_to_hub and processes.is_main and not args.plan:
         _push(run.output, args.push_to_hub)
     processes.close()

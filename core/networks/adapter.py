@@ -90,9 +90,10 @@ class CLIPAdapter(BaseNetwork):
         return AdapterLoss(self, batch) if self._is_narrow(batch) else super().loss_on(batch)
 
     def _is_narrow(self, batch: TaskBatch) -> bool:
-        """Whether `AdapterLoss` is less work: hidden units are no more than a task's examples. It has no derivative in
-        the images."""
-        return self.config.hidden <= batch.images.shape[1] and not batch.images.requires_grad
+        """Whether `AdapterLoss` will do and is less work: hidden units are no more than a task's examples. It has no
+        derivative in the images, and does not know what a subclass computes."""
+        few = self.config.hidden <= batch.images.shape[1]
+        return type(self) is CLIPAdapter and few and not batch.images.requires_grad
 
     def film(self, w: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """W2' = W2 diag(1 + scale), b2' = b2 + W2 / sqrt(H) shift."""

@@ -145,10 +145,10 @@ def push(
             api.create_branch(repo, branch=revision, exist_ok=True)
         there = set(api.list_repo_files(repo, revision=revision)) - {".gitattributes", CARD}
         stale = there - files.keys()
-        if stale and not replace and not (CONFIG in there and _is_release(api, repo, revision)):
+        if there and not replace and not (CONFIG in there and _is_release(api, repo, revision)):
             raise HubError(
                 f"Hub repository {repo!r} holds {len(there)} files that are no release of ours, such as "
-                f"{min(stale)!r}, and pushing would delete them; choose another repository, or pass --replace"
+                f"{min(stale or there)!r}, and pushing would delete or replace them; choose another repository, or pass --replace"
             )
         operations = [
             *(CommitOperationDelete(path) for path in sorted(stale)),

@@ -141,6 +141,8 @@ def training_steps(
                 save_at = now + max(_STATE_SECONDS, _STATE_SHARE * (now - saving))
     run.loops[stage] = (made - warm, settled(run.device) - began)
     watch.look_at_all()
+    if stage not in run.identities and run.processes.is_main:  # a script alone: nobody else forgets its state
+        path.unlink(missing_ok=True)
 
 
 def _resumed(path: Path, key: str, state: Mapping[str, Stateful], device: torch.device) -> int:
