@@ -237,8 +237,10 @@ class AdapterGenerator(ReleaseModels):
             gamma, steps, samples = self._sampling(self.choice(f"{generator}_hyperldm"), gamma, steps, samples)
         else:
             gamma = samples = None
-            used = self.guidance_steps(generator) if steps is None else steps
-            steps = used if method == "hyperclip" else None
+            if method != "hyperclip":
+                steps = None
+            elif steps is None:
+                steps = self.guidance_steps(generator)
         provenance = {
             "question": question,
             **({"answers": answers} if reads_answers else {}),
