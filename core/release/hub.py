@@ -148,8 +148,8 @@ def push(
         if there and not replace and not (CONFIG in there and _is_release(api, repo, revision)):
             raise HubError(
                 f"Hub repository {repo!r} holds {len(there)} files that are no release of ours, such as "
-                f"{min(stale or there)!r}, and pushing would delete or replace them; choose another repository, or pass "
-                "--replace"
+                f"{min(stale or there)!r}, and pushing would delete or replace them; choose another repository, or "
+                "pass --replace"
             )
         operations = [
             *(CommitOperationDelete(path) for path in sorted(stale)),
