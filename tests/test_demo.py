@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from types import SimpleNamespace
 
 import gradio as gr
@@ -23,6 +24,7 @@ from core.demo.views import tabs as views
 from core.demo.world import describe, draw
 from core.generator import METHODS, AdapterGenerator
 from core.release.checkpoint import load_model, save_adapter
+from eval.harness.comparison.variants import VARIANTS
 from eval.harness.rows import ROWS
 from tests.conftest import ROOT
 
@@ -570,7 +572,8 @@ def test_results_of_photographs_are_found_under_their_own_name(tmp_path):
 def test_ours_have_one_colour():
     """Ensembles and variants of HyperLDM too; no baseline has it."""
     document = results.read(ROOT / "eval" / "results", "table1")
-    ours = {row.id: row.baseline is False and not row.few_shot for row in ROWS}
+    rows = [*ROWS, *(replace(variant.row, id=variant.id) for variant in VARIANTS)]
+    ours = {row.id: row.baseline is False and not row.few_shot for row in rows}
     for record in document["results"]:
         alone = results.table1(document | {"results": [record | {"tasks": "all", "descriptors": 1.0}]})
         assert ('barred c0"' in alone) == ours[record["row"]], record["label"]

@@ -134,11 +134,6 @@ def test_a_release_without_its_backbone(copy, capsys):
     assert f"{copy} is incomplete: 'backbone/open_clip_config.json' is missing" in refused(capsys, "--weights", copy)
 
 
-def test_a_release_is_no_second_seed_of_itself(copy, tmp_path, capsys):
-    other = shutil.copytree(copy, tmp_path / "other")
-    assert "two releases of one training seed" in refused(capsys, "--weights", copy, other)
-
-
 @pytest.mark.parametrize(
     "changes, message",
     [

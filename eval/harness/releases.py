@@ -166,9 +166,6 @@ def _check_alike(runs: Sequence[Run], generators: Sequence[AdapterGenerator]) ->
             raise ValueError(f"{generator.directory} was trained otherwise than {where}{told}; one at a time")
         if backbone_digest(run.preset.backbone) != backbone_digest(first.preset.backbone):
             raise ValueError(f"{generator.directory} has another backbone than {where}; one at a time")
-    which = [(generator.config["seed"], descriptors(generator)) for generator in generators]
-    if len(set(which)) < len(which):
-        raise ValueError("two releases of one training seed and share of descriptors; give each once")
 
 
 def _check_questions(generator: AdapterGenerator, known: set[str]) -> None:
