@@ -414,7 +414,7 @@ def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
 
 def test_an_adapter_of_the_hnet_is_read_where_there_is_no_encoder_for_it(studio, tmp_path, monkeypatch):
     generator = studio.generator
-    generator.generate(QUESTION, "cond_multitask", generator="hnet").save(tmp_path / "a.safetensors")
+    generator.generate(QUESTION, "hyperldm", generator="hnet").save(tmp_path / "a.safetensors")
     asked, infer = [], generator.infer_question
     monkeypatch.setattr(generator, "infer_question", lambda *a: asked.append(a[2]) or infer(*a))
     pages.identify(studio, str(tmp_path / "a.safetensors"))
