@@ -91,11 +91,11 @@ def test_weights_are_those_of_the_cpu(tiny, work):
     for name in ("uncond_multitask", "cond_multitask_film", "mnet_maml", "hnet_maml", "hvae", "hnet_hyperldm"):
         (_, own), (_, plain) = (load_model(release(folder) / f"{name}.safetensors") for folder in (work, tiny))
         for key, value in plain.items():
-            # Adam makes much of gradients that are nothing but rounding: a weight in ten thousand may be further off.
+            # Adam makes much of gradients that are nothing but rounding: one weight in 50,000 may be further off.
             off = (own[key] - value).abs() > 2e-3 + 2e-3 * value.abs()
-            assert off.float().mean() <= 1e-4, f"{name}.{key}"
+            assert off.float().mean() <= 2e-5, f"{name}.{key}"
             torch.testing.assert_close(
-                own[key], value, rtol=2e-3, atol=1e-2, msg=lambda m, n=name, k=key: f"{n}.{k} {m}"
+                own[key], value, rtol=2e-3, atol=5e-3, msg=lambda m, n=name, k=key: f"{n}.{k} {m}"
             )
 
 

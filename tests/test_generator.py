@@ -155,7 +155,8 @@ def test_hyperclip_can_guide_hyperldm_besides(generator, name, samples):
     target = clip.embed_questions(e)
     scales = (0.0, 0.02, 0.1, 0.3, 1.0, 3.0, 6.0, 20.0)
     cosine = torch.stack([(clip(decode(latents(e, gradient_scale=s))) * target).sum(-1) for s in scales])  # (8, 3)
-    assert (cosine.diff(dim=0) > 0).all() and (cosine[-1] - cosine[0]).mean() > 0.01  # one alone: 0.0098 on some CPUs
+    gain = cosine[-1] - cosine[0]  # of one question 0.0098 on some CPUs: training rounds otherwise
+    assert (cosine.diff(dim=0) > 0).all() and (gain > 0.0095).all() and gain.mean() > 0.01
     guided = latents(e, gradient_scale=0.3)
     torch.testing.assert_close(latents(e[:1], gradient_scale=0.3)[0], guided[0], rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(latents(e.flip(0), gradient_scale=0.3)[-1], guided[0], rtol=1e-4, atol=1e-4)

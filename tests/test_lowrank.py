@@ -106,17 +106,7 @@ def test_the_command_line_on_it(output, method, tmp_path, monkeypatch, capsys):
     first = json.loads(capsys.readouterr().out)
     assert first["images"][0]["answer"] in ANSWERS and first["provenance"]["method"] == method
     cli.main(["--adapter", "a.safetensors", *release])
-    again = json.loads(capsys.readouterr().out)
-    # Where weights lie in memory changes the rounding of products.
-    for one, other in ((a.pop("probabilities"), b.pop("probabilities")) for a, b in _images(again, first)):
-        assert one == pytest.approx(other, abs=1e-6)
-    for one, other in _images(again, first):
-        assert one.pop("probability") == pytest.approx(other.pop("probability"), abs=1e-6)
-    assert again == first
-
-
-def _images(*documents):
-    return list(zip(*(document["images"] for document in documents), strict=True))
+    assert json.loads(capsys.readouterr().out) == first
 
 
 def test_it_is_done_when_run_again_and_a_copy_needs_nothing_else(output, arguments, tmp_path, capsys):

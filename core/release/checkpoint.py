@@ -187,7 +187,9 @@ def load_adapter(path: Path | str) -> tuple[Tensor, BaseNetwork, dict[str, Any]]
         raise ValueError(f"{path}: {shape[-1]} weights, its config says {network.num_params}")
     if "sha256" not in stored.written:
         _log.warning(f"{path} was saved before adapters held a digest: whether its weights changed since is unchecked")
-    return read_stored(stored)["w"], network, stored.header["metadata"]
+    # Copied to where PyTorch allocates: products round otherwise at another alignment, and a saved adapter is to answer
+    # as before it was saved.
+    return read_stored(stored)["w"].clone(), network, stored.header["metadata"]
 
 
 def _described(config: Any, sizes: Mapping[str, Any]) -> dict[str, Any]:

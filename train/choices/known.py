@@ -29,8 +29,7 @@ def save_known(run: Run, known: Sequence[Task]) -> None:
 
 
 def known_in_other_words(run: Run, known: Sequence[Task]) -> Tensor:
-    """`in_other_words` of tasks, split by split: lists that training and `question_threshold` embed too, so that this
-    is done once."""
+    """`in_other_words` of tasks, split by split: lists that training embeds too, so that this is done once."""
     splits = {task.split: [other.question for other in known if other.split == task.split] for task in known}
     forms = {split: iter(in_other_words(run, questions)) for split, questions in splits.items()}
     return torch.stack([next(forms[task.split]) for task in known])
