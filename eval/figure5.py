@@ -2,7 +2,8 @@
 
 Part A sweeps gamma from 0 to 3 on the test tasks, for both generators, beside plain CLIP and Cond. Multitask. HyperLDM
 averages as many samples as validation tasks chose. Part B compares releases that were trained with 10, 50 and 100% of
-the questions (`train/run_all.py --descriptors`), as many as there are, and names the others. `--parts samples` is part
+the questions (`train/run_all.py --descriptors`), as many as there are, and names the others; regression to the same
+latents is among its rows. `--parts samples` is part
 A with one sample, with the mean latent and with an average of samples, each for several noise seeds, on all releases;
 it compares gamma 1.5 with 1.
 
@@ -36,7 +37,12 @@ from eval.samples import gammas
 from eval.samples.gammas import GAMMAS
 
 SHARES = (0.1, 0.5, 1.0)
-COLOURS = {"hvae_hyperldm": "#4f46e5", "hnet_hyperldm": "#0d9488", "cond_multitask": "#f0a35e"}
+COLOURS = {
+    "hvae_hyperldm": "#4f46e5",
+    "hnet_hyperldm": "#0d9488",
+    "cond_multitask": "#f0a35e",
+    "latent_regression": "#be185d",
+}
 
 
 def _baseline(name: str) -> Row:
@@ -52,6 +58,7 @@ PARTS: dict[str, tuple[Row, ...]] = {
     "B": (
         _baseline("uncond_multitask"),
         _baseline("cond_multitask"),
+        _baseline("latent_regression"),
         *(hyperldm_row(generator=name, gamma=gamma) for name in GENERATORS for gamma in (1.0, 1.5)),
     ),
 }

@@ -79,7 +79,7 @@ def links(generator: AdapterGenerator, support: TaskBatch, query: TaskBatch) -> 
 
 def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
-    run, generators = open_release(arguments, args)
+    run, generators = open_release(arguments, args, one_share=True)
     require_sets(
         arguments, run, *((split, part) for split in ("train", "val", "test") for part in ("support", "query"))
     )

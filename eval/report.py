@@ -2,7 +2,8 @@
 
 Needs the JSON files there, each written by the `--json` flag of the script of its name (eval/README.md has the
 commands), and the release's stages.json. Rewrites the marked parts of README.md, eval/README.md and train/README.md,
-and the plots beside the JSON files. Ten seconds. A test fails while the documents and the files disagree.
+the test results in the cards of the shipped releases, and the plots beside the JSON files. Ten seconds. A test fails
+while the documents and the files disagree.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ import re
 from collections.abc import Callable
 
 from core.console import Parser
+from core.release.manifest import CARD, read_config
 from eval import calibration, figure5, figure6, phrasings, table1, task_inference
 from eval.demo import latency
 from eval.harness.parts import costs, methods, photos, questions, samples, zero_shot
-from eval.harness.results import RESULTS, ROOT, read_results
+from eval.harness.results import NOT_YET, RESULTS, ROOT, read_results
 from eval.samples import few_examples, gammas, two_readings
+from train.pipeline.model_card import with_test_results
 
 DOCUMENTS = tuple(ROOT / name for name in ("README.md", "eval/README.md", "train/README.md"))
+CARDS = {"weights/emoji": "table1.json", "weights/photos": "photo_table1.json"}  # a shipped release, and its Table 1
 
 
 PARTS: dict[str, Callable[[], str]] = {
     "headline": zero_shot.headline,
     "table1": zero_shot.table1,
-    "half": zero_shot.half_of_the_questions,
+    "fewer_questions": zero_shot.fewer_questions,
     "asked_before": zero_shot.asked_before,
     "weakest": zero_shot.weakest,
     "links": methods.links,
@@ -67,7 +71,6 @@ OPTIONAL = (  # filled later
     *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "latency"),
     *("figure5_samples", "few_examples", "two_readings"),
 )
-NOT_YET = "Not measured yet."
 
 
 def _pattern(name: str) -> re.Pattern[str]:
@@ -81,6 +84,12 @@ def render(text: str) -> str:
             body = part() if _is_there(name) else NOT_YET
             text = _pattern(name).sub(lambda match, body=body: match.group(1) + body + match.group(2), text)
     return text
+
+
+def card_of(directory: str, results: str) -> str:
+    """The text of a shipped release's card, with its test results."""
+    where = ROOT / directory
+    return with_test_results((where / CARD).read_text(encoding="utf-8"), RESULTS / results, read_config(where))
 
 
 def homeless(texts: list[str]) -> list[str]:
@@ -123,12 +132,15 @@ def main(argv: list[str] | None = None) -> None:
             raise ValueError(f"no document has a part marked <!-- {lost[0]} --> ... <!-- /{lost[0]} -->")
         for path, text in zip(DOCUMENTS, texts, strict=True):
             path.write_text(render(text), encoding="utf-8")
+        for directory, results in CARDS.items():
+            card = ROOT / directory / CARD
+            card.write_text(card_of(directory, results), encoding="utf-8")
         figures = {name: plot for name, plot in FIGURES.items() if _is_there(Path(name).stem)}
         for name, plot in figures.items():
             plot(RESULTS / name)
     except (FileNotFoundError, ValueError) as error:
         parser.error(str(error))
-    names = ", ".join(str(path.relative_to(ROOT)) for path in DOCUMENTS)
+    names = ", ".join([*(str(path.relative_to(ROOT)) for path in DOCUMENTS), *(f"{name}/{CARD}" for name in CARDS)])
     print(f"remade {names} and {', '.join(figures)} in {RESULTS.relative_to(ROOT)}")
 
 

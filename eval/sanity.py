@@ -193,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--generator", choices=tuple(GENERATORS), default="hvae", help="whose latents")
     args = arguments.parse_args(argv)
-    run, generators = open_release(arguments, args)
+    run, generators = open_release(arguments, args, one_share=True)
     require_sets(arguments, run, ("val", "query"), ("test", "query"))
     require(arguments, run, generators, lambda generator: lacks(generator, args.generator))
     test = run.task_set("test")

@@ -13,8 +13,10 @@ from core.generator import AdapterGenerator
 from core.networks.adapter import AdapterConfig
 from core.release.manifest import list_anew
 from eval import app_load, figure5, figure6, links, sanity, table1, table4, task_inference
+from eval.datasets import photo_links
 from eval.harness import releases
 from eval.harness.origins import Training, run_of, training_of
+from eval.samples import few_examples, two_readings
 from tests.conftest import ROOT
 from tests.test_pipeline import release
 
@@ -141,6 +143,7 @@ def test_a_release_without_its_backbone(copy, capsys):
         ({"run": OWN | {"preset": "emoji"}, "preset": "emoji"}, "was trained otherwise than {} (--preset emoji; --p"),
         ({"question_encoder": TOWER}, "others otherwise; one at a time"),
         ({}, "has another backbone than {}; one at a time"),
+        ({"descriptors": 1.0}, "is of the same seed and share of descriptors as {}: 0 and 1"),
     ],
 )
 def test_releases_of_unlike_training_are_not_compared(tiny, copy, tmp_path, capsys, changes, message):
@@ -157,6 +160,16 @@ def test_seeds_and_shares_of_questions_are_compared(tiny, copy, tmp_path):
     write_config(other, run=None, seed=1, descriptors=0.5)  # and one of before releases said how they were trained
     run, generators = opened("--weights", copy, other, "--work", tiny)
     assert run.seed == 0 and [generator.config["seed"] for generator in generators] == [0, 1]
+
+
+@pytest.mark.parametrize("script", [links, sanity, few_examples, two_readings, photo_links])
+def test_means_over_seeds_are_of_one_share_of_questions(tiny, copy, tmp_path, capsys, script):
+    other = shutil.copytree(copy, tmp_path / "other")
+    write_config(other, seed=1, descriptors=0.5)
+    with pytest.raises(SystemExit):
+        script.main(["--weights", str(copy), str(other), "--work", str(tiny), "--device", "cpu"])
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "releases with descriptors 0.5 and 1; this script takes one share at a time" in line
 
 
 @pytest.fixture

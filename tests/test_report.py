@@ -163,6 +163,12 @@ def test_commands_that_made_the_result_files_are_those_of_the_document():
         assert re.search(rf"^{re.escape(named(command))}( |$)", text, re.MULTILINE)
 
 
+@pytest.mark.parametrize("directory", report.CARDS)
+def test_the_cards_of_shipped_releases_have_their_test_results(directory):
+    text = (report.ROOT / directory / "README.md").read_text(encoding="utf-8")
+    assert report.card_of(directory, report.CARDS[directory]) == text and "None in this card" not in text
+
+
 def test_every_part_stands_in_some_document():
     texts = [path.read_text(encoding="utf-8") for path in DOCUMENTS]
     assert NAMES == ["README.md", "eval/README.md", "train/README.md"] and homeless(texts) == []

@@ -93,7 +93,7 @@ def evaluate(run: Run, generators: Sequence[AdapterGenerator], limit: int | None
 
 def main(argv: list[str] | None = None) -> None:
     args = (arguments := parser(__doc__)).parse_args(argv)
-    run, generators = open_release(arguments, args)
+    run, generators = open_release(arguments, args, one_share=True)
     require(arguments, run, generators, lacks)
     records = evaluate(run, generators, args.limit_tasks)
     print(tables.grid(records, lambda r: r["row"], tables.tasks_column).to_string())

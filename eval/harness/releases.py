@@ -57,11 +57,18 @@ def parser(doc: str, *, shares: Sequence[float] = (1.0,), limit: bool = True) ->
     return result
 
 
-def open_release(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> tuple[Run, list[AdapterGenerator]]:
+def open_release(
+    arguments: argparse.ArgumentParser, args: argparse.Namespace, one_share: bool = False
+) -> tuple[Run, list[AdapterGenerator]]:
     """The run of the first release (for its data) and one generator for every release. Flags that do not fit end the
     script with a message: an unusable device, a directory that is no release, one that was trained otherwise than the
-    flags or the first one say."""
+    flags or the first one say; with `one_share`, for a script whose means are over seeds alone, also releases of
+    several shares of descriptors."""
     runs, generators = open_runs(arguments, args)
+    shares = sorted({descriptors(generator) for generator in generators})
+    if one_share and len(shares) > 1:
+        told = " and ".join(f"{share:g}" for share in shares)
+        arguments.error(f"releases with descriptors {told}; this script takes one share at a time")
     return runs[0], generators
 
 
@@ -166,6 +173,13 @@ def _check_alike(runs: Sequence[Run], generators: Sequence[AdapterGenerator]) ->
             raise ValueError(f"{generator.directory} was trained otherwise than {where}{told}; one at a time")
         if backbone_digest(run.preset.backbone) != backbone_digest(first.preset.backbone):
             raise ValueError(f"{generator.directory} has another backbone than {where}; one at a time")
+    seen: dict[tuple[int, float], Path] = {}
+    for generator in generators:
+        which = generator.config.get("seed", 0), descriptors(generator)
+        if same := seen.get(which):  # it would count twice in a mean over seeds
+            told = " and ".join(f"{value:g}" for value in which)
+            raise ValueError(f"{generator.directory} is of the same seed and share of descriptors as {same}: {told}")
+        seen[which] = generator.directory
 
 
 def _check_questions(generator: AdapterGenerator, known: set[str]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from core.files import write_json
 from train.pipeline.environment import ROOT, commit
 
+NOT_YET = "Not measured yet."  # what stands in a document where results will
 RESULTS = ROOT / "eval" / "results"
 
 

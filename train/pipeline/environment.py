@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
+import platform
+import re
 import resource
 import subprocess
 import sys
@@ -55,6 +58,15 @@ def peak(device: torch.device) -> dict[str, float]:
     if device.type == "cuda":
         result["gpu_memory"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
     return result
+
+
+def hardware(device: torch.device) -> str:
+    """The device in words: a GPU by its name, a CPU by its model and how many of its cores work."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.is_file() else []
+    return f"{torch.get_num_threads()} of {os.cpu_count()} cores, {names[0] if names else platform.machine()}"
 
 
 def commit() -> str:

@@ -37,7 +37,9 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
         help="a release whose models this run's begin from, with its base network, questions and backbone; what it "
         "lacks begins afresh. For few questions of one's own; --steps-share 0.05 is enough then",
     )
-    result.add_argument("--seed", type=int, default=0, help="seed of everything but the dataset (default: 0)")
+    result.add_argument(
+        "--seed", type=int, default=0, help="seed of training; a dataset and a backbone keep their own (default: 0)"
+    )
     result.add_argument(
         "--descriptors", type=float, default=1.0, help="share of training tasks whose question is known (default: 1)"
     )
@@ -53,7 +55,8 @@ def parser(doc: str, epilog: str = "") -> argparse.ArgumentParser:
         type=float,
         default=1.0,
         metavar="SHARE",
-        help="make only this share of every stage's training steps, to try a run out (default: 1)",
+        help="make only this share of the training steps of all baselines and generators, to try a run out; a backbone "
+        "and the fine-tuned weights that generators learn from take all of theirs (default: 1)",
     )
     result.add_argument("--device", default=default_device(), help="torch device (default: %(default)s)")
     result.add_argument(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ from core.files import write_text
 from core.methods import METHODS
 from core.release.manifest import CARD, RECORDS, read_config
 
-from .environment import commit
+from .environment import commit, hardware
 from .flags import command_of
 from .run import Run
 
@@ -126,7 +125,7 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
         commit=commit(),
         torch=torch.__version__,
         python=platform.python_version(),
-        hardware=_hardware(run.device),
+        hardware=hardware(run.device),
         minutes=sum(record["seconds"] for record in records.values()) / 60,
         rows="\n".join(_row(name, record) for name, record in records.items()),
         summary=about.summary,
@@ -160,16 +159,22 @@ def release_card(directory: Path, repo: str, results: Path | None = None) -> Mod
     if results is not None:
         document = _read_results(results, config)
         evaluations += [_test_result(config["dataset"], record) for record in document["results"]]
-        section = f"{_BEGIN}\n{_test_table(document)}\n{_END}"
-        text, found = re.subn(f"{_BEGIN}.*?{_END}", lambda _: section, text, flags=re.DOTALL)
-        if not found:  # a card of one's own, or of before there were such marks
-            text = f"{text.rstrip()}\n\n**Test results**\n\n{section}\n"
+        text = with_test_results(text, results, config)
     data = _metadata(config["dataset"], config["preset"], config["seed"], config["backbone"], evaluations)
     for key, value in vars(data).items():
         if value is not None:
             setattr(card.data, key, value)  # what else a card's owner has put there stays
     card.text = text
     return card
+
+
+def with_test_results(text: str, results: Path, config: dict[str, Any]) -> str:
+    """A card's text with what `eval/table1.py --json` wrote of the release of this config; a ValueError if that is of
+    another."""
+    section = f"{_BEGIN}\n{_test_table(_read_results(results, config))}\n{_END}"
+    text, found = re.subn(f"{_BEGIN}.*?{_END}", lambda _: section, text, flags=re.DOTALL)
+    # without such marks: a card of one's own, or of before there were any
+    return text if found else f"{text.rstrip()}\n\n**Test results**\n\n{section}\n"
 
 
 def _example(run: Run) -> str:
@@ -288,11 +293,3 @@ def _test_table(document: dict[str, Any]) -> str:
 def _row(name: str, record: dict[str, Any]) -> str:
     metrics = ", ".join(f"{metric} {value:.3f}" for metric, value in record["metrics"].items())
     return f"| {name} | {record['seconds']:.0f} | {record.get('device', '')} | {metrics} |"
-
-
-def _hardware(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*:\s*(.+)", info.read_text(encoding="utf-8")) if info.is_file() else []
-    return f"{torch.get_num_threads()} of {os.cpu_count()} cores, {names[0] if names else platform.machine()}"
