@@ -62,7 +62,8 @@ def find_releases(
     run: Run, generators: Sequence[AdapterGenerator], args: argparse.Namespace
 ) -> Iterator[tuple[Variant, list[AdapterGenerator]]]:
     """Every variant with the releases of it, among those that `args.variants` names or where training puts them: for
-    every seed and share of descriptors of `generators` with the preset's own settings. Says what trains the others.
+    every seed and share of descriptors of `generators` with the preset's own settings. Says what trains the others that
+    know all questions.
 
     Raises:
         ValueError: a directory of `args.variants` that is no release of a variant.
@@ -85,10 +86,9 @@ def find_releases(
             own = _run_of_variant(run, generator, variant)
             if (own.output / "config.json").is_file():
                 trained[which] = AdapterGenerator.from_pretrained(own.output, device=run.device)
-            else:
-                share = "" if which[1] == 1.0 else f", {100 * which[1]:g}% Q."
+            elif which[1] == 1.0:
                 command = f"{command_of(own, *which)} --rows {variant.row.id}"
-                print(f"missing: {variant.id}, seed {which[0]}{share}; {command} makes it", flush=True)
+                print(f"missing: {variant.id}, seed {which[0]}; {command} makes it", flush=True)
         yield variant, list(trained.values())
 
 

@@ -149,7 +149,7 @@ def table1() -> str:
         halves.append(_short(half))
         rows.append(
             [
-                label_of(records),
+                label_of(list(own.values())),
                 *(_short(own.get(name)) for name in ("known", "new")),
                 short_percent(own["all"]),
                 f"{100 * own['known']['closed']:.0f}%" if "closed" in own["known"] else "",
@@ -198,7 +198,9 @@ def fewer_questions() -> str:
     rows = []
     for (label, settings, share), full in found.items():
         fewer = [found.get((label, settings, less)) for less in _SHARES]
-        if share != 1.0 or not any(record and any(record.get("loss", ())) for record in fewer):
+        if share != 1.0 or full["row"].startswith("few_shot"):
+            continue
+        if not any(record and any(record.get("loss", ())) for record in fewer):
             continue  # who reads no question loses exactly nothing
         cells = [cell for record in fewer for cell in (_short(record), interval(record["loss"]) if record else "")]
         rows.append([label, _short(full), *cells])
