@@ -163,6 +163,22 @@ def test_commands_that_made_the_result_files_are_those_of_the_document():
         assert re.search(rf"^{re.escape(named(command))}( |$)", text, re.MULTILINE)
 
 
+def test_losses_with_fewer_questions_are_of_rows_that_read_them():
+    lines = zero_shot.fewer_questions().splitlines()
+    assert lines[0] == "| row | all questions | 50% Q. | loss [95%] | 10% Q. | loss [95%] |"
+    cells = {line.split(" | ")[0].removeprefix("| "): line.split(" | ") for line in lines if line.startswith("| ")}
+    assert "Uncond. Multitask" not in cells and not any(label.startswith("Few-shot") for label in cells)
+    found = {r["descriptors"]: r["mean"] for r in read_results("table1.json")["results"] if _is_cond_multitask(r)}
+    numbers = cells["Cond. Multitask"]
+    for share, (reached, loss) in {0.5: numbers[2:4], 0.1: numbers[4:6]}.items():
+        assert float(reached.split()[0]) == pytest.approx(100 * found[share], abs=0.05)
+        assert float(loss.split()[0]) == pytest.approx(100 * (found[1.0] - found[share]), abs=0.065)  # rounded thrice
+
+
+def _is_cond_multitask(record):
+    return record["row"] == "cond_multitask" and record["tasks"] == "all" and "settings" not in record
+
+
 @pytest.mark.parametrize("directory", report.CARDS)
 def test_the_cards_of_shipped_releases_have_their_test_results(directory):
     text = (report.ROOT / directory / "README.md").read_text(encoding="utf-8")
