@@ -71,7 +71,8 @@ def test_figure5(tiny, half, tmp_path, capsys):
         assert sorted(swept) == [i / 4 for i in range(13)]
     at_half = {(row, gamma) for row, gamma, share, _ in records if share == 0.5}
     ours = {(row, gamma) for row in ("hvae_hyperldm", "hnet_hyperldm") for gamma in (1.0, 1.5)}
-    assert at_half == ours | {("uncond_multitask", None), ("cond_multitask", None)}
+    rivals = ("uncond_multitask", "cond_multitask", "latent_regression")
+    assert at_half == ours | {(row, None) for row in rivals}
     for row, gamma in at_half:  # the same weights
         assert records[row, gamma, 0.5, "all"]["mean"] == records[row, gamma, 1.0, "all"]["mean"]
     assert records["clip", None, 1.0, "known"]["n_tasks"] == 16 and records["clip", None, 1.0, "new"]["seeds"] == [0]

@@ -1,6 +1,7 @@
 """Samples of HyperLDM that are not averaged: what they are, and Figure 5A with one and with many."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from eval.samples import draws, gammas
 from tests.fake_cuda import means_on_both
 from tests.test_figures import PNG, flags
 from tests.test_pipeline import release
+from tests.test_releases import write_config
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +67,14 @@ def test_figure5_with_one_sample_and_with_many(tiny, tmp_path, capsys, monkeypat
     assert "HNet + HyperLDM, one sample" in out and "Gamma 1.5 less gamma 1" in out
 
 
-def test_the_same_training_seed_twice_changes_no_difference(tiny, tmp_path, monkeypatch):
+def test_the_same_weights_as_two_training_seeds_change_no_difference(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(gammas, "GAMMAS", (1.0, 1.5))
     monkeypatch.setattr(gammas, "WAYS", {"one": "one sample"})
     once, twice = tmp_path / "once.json", tmp_path / "twice.json"
-    for file, count in ((once, 1), (twice, 2)):
-        weights = ["--weights", *[release(tiny)] * count]
-        figure5.main(flags(tiny, *weights, "--parts", "samples", "--noise-seeds", 1, "--json", file))
+    other = shutil.copytree(release(tiny), tmp_path / "other")
+    write_config(other, seed=1)
+    for file, weights in ((once, [release(tiny)]), (twice, [release(tiny), other])):
+        figure5.main(flags(tiny, "--weights", *weights, "--parts", "samples", "--noise-seeds", 1, "--json", file))
     read = lambda file: [c["difference"] for c in json.loads(file.read_text(encoding="utf-8"))["contrasts"]]
     assert read(once) == read(twice)
 
