@@ -3,9 +3,8 @@
 Part A sweeps gamma from 0 to 3 on the test tasks, for both generators, beside plain CLIP and Cond. Multitask. HyperLDM
 averages as many samples as validation tasks chose. Part B compares releases that were trained with 10, 50 and 100% of
 the questions (`train/run_all.py --descriptors`), as many as there are, and names the others; regression to the same
-latents is among its rows. `--parts samples` is part
-A with one sample, with the mean latent and with an average of samples, each for several noise seeds, on all releases;
-it compares gamma 1.5 with 1.
+latents is among its rows. `--parts samples` is part A with one sample, with the mean latent and with an average of
+samples, each for several noise seeds, on all releases; it compares gamma 1.5 with 1.
 
 Needs release directories (default: the shipped weights); encodes the test images on the first use, then caches them.
 Prints the tables; writes the records with --json, the picture with --plot. About four minutes a release on one CPU
