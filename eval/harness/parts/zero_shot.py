@@ -217,7 +217,7 @@ def fewer_questions() -> str:
     leads = "; ".join(f"with {100 * share:g}% {lead(record)}, {record['strongest']}" for share, record in ours.items())
     return markdown(header, rows) + (
         "\n\nAccuracy in % on all test tasks, the same training seeds; losses in points. Rows that read no question\n"
-        f"lose nothing; rows without a number were not trained, and none of them is among the baselines of that share.\n"
+        f"lose nothing; rows without a number were not trained, and are not among the baselines of that share.\n"
         f"{_OURS_SHORT} against the best baseline of each share, in points: {leads}.\n\n{_FROM_TABLE_1}"
     )
 
