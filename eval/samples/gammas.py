@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
@@ -54,7 +55,9 @@ def measure(
     records, contrasts = [], []
     for name, way, share, owners in _cases(generators):
         gammas = sorted(COMPARED) if way == "average" else GAMMAS
-        found = torch.stack([scores(g, name, way, query, gammas, seeds) for g in owners]).double()  # (seeds, G, R, T)
+        what = f"{GENERATORS[name]}, {WAYS[way]}, {100 * share:g}% Q."
+        releases = tqdm(owners, desc=what, leave=False)
+        found = torch.stack([scores(g, name, way, query, gammas, seeds) for g in releases]).double()  # (seeds, G, R, T)
         common = {
             "row": row_of("hyperldm", name),
             "label": f"{GENERATORS[name]} + HyperLDM, {WAYS[way]}",
