@@ -329,6 +329,10 @@ def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tin
     assert json.loads(file.read_text(encoding="utf-8"))["results"][1]["val_accuracy"] < 1.0  # made again
     with pytest.raises(SystemExit):
         tune.main([*arguments, "--set", "film.cond_noise=2"])
+    file.write_text(json.dumps(document | {"preset": "emoji"}), encoding="utf-8")
+    with pytest.raises(SystemExit):
+        tune.main([*arguments, "--rows", "cond_multitask_film"])
+    assert "holds tries of preset emoji" in capsys.readouterr().err
 
 
 def test_ablations(tiny, tmp_path, capsys):

@@ -152,7 +152,7 @@ def chosen_release(run: Run, row: str) -> tuple[AdapterGenerator, float]:
     What `train/choose.py` chooses for a whole release is settled here for one row: HyperLDM takes gamma 1 and the most
     samples of the preset, HyperCLIP guidance the best of its grid.
     """
-    query, preset = run.val_query, run.preset
+    query, preset = run.val_judged, run.preset
     method, generator = method_of(row)
     options: list[dict[str, Any]] = [{}]
     if method == "hyperldm":
@@ -212,6 +212,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.set or args.output or args.start or args.steps_share != 1.0:
         arguments.error("--set, --output, --start and --steps-share have no place: every setting is trained in full")
     document = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else {"results": []}
+    for key in ("preset", "seed"):
+        if document.get(key, getattr(args, key)) != getattr(args, key):
+            arguments.error(f"--json {args.json} holds tries of {key} {document[key]}; name another file for these")
     found = {(r["row"], tuple(r["setting"])): r for r in document["results"]}
     for row in args.rows:
         for setting in GRIDS[row]:
