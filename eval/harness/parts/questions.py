@@ -45,6 +45,7 @@ def suggestions() -> str:
     missed = by_kind.pop(("another world", "another world"))
     columns = {"right_kind": "answers of the right kind", "answers_found": "right answers found"}
     columns |= {"false_warnings": "warned of"}
+    by_kind["all of these", "all of these"] = _over_all(document["results"], list(columns))
     rows = [
         [key[1] if key[1] == key[0] else ": ".join(key), line["count"], *(line[column] for column in columns)]
         for key, line in by_kind.items()
@@ -53,6 +54,16 @@ def suggestions() -> str:
         f"\n\nIn %. Of {missed['count']} questions of another world (`eval/other_world.txt`) the page lets "
         f"{missed['missed_warnings']}% pass\nwithout a warning.\n\n{made(document)}"
     )
+
+
+def _over_all(records: list[dict], names: list[str]) -> dict[str, str]:
+    """Means over all questions of all kinds, by name, and how many these are."""
+    line = {}
+    for name in names:
+        own = [r for r in records if r["row"] == name]
+        total = sum(r["n_questions"] for r in own)
+        line[name] = short_percent({"mean": sum(r["mean"] * r["n_questions"] for r in own) / total})
+    return line | {"count": str(total)}
 
 
 def shapes_readings() -> str:
