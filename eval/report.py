@@ -21,7 +21,7 @@ from core.console import Parser
 from core.release.manifest import CARD, read_config
 from eval import calibration, figure5, figure6, phrasings, table1, task_inference
 from eval.demo import latency
-from eval.harness.parts import costs, methods, photos, questions, samples, zero_shot
+from eval.harness.parts import costs, methods, photos, questions, samples, shapes, zero_shot
 from eval.harness.results import NOT_YET, RESULTS, ROOT, read_results
 from eval.samples import few_examples, gammas, two_readings
 from train.pipeline.model_card import with_test_results
@@ -45,7 +45,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "calibration": methods.calibration,
     "phrasings": questions.phrasings,
     "suggestions": questions.suggestions,
-    "shapes_readings": questions.shapes_readings,
+    "shapes_readings": shapes.shapes_readings,
+    "shapes_table1": shapes.shapes_table1,
     "lowrank": zero_shot.lowrank,
     "photo_table1": photos.photo_table1,
     "photo_floors": photos.photo_floors,
@@ -68,7 +69,7 @@ PARTS: dict[str, Callable[[], str]] = {
 }
 OPTIONAL = (  # filled later
     *("tuning", "tuning_tower", "ablations", "calibration", "phrasings", "suggestions", "shapes_readings", "lowrank"),
-    *("photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "latency"),
+    *("shapes_table1", "photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "latency"),
     *("figure5_samples", "few_examples", "two_readings"),
 )
 

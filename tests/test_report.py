@@ -7,7 +7,7 @@ import pytest
 
 from eval import report
 from eval.harness.comparison.records import BASELINES
-from eval.harness.parts import methods, zero_shot
+from eval.harness.parts import methods, shapes, zero_shot
 from eval.harness.results import RESULTS, made, read_results
 from eval.harness.tables import (
     accuracy_table,
@@ -302,3 +302,13 @@ def test_grid_of_records():
     assert interval([0.07349, 0.0592, -0.02]) == "7.3 [5.9, -2.0]" and interval([0.5] * 3, "+.2f").startswith(
         "+50.00 ["
     )
+
+
+def test_shapes_are_parted_by_form_and_by_what_training_asks():
+    header = shapes.shapes_table1().splitlines()[0]
+    assert "positive (16) | negated (16) | other form in training (16) | no form in training (16)" in header
+    records = {r["label"]: r for r in read_results("shapes_table1.json")["results"] if r["tasks"] == "all"}
+    ours = records["HVAE + HyperLDM, gamma of validation"]
+    text = words_of("eval/README.md")
+    assert f"HyperLDM is {100 * ours['mean'] - 50:.1f} points above the commonest answer" in text
+    assert f"{100 * ours['vs_cond_multitask'][0]:.1f} points above Cond. Multitask: {100 * ours['closed']:.0f}%" in text

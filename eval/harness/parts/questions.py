@@ -66,24 +66,6 @@ def _over_all(records: list[dict], names: list[str]) -> dict[str, str]:
     return line | {"count": str(total)}
 
 
-def shapes_readings() -> str:
-    """What reading of a yes/no question about shapes it takes."""
-    document = read_results("shapes_readings.json")
-    best: dict[str, dict] = {}
-    for record in document["results"]:
-        best[record["reading"]] = max(best.get(record["reading"], record), record, key=lambda r: r["mean"])
-    rows = [
-        [name, f"{100 * record['mean']:.1f}", f"{record['upside_down']}", f"{record['ridge']:g}"]
-        for name, record in best.items()
-    ]
-    agreed = ", ".join(f"{100 * share:.0f}%" for share in document["agreement"])
-    return markdown(["how a question is read", "accuracy", "upside down", "ridge"], rows) + (
-        "\n\nIn %, of the best of three ridges each. *Upside down*: questions below 40%, of "
-        f"{document['questions']}. The learned sign is that\nof the denial for {agreed} of the held-out questions, by "
-        f"fold.\n\n{made(document)}"
-    )
-
-
 def descriptors() -> str:
     """How well the descriptors of undescribed tasks are inferred."""
     document = read_results("descriptors.json")
