@@ -47,8 +47,9 @@ def seen_images(run: Run) -> set[int]:
     return seen
 
 
-def note(run: Run, records: Sequence[dict[str, Any]], seeds: int) -> str:
+def note(run: Run, records: Sequence[dict[str, Any]], seeds: int, split: str) -> str:
     """What stands below the printed table."""
+    kind = "test" if split == "test" else "validation"
     found, name = {r["tasks"] for r in records}, run.preset.name
     several = seeds > 1
     spread = f"mean {f'(s.d. over {seeds} training seeds) ' if several else 'of one training seed '}[95% interval"
@@ -57,14 +58,14 @@ def note(run: Run, records: Sequence[dict[str, Any]], seeds: int) -> str:
     strongest = "vs strongest: against the best baseline on the same test tasks, in points"
     if run.preset.pooled:
         return (
-            f"Accuracy in %, pooled over the query examples of {name}'s test tasks,\n{spread}: questions{drawn} "
+            f"Accuracy in %, pooled over the query examples of {name}'s {kind} tasks,\n{spread}: questions{drawn} "
             f"resampled, then pairs within questions].\n{disjoint if 'image_disjoint' in found else ''}\n{strongest}.\n"
             "The paper's column is the mean over tasks on all of Meta-VQA."
         )
     asked = "asked, unasked: known families, the same question in other words in training or not; "
     more = (asked if "asked" in found else "") + (disjoint if "image_disjoint" in found else "")
     return (
-        f"Accuracy in %, query sets of {name}'s test tasks,\n{spread}: tasks{drawn} resampled].\n"
+        f"Accuracy in %, query sets of {name}'s {kind} tasks,\n{spread}: tasks{drawn} resampled].\n"
         f"Known: families with training questions; new: families that training never saw; {more}\n"
         f"closed: share of the way from plain CLIP to the few-shot ceiling, on known families; {strongest};\n"
         "loss: against all questions known, in points. The paper's column is Meta-VQA: another dataset."
@@ -118,29 +119,35 @@ def main(argv: list[str] | None = None) -> None:
         action="store_true",
         help="of the test tasks' query examples, only those whose image no training or validation task shows",
     )
+    arguments.add_argument(
+        "--validation", action="store_true", help="of the validation tasks, by which rows and settings are chosen"
+    )
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
     if args.image_disjoint and run.preset.pooled:
         arguments.error(f"--image-disjoint: the table of {run.preset.name} has these pairs in a column of their own")
+    if args.image_disjoint and args.validation:
+        arguments.error("--image-disjoint is about test tasks; without it --validation takes validation tasks")
     try:
         seen = seen_images(run) if args.image_disjoint else frozenset()
     except ValueError as error:
         arguments.error(str(error))
     rows = [row for row in ROWS if row.baseline or not args.baselines_only]
     rows = without_support(rows, run.dataset.tasks)
-    tasks = judged_tasks(run, args.limit_tasks, seen)
+    which = (args.limit_tasks, seen, "val" if args.validation else "test")
+    tasks = judged_tasks(run, *which)
     try:
         variants = [] if args.baselines_only and not args.variants else list(find_releases(run, generators, args))
         of_variants = [(variant, own, run_of(own[0], args)) for variant, own in variants if own]
     except ValueError as error:
         arguments.error(str(error))
-    lines = list(lines_of(run, generators, rows, args.limit_tasks, seen))
+    lines = list(lines_of(run, generators, rows, *which))
     for variant, own, its_run in of_variants:
-        lines += variant_lines(its_run, variant, own, args.limit_tasks, seen)
+        lines += variant_lines(its_run, variant, own, *which)
     records = compared(records_of(tasks, lines))
     table = tables.accuracy_table(records)
     print(table.to_string())
-    print(f"\n{note(run, records, len({g.config['seed'] for g in generators}))}")
+    print(f"\n{note(run, records, len({g.config['seed'] for g in generators}), which[-1])}")
     print_missing(run, sorted({row.id for row in rows} - {record["row"] for record in records}))
     if args.json:
         write_results(args.json, run.preset.name, records, "eval/table1.py")

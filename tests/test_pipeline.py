@@ -295,6 +295,20 @@ def test_a_changed_setting_makes_a_run_of_its_own(tiny, capsys):
     assert same("hvae.safetensors") and not same("hvae_hyperldm.safetensors")
 
 
+def test_table1_of_validation_tasks_has_what_training_measured_there(tiny, tmp_path, capsys):
+    arguments = ["--preset", "tiny", "--work", str(tiny), "--device", "cpu", "--validation"]
+    table1.main([*arguments, "--json", str(tmp_path / "t.json")])
+    assert "query sets of tiny's validation tasks" in capsys.readouterr().out
+    records = json.loads((tmp_path / "t.json").read_text(encoding="utf-8"))["results"]
+    found = {r["row"]: r["mean"] for r in records if r["tasks"] == "all" and r["gamma"] is None}
+    measured = stage_metrics(tiny)
+    for row in ("uncond_multitask", "cond_multitask", "cond_hnet_maml", "kernel_ridge", "latent_regression"):
+        assert found[row] == pytest.approx(measured[row]["val_accuracy"], abs=5e-3), row  # shipped in half precision
+    with pytest.raises(SystemExit):
+        table1.main([*arguments, "--image-disjoint"])
+    assert "--image-disjoint is about test tasks" in capsys.readouterr().err
+
+
 def test_table4(tiny, tmp_path, capsys):
     files = [tmp_path / "t.json", tmp_path / "t.csv"]
     table4.main(

@@ -1,4 +1,4 @@
-"""What the rows of releases answer right on the test tasks."""
+"""What the rows of releases answer right on the tasks of a split: on the test tasks, if it is not said otherwise."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from core.data.emoji.dataset import EmojiVQA
 from core.data.emoji.questions import phrasings
 from core.data.task_sets import image_disjoint, trained_images
-from core.data.tasks import TaskSet
+from core.data.tasks import Split, TaskSet
 from core.generator import AdapterGenerator
 from eval.harness import tables
 from eval.harness.comparison.answers import JudgedTasks, Line
@@ -34,17 +34,24 @@ def sets_of_tasks(run: Run, test: TaskSet) -> dict[str, Tensor]:
     return sets
 
 
-def evaluated_tasks(run: Run, limit: int | None, seen: AbstractSet[int], *, prompted: bool = False) -> TaskSet:
-    """The test tasks, or the first `limit` of them, less the query examples of images that were `seen`."""
-    test = run.task_set("test", prompted=prompted)
-    test = image_disjoint(test, seen) if seen else test
-    return test if limit is None else test.select(range(min(limit, len(test))))
+def evaluated_tasks(
+    run: Run, limit: int | None, seen: AbstractSet[int], split: Split = "test", *, prompted: bool = False
+) -> TaskSet:
+    """The tasks of a split, or the first `limit` of them, less the query examples of images that were `seen`. Where
+    accuracy is pooled, all examples of validation tasks are query, as `train/choose.py` takes them."""
+    tasks = run.task_set(split, prompted=prompted)
+    if split == "val" and run.preset.pooled:
+        tasks = replace(tasks, tasks=tuple(replace(task, query=task.examples("all")) for task in tasks.tasks))
+    tasks = image_disjoint(tasks, seen) if seen else tasks
+    return tasks if limit is None else tasks.select(range(min(limit, len(tasks))))
 
 
-def judged_tasks(run: Run, limit: int | None = None, seen: AbstractSet[int] = frozenset()) -> JudgedTasks:
+def judged_tasks(
+    run: Run, limit: int | None = None, seen: AbstractSet[int] = frozenset(), split: Split = "test"
+) -> JudgedTasks:
     """What every row is asked. Without the query examples of images that were `seen`, there is one set,
     "image_disjoint"."""
-    test = evaluated_tasks(run, limit, seen)
+    test = evaluated_tasks(run, limit, seen, split)
     questions = tuple(task.question for task in test.tasks)
     examples = torch.tensor([len(task.query[0]) for task in test.tasks])
     whole = torch.ones(len(test), dtype=torch.bool)
@@ -60,10 +67,11 @@ def lines_of(
     rows: Iterable[Row],
     limit: int | None = None,
     seen: AbstractSet[int] = frozenset(),
+    split: Split = "test",
 ) -> Iterator[Line]:
     """A line for every row, share of descriptors and release that has the row, in this order. The tasks are those of
     `judged_tasks`; questions are embedded as `run` embeds them."""
-    test, prompted = evaluated_tasks(run, limit, seen), evaluated_tasks(run, limit, seen, prompted=True)
+    test, prompted = (evaluated_tasks(run, limit, seen, split, prompted=prompted) for prompted in (False, True))
     support, query = test.batch(part="support").to(run.device), test.batch(part="query").to(run.device)
     with_prompts = prompted.batch(part="query").to(run.device)
     mask = query.example_mask.cpu()
@@ -95,7 +103,8 @@ def variant_lines(
     generators: Sequence[AdapterGenerator],
     limit: int | None = None,
     seen: AbstractSet[int] = frozenset(),
+    split: Split = "test",
 ) -> Iterator[Line]:
     """The lines of a variant: its row of its releases, with the run of one of them."""
-    for line in lines_of(run, generators, [variant.row], limit, seen):
+    for line in lines_of(run, generators, [variant.row], limit, seen, split):
         yield replace(line, row=variant.id, label=variant.label, settings=variant.settings)
