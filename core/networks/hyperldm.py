@@ -29,8 +29,9 @@ class HyperLDMConfig(TrunkConfig):
     beta_end: float = 0.06
 
     def __post_init__(self) -> None:
-        if self.time_dim % 2:
-            raise ValueError(f"HyperLDMConfig: time_dim {self.time_dim} must be even (sine and cosine)")
+        super().__post_init__()
+        if self.time_dim < 2 or self.time_dim % 2:
+            raise ValueError(f"HyperLDMConfig: time_dim {self.time_dim} must be even (sine and cosine), 2 or more")
         if self.prediction not in ("eps", "v"):
             raise ValueError(f"HyperLDMConfig: prediction {self.prediction!r}; allowed: 'eps', 'v'")
 

@@ -28,6 +28,14 @@ class TrunkConfig:
     whitening: float = 1e-3  # shrinkage of `Whitening` of e
     cond_noise: float = 0.0  # in training, on whitened e
 
+    def __post_init__(self) -> None:
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"{type(self).__name__}: hidden {list(self.hidden)}; allowed: one width or several")
+        if not 1 <= self.squeeze <= min(self.hidden):
+            raise ValueError(
+                f"{type(self).__name__}: squeeze {self.squeeze}; allowed: 1 to the least width, {min(self.hidden)}"
+            )
+
 
 class _Block(nn.Module):
     """Layer norm, linear, SiLU, a squeeze-and-excitation gate, and a residual connection."""

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from core.backbones import Pooling
 from core.backbones.questions import Kind, check_layers, question_dim
+from core.bounds import check_bounds
 from core.config import later
 from core.data.base import DatasetConfig
 from core.data.emoji.dataset import EmojiConfig
@@ -227,9 +228,8 @@ class Preset:
     pooled: bool = False
 
     def __post_init__(self) -> None:
+        check_bounds(self)
         check_layers(self.question_layers)
-        if not 0.0 <= self.other_words <= 1.0:
-            raise ValueError(f"other_words {self.other_words}; allowed: 0 to 1")
         if self.network not in BASE_NETWORKS:
             raise ValueError(f"network {self.network!r}; allowed: {', '.join(BASE_NETWORKS.names())}")
         if self.sampling.steps > self.hyperldm.num_timesteps:
