@@ -21,7 +21,7 @@ from eval import calibration, links, sanity, table1, table4, task_inference
 from eval.datasets import floors, photo_few_shot, photo_kinds, photo_links
 from eval.harness.comparison.answers import read_answers
 from eval.harness.metrics import PooledPairs
-from eval.harness.parts import photos
+from eval.harness.parts import photos, validation
 from eval.harness.rows import FEW_SHOT, ROWS, chosen_few_shot
 from eval.harness.tables import pooled_sets, question_of_pairs
 from tests.conftest import ROOT, random_batch
@@ -83,9 +83,10 @@ def part(monkeypatch, tmp_path):
     """The lines of a part of the document, made of the file that a script has just written."""
 
     def lines(make):
-        monkeypatch.setattr(
-            photos, "read_results", lambda name: json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
-        )
+        for module in (photos, validation):
+            monkeypatch.setattr(
+                module, "read_results", lambda name: json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))
+            )
         return make().splitlines()
 
     return lines
@@ -203,6 +204,14 @@ def test_table1(flags, tiny, judged, part, tmp_path, capsys):
     assert asked.examples.tolist() == counts and asked.own.logical_not().sum() == len(counts)
     pooled = float(line.right.double().mean())
     assert pooled == pytest.approx(records["cond_multitask", None, "all"]["mean"], abs=1e-4)
+
+
+def test_validation_tasks_are_judged_on_all_their_examples(flags, tmp_path):
+    table1.main([*flags, "--validation"])
+    every = [task for task in FewPairs(get_preset("tiny").dataset).tasks if task.split == "val"]
+    examples = sum(len(task.examples("all")[0]) for task in every)
+    assert examples > sum(len(task.query[0]) for task in every)
+    assert {(r["tasks"], r["n_tasks"], r["n_pairs"]) for r in read(tmp_path)} == {("all", len(every), examples)}
 
 
 def test_table1_of_two_seeds_and_fewer_tasks(flags, tiny, part, tmp_path):

@@ -7,7 +7,7 @@ import pandas as pd
 
 from core.data.emoji.questions import QUESTIONS
 from eval.harness.comparison.answers import read_answers
-from eval.harness.comparison.records import BASELINES
+from eval.harness.parts.validation import first_of, key_of, validation_of
 from eval.harness.results import NOT_YET, RESULTS, made, read_results
 from eval.harness.rows import FEW_SHOT
 from eval.harness.tables import (
@@ -63,16 +63,9 @@ _WEAKEST_COLUMNS = {  # of Table 1's rows
 }
 
 
-def _validation() -> dict[tuple[str, tuple[str, ...]], Record]:
-    """Table 1 of the validation tasks, by label and settings."""
-    records = read_results("validation.json")["results"]
-    return {(r["label"], tuple(r.get("settings", ()))): r for r in records if r["tasks"] == "all"}
-
-
 def first_on_validation() -> str:
-    """The label of the row of ours, from the question alone, that validation tasks put first."""
-    ours = [r for r in _validation().values() if not r.get("settings") and not r["row"].startswith("few_shot")]
-    return max((r for r in ours if r["row"] not in BASELINES), key=lambda r: r["mean"])["label"]
+    """The row of ours, from the question alone, that validation tasks put first."""
+    return first_of(validation_of("validation.json"))
 
 
 def headline() -> str:
@@ -154,7 +147,7 @@ def _of_seeds(record: Record | None, seeds: list[int]) -> Record | None:
 
 def table1() -> str:
     """Table 1 by row: known families, new families, all; share of the way to the ceiling; difference to a baseline."""
-    document, preset, validation = read_results("table1.json"), get_preset("emoji"), _validation()
+    document, preset, validation = read_results("table1.json"), get_preset("emoji"), validation_of("validation.json")
     rows, halves = [], []
     for records in by_label(document["results"]).values():
         own = {r["tasks"]: r for r in records if r["descriptors"] == 1.0}
@@ -168,7 +161,7 @@ def table1() -> str:
                 label_of(list(own.values())),
                 *(_short(own.get(name)) for name in ("known", "new")),
                 short_percent(own["all"]),
-                _short(validation.get((own["all"]["label"], tuple(own["all"].get("settings", ()))))),
+                _short(validation.get(key_of(own["all"]))),
                 f"{100 * own['known']['closed']:.0f}%" if "closed" in own["known"] else "",
                 lead(own["all"]),
                 "" if versus is None else interval(versus, "+.1f"),
