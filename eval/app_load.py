@@ -6,8 +6,8 @@ be classified by all methods; measures how long they waited, from the first uplo
 --screenshots, visits the pages in an installed Chromium.
 
 Needs the demo's requirements and a release directory or Hub repository, HF_WEIGHTS as for app.py (default: the shipped
-weights), of drawn scenes but for --screenshots, which needs playwright. Prints what it measured; writes it with --json.
-Each takes about a minute on two CPU cores.
+weights), of drawn scenes but for --screenshots, which needs playwright and shows the first of several. Prints what it
+measured; writes it with --json. Each takes about a minute on two CPU cores.
 """
 
 from __future__ import annotations
@@ -213,8 +213,9 @@ def _test_tasks(dataset: EmojiVQA, count: int, seed: int) -> list[Task]:
     return random.Random(seed).sample([task for task in dataset.tasks if task.split == "test"], count)
 
 
-def screenshots(address: str, folder: Path) -> None:
-    """Pictures of the Ask, Guidance and Refine tabs, and of the Ask tab on a phone in the dark."""
+def screenshots(address: str, folder: Path, drawn: bool) -> None:
+    """Pictures of the Ask, Guidance and Refine tabs, and of the Ask tab on a phone in the dark; of photographs, whose
+    right answers nobody has typed yet, of the Ask tab alone."""
     from playwright.sync_api import sync_playwright
 
     chromium = next(
@@ -225,11 +226,15 @@ def screenshots(address: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=list(CHROMIUM_FLAGS))
-        for name, theme, size, tab, button, shown in (
-            ("app", "light", DESKTOP, None, None, ".qa-card"),
+        tabs = [
             ("app_guidance", "light", DESKTOP, "Guidance", "#guide", "#plane svg"),
             ("app_refine", "light", {"width": 1280, "height": 1180}, "Refine", "#refine", "#refined .qa-card"),
-            ("app_phone", "dark", PHONE, None, None, ".qa-card"),
+        ]
+        app = "app" if drawn else "app_photos"
+        for name, theme, size, tab, button, shown in (
+            (app, "light", DESKTOP, None, None, ".qa-card"),
+            *(tabs if drawn else []),
+            (f"{app}_phone", "dark", PHONE, None, None, ".qa-card"),
         ):
             page = browser.new_page(viewport=size)
             page.goto(f"{address}/?__theme={theme}")
@@ -240,7 +245,7 @@ def screenshots(address: str, folder: Path) -> None:
                 page.wait_for_selector(shown, timeout=60_000)
             page.wait_for_timeout(3000)  # ways through the plane are drawn slowly
             if size == PHONE:
-                page.evaluate("document.querySelector('#ask-question').scrollIntoView()")
+                page.evaluate("document.querySelector('[id$=ask-question]').scrollIntoView()")  # of the first world
             page.screenshot(path=folder / f"{name}.png")
             print(f"wrote {folder / name}.png")
             page.close()
@@ -261,10 +266,13 @@ def main(argv: list[str] | None = None) -> None:
     if args.json and args.screenshots:
         parser.error("--json does not go with --screenshots, which measure nothing")
     try:
-        generator = AdapterGenerator.from_pretrained(WEIGHTS)
+        generator = AdapterGenerator.from_pretrained(WEIGHTS.split(",")[0])  # the world that the page opens with
     except ValueError as error:
         parser.error(f"HF_WEIGHTS={WEIGHTS}: {error}")
-    if generator.config.get("dataset") != VERSION and not args.screenshots:
+    drawn = generator.config.get("dataset") == VERSION
+    if not args.screenshots and "," in WEIGHTS:
+        parser.error(f"HF_WEIGHTS={WEIGHTS}: one release is asked about; --screenshots takes several")
+    if not drawn and not args.screenshots:
         parser.error(f"HF_WEIGHTS={WEIGHTS} knows no drawn scenes to ask about; --screenshots takes any release")
     if args.accuracy:
         run, _ = releases.open_release(parser, releases.parser("").parse_args(["--weights", WEIGHTS]))
@@ -272,7 +280,7 @@ def main(argv: list[str] | None = None) -> None:
     wrong = ""
     with served() as (address, _):
         if args.screenshots:
-            screenshots(address, args.screenshots)
+            screenshots(address, args.screenshots, drawn)
             return
         if args.accuracy:
             records = compare_accuracy(address, run, generator, args.questions, args.scenes, args.seed)
