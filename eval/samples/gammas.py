@@ -103,7 +103,8 @@ def plot(records: Sequence[dict[str, Any]], path: Path) -> None:
     """A panel for every share of questions: accuracy on all test tasks over gamma."""
     records = [r for r in records if r["tasks"] == "all"]
     shares = sorted({r["descriptors"] for r in records}, reverse=True)
-    figure, axes = figures.pyplot().subplots(1, len(shares), figsize=(1.8 + 4.2 * len(shares), 3.6), squeeze=False)
+    size = (1.8 + 4.2 * len(shares), 3.6)
+    figure, axes = figures.pyplot().subplots(1, len(shares), figsize=size, squeeze=False, sharey=True)
     for axis, share in zip(axes[0], shares, strict=True):
         for label in dict.fromkeys(r["label"] for r in records):
             points = [r for r in records if r["label"] == label and r["descriptors"] == share]
