@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from tests.conftest import ROOT
 from train.choices.options import quick_options, sampling_options
@@ -46,10 +47,20 @@ def test_nothing_is_imported_before_it_is_needed(code, absent):
 
 
 def test_of_settings_that_lose_nothing_the_cheapest_is_taken():
-    options = [{"n": n} for n in range(4)]
-    assert cheapest(options, [0.7, 0.7 - NO_LOSS / 2, 0.5, 0.699], [320, 8, 1, 16]) == 1
-    assert cheapest(options, [0.7, 0.7 - 2 * NO_LOSS, 0.5, 0.6], [320, 8, 1, 16]) == 0
-    assert cheapest(options, [0.699, 0.7, 0.5, 0.6], [8, 8, 8, 8]) == 1
+    shares = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    of = lambda *means: torch.tensor(means, dtype=torch.float64)[:, None].expand(-1, 2)
+    assert cheapest(of(0.7, 0.7 - NO_LOSS / 2, 0.5, 0.699), shares, [320, 8, 1, 16]) == 1
+    assert cheapest(of(0.7, 0.7 - 2 * NO_LOSS, 0.5, 0.6), shares, [320, 8, 1, 16]) == 0
+    assert cheapest(of(0.699, 0.7, 0.5, 0.6), shares, [8, 8, 8, 8]) == 1
+
+
+def test_where_few_tasks_leave_a_doubt_the_cheapest_is_taken():
+    scores = torch.tensor([[0.6, 0.6, 0.6, 0.6], [0.8, 0.4, 0.7, 0.46], [0.5, 0.5, 0.5, 0.5]], dtype=torch.float64)
+    shares, costs = torch.full((4,), 0.25, dtype=torch.float64), [320, 8, 1]
+    # losses of the second: -0.2, 0.2, -0.1, 0.14; mean 0.01, standard error 0.0826. The third loses 0.1 everywhere.
+    assert cheapest(scores, shares, costs) == 0 and cheapest(scores, shares, costs, doubt=True) == 1
+    weighted = torch.tensor([0.0, 0.5, 0.0, 0.5], dtype=torch.float64)  # mean 0.17, standard error 0.0212
+    assert cheapest(scores, weighted, costs, doubt=True) == 0
 
 
 def test_quick_settings_keep_the_strength_that_was_chosen():

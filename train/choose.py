@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's ro
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from core.adaptation.calibration import fit_scale
@@ -33,7 +34,7 @@ from core.methods import (
     guided_by,
     row_of,
 )
-from core.networks.base import right_answers
+from core.networks.base import accuracies, right_answers
 from core.release.manifest import BACKBONE_SHA256, write_release
 from train.choices.known import question_threshold, save_known
 from train.choices.options import (
@@ -49,9 +50,8 @@ from train.pipeline.run import Run
 from train.pipeline.settings import Preset
 from train.pipeline.stage import Stage
 
-NO_LOSS = (
-    0.002  # of validation accuracy, less than draws of the noise differ by: among such options the cheapest is taken
-)
+# Of validation accuracy, less than draws of the noise differ by: among options that lose no more the cheapest is taken.
+NO_LOSS = 0.002
 CEILING = "few_shot_ceiling"
 RIGHT_REFUSED = 0.1  # share of right answers that a page may call "none of these"
 
@@ -83,10 +83,22 @@ def stages(preset: Preset) -> list[Stage]:
     ]
 
 
-def cheapest(options: Sequence[dict[str, Any]], scores: Sequence[float], costs: Sequence[float]) -> int:
-    """Which option costs least among those that lose no more than `NO_LOSS` against the best; of equals the best."""
-    good = [i for i, score in enumerate(scores) if score >= max(scores) - NO_LOSS]
-    return min(good, key=lambda i: (costs[i], -scores[i]))
+def cheapest(scores: Tensor, shares: Tensor, costs: Sequence[float], *, doubt: bool = False) -> int:
+    """Which option costs least among those that lose no more than `NO_LOSS` against the best; of equals the best.
+
+    Args:
+        scores: (O, T), the accuracy of every option on every task. shares: (T,), of each task in the mean; sums to 1.
+        doubt: an option may also lose as much as the standard error of this loss, over tasks: few tasks cannot tell it
+            from none.
+    """
+    means = scores @ shares
+    best = int(means.argmax())
+    losses = scores[best] - scores  # (O, T)
+    least = losses @ shares
+    error = ((losses - least[:, None]).square() @ shares.square()).sqrt()
+    allowed = error.clamp(min=NO_LOSS) if doubt else torch.full_like(error, NO_LOSS)
+    good = [i for i in range(len(scores)) if least[i] <= allowed[i]]
+    return min(good, key=lambda i: (costs[i], -float(means[i])))
 
 
 def draft_release(run: Run, choices: dict[str, dict[str, Any]]) -> AdapterGenerator:
@@ -107,6 +119,7 @@ class _Choices:
         self.run, self.made, self.metrics = run, {}, {}
         self.few_shot_scales: dict[str, float] = {}
         self.release = draft_release(run, self.made)
+        self.shares = run.shares(run.val_judged).double().cpu()
         self.sampled, self.sampling_seconds = 0, 0.0
 
     def sampling(self, name: str) -> None:
@@ -114,11 +127,12 @@ class _Choices:
         sampling, began = self.run.preset.sampling, time.monotonic()
         options = sampling_options(sampling)
         scores = [self._score("hyperldm", name, option) for option in options]
-        best = options[max(range(len(options)), key=lambda i: scores[i])]
+        best = options[int((torch.stack(scores) @ self.shares).argmax())]
         quick = quick_options(sampling, best["gamma"])
         options += quick
         scores += [self._score("hyperldm", name, option) for option in quick]
-        self._take(row_of("hyperldm", name), options, scores, [denoiser_steps(option) for option in options])
+        costs = [denoiser_steps(option) for option in options]
+        self._take(row_of("hyperldm", name), options, scores, costs, doubt=True)
         self.sampled += sum(map(denoiser_steps, options))
         self.sampling_seconds += time.monotonic() - began
 
@@ -140,21 +154,30 @@ class _Choices:
         self.made[row] = chosen  # trying changed it
         self.sampling_seconds += time.monotonic() - began
 
-    def _score(self, method: str, name: str, option: dict[str, Any]) -> float:
-        """Validation accuracy of a search, over draws of the noise."""
+    def _score(self, method: str, name: str, option: dict[str, Any]) -> Tensor:
+        """Accuracy (T,) of a search on every validation task, over draws of the noise."""
         self.made[row_of(method, name)] = option
         query, how = self.run.val_judged, {"gradient_scale": option.get("gradient_scale", 0.0), "generator": name}
         w = [self.release.weights(query.question, method, seed=seed, **how) for seed in range(SEEDS)]
-        return sum(self.run.accuracy(x, query) for x in w) / len(w)
+        return torch.stack([accuracies(self.run.network, x, query).double().cpu() for x in w]).mean(0)
 
-    def _take(self, row: str, options: list[dict[str, Any]], scores: list[float], costs: list[int]) -> None:
-        taken = cheapest(options, scores, costs)
+    def _take(
+        self,
+        row: str,
+        options: list[dict[str, Any]],
+        scores: list[Tensor],
+        costs: list[int],
+        *,
+        doubt: bool = False,
+    ) -> None:
+        taken = cheapest(torch.stack(scores), self.shares, costs, doubt=doubt)
+        means = (torch.stack(scores) @ self.shares).tolist()
         self.made[row] = {
             **options[taken],
-            "val_accuracy": round(scores[taken], 4),
-            "tried": [{**o, "val_accuracy": round(s, 4)} for o, s in zip(options, scores, strict=True)],
+            "val_accuracy": round(means[taken], 4),
+            "tried": [{**option, "val_accuracy": round(mean, 4)} for option, mean in zip(options, means, strict=True)],
         }
-        self.metrics[row] = scores[taken]
+        self.metrics[row] = means[taken]
 
     def few_shot_rate(self, row: str) -> None:
         preset, support, query = self.run.preset, self.run.val_support, self.run.val_query

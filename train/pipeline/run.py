@@ -267,6 +267,12 @@ class Run:
         count = batch.example_mask.sum(1)
         return float((found * count).sum() / count.sum())
 
+    def shares(self, batch: TaskBatch | TaskTable) -> torch.Tensor:
+        """The share (T,) of each task in `accuracy` on a batch."""
+        count = batch.example_mask.sum(1).double()
+        count = count if self.preset.pooled else torch.ones_like(count)
+        return count / count.sum()
+
 
 def drawn(weights: torch.Tensor, count: int, rng: torch.Generator) -> torch.Tensor:
     """`count` indices, drawn as often as `weights` (T,) say."""
