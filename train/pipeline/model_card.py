@@ -81,9 +81,10 @@ _DATA = {
         "Apache-2.0 for code and weights; the weights were trained on CC BY-SA 4.0 artwork.",
     ),
     "meta-vqa-photos": _Data(  # before those it begins like
-        "the part of Meta-VQA, the paper's dataset, about 3,347 COCO photographs. For everyday photos, and to study "
-        "how weights follow from a question; not for deciding anything about people, nor where errors cost much: "
-        "most answers to unseen questions are wrong. Best at rooms, sports, animals; colours, counts and text fail.",
+        "the questions of Meta-VQA, the paper's dataset, about 3,347 of its COCO photographs. For everyday photos, and "
+        "to study how weights follow from a question; not for deciding anything about people, nor where errors cost "
+        "much: most answers to unseen questions are wrong. Best at rooms, sports, animals; colours, counts and text "
+        "fail.",
         "COCO and VQA v2 show mostly everyday life of the West as annotators named it, stereotypes of gender, age and "
         "origin included; the ImageNet trunk and the sentence encoder bring their own.",
         "Apache-2.0 for code and encoders; VQA v2's annotations are CC BY 4.0. There are no photographs here.",
