@@ -54,13 +54,14 @@ def test_of_settings_that_lose_nothing_the_cheapest_is_taken():
     assert cheapest(of(0.699, 0.7, 0.5, 0.6), shares, [8, 8, 8, 8]) == 1
 
 
-def test_where_few_tasks_leave_a_doubt_the_cheapest_is_taken():
-    scores = torch.tensor([[0.6, 0.6, 0.6, 0.6], [0.8, 0.4, 0.7, 0.46], [0.5, 0.5, 0.5, 0.5]], dtype=torch.float64)
-    shares, costs = torch.full((4,), 0.25, dtype=torch.float64), [320, 8, 1]
-    # losses of the second: -0.2, 0.2, -0.1, 0.14; mean 0.01, standard error 0.0826. The third loses 0.1 everywhere.
-    assert cheapest(scores, shares, costs) == 0 and cheapest(scores, shares, costs, doubt=True) == 1
+def test_where_few_tasks_leave_a_doubt_the_quick_setting_is_taken():
+    scores = torch.tensor([[0.6, 0.6, 0.6, 0.6], [0.5, 0.5, 0.5, 0.5], [0.8, 0.4, 0.7, 0.46]], dtype=torch.float64)
+    shares, costs = torch.full((4,), 0.25, dtype=torch.float64), [320, 1, 8]
+    # losses of the last: -0.2, 0.2, -0.1, 0.14; mean 0.01, standard error 0.0826. The second loses 0.1 everywhere.
+    assert [cheapest(scores, shares, costs, quick) for quick in (0, 1, 2)] == [0, 2, 2]
+    assert cheapest(scores[[0, 2, 1]], shares, [320, 8, 1], 1) == 0  # nothing else has the benefit of the doubt
     weighted = torch.tensor([0.0, 0.5, 0.0, 0.5], dtype=torch.float64)  # mean 0.17, standard error 0.0212
-    assert cheapest(scores, weighted, costs, doubt=True) == 0
+    assert cheapest(scores, weighted, costs, 1) == 0
 
 
 def test_quick_settings_keep_the_strength_that_was_chosen():

@@ -83,21 +83,21 @@ def stages(preset: Preset) -> list[Stage]:
     ]
 
 
-def cheapest(scores: Tensor, shares: Tensor, costs: Sequence[float], *, doubt: bool = False) -> int:
+def cheapest(scores: Tensor, shares: Tensor, costs: Sequence[float], quick: int = 0) -> int:
     """Which option costs least among those that lose no more than `NO_LOSS` against the best; of equals the best.
 
     Args:
         scores: (O, T), the accuracy of every option on every task. shares: (T,), of each task in the mean; sums to 1.
-        doubt: an option may also lose as much as the standard error of this loss, over tasks: few tasks cannot tell it
-            from none.
+        quick: how many of the last options approximate the best. These may also lose as much as the standard error of
+            their loss, over tasks: few tasks cannot tell it from none.
     """
     means = scores @ shares
     best = int(means.argmax())
     losses = scores[best] - scores  # (O, T)
     least = losses @ shares
     error = ((losses - least[:, None]).square() @ shares.square()).sqrt()
-    allowed = error.clamp(min=NO_LOSS) if doubt else torch.full_like(error, NO_LOSS)
-    good = [i for i in range(len(scores)) if least[i] <= allowed[i]]
+    error[: len(error) - quick] = 0.0
+    good = [i for i in range(len(scores)) if least[i] <= max(NO_LOSS, float(error[i]))]
     return min(good, key=lambda i: (costs[i], -float(means[i])))
 
 
@@ -132,7 +132,7 @@ class _Choices:
         options += quick
         scores += [self._score("hyperldm", name, option) for option in quick]
         costs = [denoiser_steps(option) for option in options]
-        self._take(row_of("hyperldm", name), options, scores, costs, doubt=True)
+        self._take(row_of("hyperldm", name), options, scores, costs, len(quick))
         self.sampled += sum(map(denoiser_steps, options))
         self.sampling_seconds += time.monotonic() - began
 
@@ -162,15 +162,9 @@ class _Choices:
         return torch.stack([accuracies(self.run.network, x, query).double().cpu() for x in w]).mean(0)
 
     def _take(
-        self,
-        row: str,
-        options: list[dict[str, Any]],
-        scores: list[Tensor],
-        costs: list[int],
-        *,
-        doubt: bool = False,
+        self, row: str, options: list[dict[str, Any]], scores: list[Tensor], costs: list[int], quick: int = 0
     ) -> None:
-        taken = cheapest(torch.stack(scores), self.shares, costs, doubt=doubt)
+        taken = cheapest(torch.stack(scores), self.shares, costs, quick)
         means = (torch.stack(scores) @ self.shares).tolist()
         self.made[row] = {
             **options[taken],
