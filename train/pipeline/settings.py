@@ -158,7 +158,7 @@ class GuidanceConfig:
 @dataclass(frozen=True)
 class SamplingConfig:
     """HyperLDM at evaluation. gamma is chosen among `gammas`, the number of averaged samples among `samples`; then
-    whatever of `quick` loses nothing at that gamma takes the place of `steps` and samples."""
+    whatever of `quick` loses nothing that validation tasks can tell takes the place of `steps` and samples."""
 
     sampler: str = "ddim"
     steps: int = 50
