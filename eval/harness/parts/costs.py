@@ -92,7 +92,8 @@ def demo() -> str:
     how, right = load["settings"], accuracies["results"]
     waits = (
         f"{load['visitors']} visitors ask at once, each with {load['pictures']} uploaded pictures and "
-        f"{len(how['methods'])} methods (HyperLDM with {how['steps']} steps, {how['samples']} samples), on "
+        f"{len(how['methods'])} methods (HyperLDM with {how['samples']} samples in {how['steps']} "
+        f"step{'s' if how['steps'] > 1 else ''}), on "
         f"{load['cores']} CPU cores:\nmedian wait {load['median']:.1f} s, 95% under {load['95%']:.1f} s, longest "
         f"{load['longest']:.1f} s; failed: {load['failed']}. {made(document)}"
     )
