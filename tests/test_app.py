@@ -17,7 +17,7 @@ from core.demo.views import about
 from core.generator import AdapterGenerator
 from core.release.manifest import list_anew
 from eval import app_load
-from eval.app_load import CHROMIUM_FLAGS, DESKTOP, PHONE
+from eval.demo.pages import CHROMIUM_FLAGS, DESKTOP, PHONE
 from tests.conftest import ROOT, launch
 from tests.fuzz import texts
 
