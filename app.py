@@ -101,8 +101,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             mcp_server=args.mcp,
             **page.LAUNCH,
         )
-        for studio in studios:  # while visitors read the page
-            studio.warm()
+        try:
+            for studio in studios:  # while visitors read the page
+                studio.warm()
+        except KeyboardInterrupt:
+            demo.close()
+            return
     except (OSError, ValueError) as error:
         arguments.error(f"--weights (or HF_WEIGHTS) {', '.join(weights)}: {error}")
     demo.block_thread()

@@ -9,13 +9,17 @@ from typing import Any
 
 _COUNTS = (
     *("batch", "behaviour_examples", "behaviour_tasks", "draws", "examples", "few_shot_steps", "hidden", "image_batch"),
-    *("latent", "num_timesteps", "rank", "samples", "squeeze", "steps", "tasks", "text_batch", "time_dim"),
+    *("image_steps", "latent", "num_timesteps", "rank", "samples", "squeeze", "steps", "tasks", "text_batch"),
+    *("text_heads", "text_layers", "text_steps", "text_width", "time_dim"),
 )
 _POSITIVE = (
     *("clip", "few_shot_lrs", "gradient_scales", "image_lr", "inner_lr", "logit_scale", "lr", "ridges", "shrinkage"),
     *("text_lr", "whitening", "widths"),
 )
-_WEIGHTS = ("behaviour_weight", "cond_noise", "kl_weight", "max_inner_steps", "reconstruction_weight", "weight_decay")
+_NOT_NEGATIVE = (
+    *("behaviour_weight", "cond_noise", "init_std", "kl_weight", "lam", "max_inner_steps", "reconstruction_weight"),
+    "weight_decay",
+)
 _SHARES = ("decoded_share", "other_words")
 _BELOW_ONE = ("drop_condition", "dropout", "ema")
 
@@ -23,7 +27,7 @@ Bound = tuple[Callable[[float], bool], str]
 _BOUNDS: dict[str, Bound] = {
     **dict.fromkeys(_COUNTS, (lambda x: x >= 1, "1 or more")),
     **dict.fromkeys(_POSITIVE, (lambda x: 0 < x < math.inf, "above 0 and finite")),
-    **dict.fromkeys(_WEIGHTS, (lambda x: 0 <= x < math.inf, "0 or more")),
+    **dict.fromkeys(_NOT_NEGATIVE, (lambda x: 0 <= x < math.inf, "0 or more")),
     **dict.fromkeys(_SHARES, (lambda x: 0 <= x <= 1, "0 to 1")),
     **dict.fromkeys(_BELOW_ONE, (lambda x: 0 <= x < 1, "0 to below 1")),
     "support_fraction": (lambda x: 0 < x < 1, "between 0 and 1"),

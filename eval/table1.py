@@ -24,13 +24,19 @@ from typing import Any
 from core.data.task_sets import trained_images
 from eval.harness import figures, tables
 from eval.harness.comparison.answers import PER_TASK, write_answers
-from eval.harness.comparison.evaluation import judged_tasks, lines_of, variant_lines
+from eval.harness.comparison.evaluation import (
+    evaluated_tasks,
+    judged_tasks,
+    lines_of,
+    variant_lines,
+    without_support,
+)
 from eval.harness.comparison.records import BASELINES, compared, records_of
 from eval.harness.comparison.variants import VARIANTS, find_releases
 from eval.harness.origins import run_of
 from eval.harness.releases import open_release, parser, print_missing
 from eval.harness.results import write_results
-from eval.harness.rows import ROWS, without_support
+from eval.harness.rows import ROWS
 from train.pipeline.run import Run
 
 
@@ -133,9 +139,8 @@ def main(argv: list[str] | None = None) -> None:
     except ValueError as error:
         arguments.error(str(error))
     rows = [row for row in ROWS if row.baseline or not args.baselines_only]
-    rows = without_support(rows, run.dataset.tasks)
     which = (args.limit_tasks, seen, "val" if args.validation else "test")
-    tasks = judged_tasks(run, *which)
+    rows, tasks = without_support(rows, evaluated_tasks(run, *which).tasks), judged_tasks(run, *which)
     try:
         variants = [] if args.baselines_only and not args.variants else list(find_releases(run, generators, args))
         of_variants = [(variant, own, run_of(own[0], args)) for variant, own in variants if own]

@@ -16,11 +16,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that it runs from any folder
 
 from eval.harness.comparison.answers import PER_TASK, write_answers
-from eval.harness.comparison.evaluation import judged_tasks, lines_of
+from eval.harness.comparison.evaluation import judged_tasks, lines_of, without_support
 from eval.harness.comparison.records import records_of, without_scores
 from eval.harness.releases import open_release, parser, print_missing
 from eval.harness.results import write_results
-from eval.harness.rows import FEW_SHOT, without_support
+from eval.harness.rows import FEW_SHOT
 from eval.harness.tables import accuracy_table
 
 
@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments.add_argument("--per-task", type=Path, metavar="STEM", help=PER_TASK)
     args = arguments.parse_args(argv)
     run, generators = open_release(arguments, args)
-    if not without_support(FEW_SHOT, run.dataset.tasks):
+    if not without_support(FEW_SHOT, [task for task in run.dataset.tasks if task.split == "test"]):
         arguments.error(f"test tasks of {run.preset.name} have no support sets; eval/datasets/photo_few_shot.py adapts")
     tasks, lines = judged_tasks(run, args.limit_tasks), list(lines_of(run, generators, FEW_SHOT, args.limit_tasks))
     records = without_scores(records_of(tasks, lines))

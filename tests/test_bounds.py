@@ -26,6 +26,8 @@ from train.presets import get_preset
         ("adaptations.hvae.support_fraction=1", "adaptations.hvae.support_fraction 1.0; allowed: between 0 and 1"),
         ("few_shot_lrs=[]", "few_shot_lrs is empty; allowed: one number or several, above 0 and finite"),
         ("few_shot_lrs=[0.1, 0]", "few_shot_lrs [0.1, 0.0]; allowed: above 0 and finite"),
+        ("networks.clip_adapter.init_std=-1", "networks.clip_adapter.init_std -1.0; allowed: 0 or more"),
+        ("guidance.hvae.lam=-1", "guidance.hvae.lam -1.0; allowed: 0 or more"),
         ("other_words=2", "other_words 2.0; allowed: 0 to 1"),
         ("logit_scale=0", "logit_scale 0.0; allowed: above 0 and finite"),
     ],

@@ -206,7 +206,12 @@ def test_table1(flags, tiny, judged, part, tmp_path, capsys):
     assert pooled == pytest.approx(records["cond_multitask", None, "all"]["mean"], abs=1e-4)
 
 
-def test_validation_tasks_are_judged_on_all_their_examples(flags, tmp_path):
+def test_validation_tasks_are_judged_on_all_their_examples(flags, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(EmojiConfig, "open", lambda self: EmojiVQA(self))  # whose tasks have support sets
+    table1.main([*flags, "--validation", "--limit-tasks", "3"])
+    assert not any(r["row"].startswith("few_shot") for r in read(tmp_path))  # their support is among what is judged
+    assert "few_shot_ceiling, few_shot_hvae; validation tasks have no support" in capsys.readouterr().out
+    monkeypatch.setattr(EmojiConfig, "open", lambda self: FewPairs(self))
     table1.main([*flags, "--validation"])
     every = [task for task in FewPairs(get_preset("tiny").dataset).tasks if task.split == "val"]
     examples = sum(len(task.examples("all")[0]) for task in every)

@@ -119,7 +119,7 @@ class _Choices:
         self.run, self.made, self.metrics = run, {}, {}
         self.few_shot_scales: dict[str, float] = {}
         self.release = draft_release(run, self.made)
-        self.shares = run.shares(run.val_judged).double().cpu()
+        self.shares = run.shares(run.val_judged)
         self.sampled, self.sampling_seconds = 0, 0.0
 
     def sampling(self, name: str) -> None:
@@ -159,7 +159,7 @@ class _Choices:
         self.made[row_of(method, name)] = option
         query, how = self.run.val_judged, {"gradient_scale": option.get("gradient_scale", 0.0), "generator": name}
         w = [self.release.weights(query.question, method, seed=seed, **how) for seed in range(SEEDS)]
-        return torch.stack([accuracies(self.run.network, x, query).double().cpu() for x in w]).mean(0)
+        return torch.stack([accuracies(self.run.network, x, query).cpu().double() for x in w]).mean(0)
 
     def _take(
         self, row: str, options: list[dict[str, Any]], scores: list[Tensor], costs: list[int], quick: int = 0

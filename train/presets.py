@@ -234,7 +234,7 @@ PAPERS_WAY = (
     *(*PAPERS_HVAE, "hvae.hidden=[512,256]", "hvae_training.standardise=false"),
     *("adaptations.hvae.steps=50", "adaptations.hvae.lr=1"),
     *(*PAPERS_DESCRIPTORS, "diffusion.ema=0", "diffusion.weight_decay=0"),
-    *("sampling.sampler=ddpm", "sampling.steps=350", "sampling.samples=[1]"),
+    *("sampling.sampler=ddpm", "sampling.steps=350", "sampling.samples=[1]", "sampling.quick=[]"),
 )
 
 

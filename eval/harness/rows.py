@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from core.data.tasks import Task, TaskBatch
+from core.data.tasks import TaskBatch
 from core.generator import AdapterGenerator
 from core.methods import ALONE, GUIDED, guided_by
 from core.networks.base import right_answers
@@ -185,15 +185,6 @@ def available(row: Row, generator: AdapterGenerator) -> bool:
     if row.through_hvae:
         return can_adapt(generator, "hvae") and generator.has("hyperldm", "hvae")
     return can_few_shot(generator, row.method or None)
-
-
-def without_support(rows: Sequence[Row], tasks: Sequence[Task]) -> list[Row]:
-    """Rows less those that adapt to support sets, with a line that says so, where a test task has none."""
-    if all(task.support[0] for task in tasks if task.split == "test"):
-        return list(rows)
-    if left := ", ".join(row.id for row in rows if row.few_shot):
-        print(f"left out: {left}; test tasks have no support set to adapt to")
-    return [row for row in rows if not row.few_shot]
 
 
 def can_few_shot(generator: AdapterGenerator, method: str | None = None) -> bool:

@@ -268,8 +268,8 @@ class Run:
         return float((found * count).sum() / count.sum())
 
     def shares(self, batch: TaskBatch | TaskTable) -> torch.Tensor:
-        """The share (T,) of each task in `accuracy` on a batch."""
-        count = batch.example_mask.sum(1).double()
+        """The share (T,) of each task in `accuracy` on a batch; on the CPU, in double precision."""
+        count = batch.example_mask.sum(1).cpu().double()
         count = count if self.preset.pooled else torch.ones_like(count)
         return count / count.sum()
 

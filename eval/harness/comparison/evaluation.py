@@ -12,7 +12,7 @@ from torch import Tensor
 from core.data.emoji.dataset import EmojiVQA
 from core.data.emoji.questions import phrasings
 from core.data.task_sets import image_disjoint, trained_images
-from core.data.tasks import Split, TaskSet
+from core.data.tasks import Split, Task, TaskSet
 from core.generator import AdapterGenerator
 from eval.harness import tables
 from eval.harness.comparison.answers import JudgedTasks, Line
@@ -38,12 +38,24 @@ def evaluated_tasks(
     run: Run, limit: int | None, seen: AbstractSet[int], split: Split = "test", *, prompted: bool = False
 ) -> TaskSet:
     """The tasks of a split, or the first `limit` of them, less the query examples of images that were `seen`. Where
-    accuracy is pooled, all examples of validation tasks are query, as `train/choose.py` takes them."""
+    accuracy is pooled, all examples of validation tasks are query, as `train/choose.py` takes them, none is
+    support."""
     tasks = run.task_set(split, prompted=prompted)
     if split == "val" and run.preset.pooled:
-        tasks = replace(tasks, tasks=tuple(replace(task, query=task.examples("all")) for task in tasks.tasks))
+        judged = [replace(task, query=task.examples("all"), support=((), ())) for task in tasks.tasks]
+        tasks = replace(tasks, tasks=tuple(judged))
     tasks = image_disjoint(tasks, seen) if seen else tasks
     return tasks if limit is None else tasks.select(range(min(limit, len(tasks))))
+
+
+def without_support(rows: Sequence[Row], tasks: Sequence[Task]) -> list[Row]:
+    """Rows less those that adapt to support sets, with a line that says so, where a task to judge has none."""
+    if all(task.support[0] for task in tasks):
+        return list(rows)
+    if left := ", ".join(row.id for row in rows if row.few_shot):
+        kind = "validation" if tasks[0].split == "val" else tasks[0].split
+        print(f"left out: {left}; {kind} tasks have no support set to adapt to")
+    return [row for row in rows if not row.few_shot]
 
 
 def judged_tasks(
