@@ -170,6 +170,7 @@ def test_a_checkouts_scripts_run_from_any_folder(tmp_path):
 def test_citation_is_the_readmes():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert {"cff-version", "message", "title", "authors", "license"} <= citation.keys()
+    assert citation["version"] == core.__version__
     paper, readme = citation["preferred-citation"], (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{{{paper['title']}}}" in readme and f"{{{paper['year']}}}" in readme and paper["journal"] in readme
     names = " and ".join(f"{author['family-names']}, {author['given-names']}" for author in paper["authors"])

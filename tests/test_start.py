@@ -173,7 +173,7 @@ def test_identities_follow_the_start_and_not_its_place(tiny, part, tmp_path):
 
 def test_folders_and_resume_states_are_apart(tiny, part, tmp_path, monkeypatch):
     fresh, begun = opened_run(tmp_path, None), opened_run(tmp_path, part)
-    assert begun.output == tmp_path / "seed-0" / "weights-from-part" and fresh.output.name == "weights"
+    assert begun.output == tmp_path / "seed-0" / f"weights-from-{begun.start.name}" and fresh.output.name == "weights"
     assert begun.state_path("x") != fresh.state_path("x")
 
     monkeypatch.setattr(train.pipeline.steps, "_STATE_SECONDS", 0.0)
@@ -184,7 +184,10 @@ def test_folders_and_resume_states_are_apart(tiny, part, tmp_path, monkeypatch):
     other = shutil.copytree(part, tmp_path / "elsewhere" / "part")  # its namesake
     header, tensors = load_model(other / "uncond_multitask.safetensors")
     save_model(other / "uncond_multitask.safetensors", {"w": -tensors["w"]}, kind="adapter", config=header["config"])
-    assert [watch.step for watch, _ in steps(opened_run(tmp_path, other))] == [0, 1, 2]
+    same = shutil.copytree(part, tmp_path / "new" / "part")
+    namesake, moved = opened_run(tmp_path, other), opened_run(tmp_path, same)
+    assert namesake.output != begun.output == moved.output and namesake.output.name.startswith("weights-from-part-")
+    assert [watch.step for watch, _ in steps(namesake)] == [0, 1, 2]
 
 
 # -- what is said of it ------------------------------------------------------------------------------------------------

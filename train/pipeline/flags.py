@@ -77,10 +77,10 @@ def release_directory(preset: str, seed: int, variant: str, work: Path) -> Path:
     return work / f"seed-{seed}" / f"weights{variant}"
 
 
-def variant(changed: str, descriptors: float, start: Path | None = None) -> str:
+def variant(changed: str, descriptors: float, start: Start | None = None) -> str:
     """What is added to the names of a run's folders: for changed settings, a start, and a share of descriptors below
     1."""
-    begun = "" if start is None else f"-from-{start.resolve().name}"
+    begun = "" if start is None else f"-from-{start.name}"
     return changed + begun + (f"-{100 * descriptors:g}" if descriptors < 1.0 else "")
 
 
@@ -93,13 +93,18 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     base, preset = preset_of(origin_of(args.preset, args.data, 1.0, [])), preset_of(origin)
     changed = "" if preset == base else f"-{config_hash(preset)[:8]}"
     preset = replace(preset, descriptors=args.descriptors)
-    suffix = variant(changed, args.descriptors, args.start)
+    start = None if args.start is None else open_start(preset, located(args.start))
+    suffix = variant(changed, args.descriptors, start)
     work = args.work or Path("runs") / preset.name
     preset = _with_backbone_of_its_own(preset, base, work)
     default = release_directory(preset.name, args.seed, suffix, work)
     processes = processes or Processes(usable_device(args.device))
-    run = Run(preset, args.seed, args.output or default, work, processes.device, suffix, origin, processes=processes)
-    return run if args.start is None else replace(run, start=open_start(run, located(args.start)))
+    run = Run(
+        preset, args.seed, args.output or default, work, processes.device, suffix, origin, start, processes=processes
+    )
+    if start is not None:
+        start.check(run)
+    return run
 
 
 def training_run(args: argparse.Namespace) -> Run:
@@ -118,19 +123,17 @@ def _with_backbone_of_its_own(preset: Preset, base: Preset, work: Path) -> Prese
     return replace(preset, backbone=f"local-dir:{work / f'backbone-{config_hash(*made)[:8]}'}")
 
 
-def open_start(run: Run, directory: Path) -> Start:
-    """The start of a run from a release; a ValueError that names what does not fit, or if it is none."""
+def open_start(preset: Preset, directory: Path) -> Start:
+    """The start of a preset's run from a release; a ValueError if it is none. `Start.check` tells whether it fits."""
     try:
         config = read_config(directory)
         verify(directory, config, weight_files(directory, config))
     except ValueError as error:
         raise ValueError(f"--start {error}") from None
-    stages = graph.build(run.preset)
+    stages = graph.build(preset)
     held = digests(directory, stages)
     models = {name: held[name] for name in graph.continued(stages, held)}
-    start = Start(directory, config.get("question_encoder") or {}, models)
-    start.check(run)
-    return start
+    return Start(directory, config.get("question_encoder") or {}, models)
 
 
 def origin_of(

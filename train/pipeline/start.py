@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.backbones.stored import STORED
-from core.config import to_dict
+from core.config import config_hash, to_dict
 from core.networks.base import BaseNetwork, open_network
 from core.networks.weight_model import Saved
 from core.release.checkpoint import checkpoint_path, files_of, load_module
@@ -32,6 +32,11 @@ class Start:
     directory: Path
     questions: Mapping[str, Any]
     models: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        """The folder's name and a digest of the models: two releases that are both called `weights` differ."""
+        return f"{self.directory.resolve().name}-{config_hash(self.models)[:8]}"
 
     def begin(self, model: Saved, name: str) -> bool:
         """Give a model the parameters and the statistics that the release's model `name` has; False, and nothing done,
