@@ -137,7 +137,7 @@ def run(run: Run, row: str) -> dict[str, float]:
     few_shot = few_shot_weights(run.network, model, support, steps=run.preset.few_shot_steps, lr=config.inner_lr)
     metrics = {
         "loss": run.processes.mean(loss),
-        "val_accuracy": run.accuracy(model.weights(query.question), query),
+        "val_accuracy": run.accuracy(model.weights(run.val_judged.question), run.val_judged),
         "val_few_shot": run.accuracy(few_shot, query),
     }
     if run.processes.is_main:

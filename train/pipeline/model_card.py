@@ -263,9 +263,10 @@ def _test_result(dataset: str, record: dict[str, Any]) -> EvalResult:
 def _result(dataset: str, about: str, split: str, value: float, name: str) -> EvalResult:
     from huggingface_hub import EvalResult
 
+    few_shot = name.startswith(("few_shot", "Few-shot"))
     return EvalResult(
-        task_type=_TASK,
-        task_name="Questions without examples",
+        task_type="image-classification" if few_shot else _TASK,
+        task_name="Questions with a few examples" if few_shot else "Questions without examples",
         dataset_type=dataset.split()[0],
         dataset_name=about,
         dataset_split=split,
