@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 from core.backbones import load_backbone
 from core.backbones.clip import ClipBackbone
+from core.backbones.frozen import no_tf32
 from core.backbones.text_towers import token_mask
 from core.release.manifest import list_anew, read_config, write_release
 
@@ -131,6 +132,21 @@ def test_images_are_encoded_in_float32_whatever_training_allows(backbone):
     finally:
         torch.set_float32_matmul_precision(before[0])
         hook.remove()
+
+
+def test_threads_that_overlap_leave_the_precision_as_it_was():
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        first, second = no_tf32(), no_tf32()
+        first.__enter__()
+        second.__enter__()
+        first.__exit__(None, None, None)  # the one that came first leaves first, as threads do
+        assert torch.get_float32_matmul_precision() == "highest"
+        second.__exit__(None, None, None)
+        assert torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_another_precision_is_another_identity(backbone):
