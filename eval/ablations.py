@@ -60,12 +60,16 @@ ABLATIONS = (
     Ablation("hvae_hyperldm", "latents of 64 numbers instead of 32", ("hvae.latent=64",)),
     Ablation("hvae_hyperldm", "24 draws of fine-tuned weights a task instead of 8", ("adaptations.hvae.draws=24",)),
     Ablation("hvae_hyperldm", "no noise on questions in training", ("hyperldm.cond_noise=0",)),
-    Ablation("hvae_hyperldm", "questions whitened less sharply", ("hyperldm.whitening=1e-3",)),
-    Ablation("hvae_hyperldm", "questions embedded by the end token", _END_TOKEN),
+    Ablation("hvae_hyperldm", "questions centred and scaled, not whitened", ("hyperldm.whitening=1000",)),
+    Ablation("hvae_hyperldm", "no other words in training", ("other_words=0",)),
+    Ablation("hvae_hyperldm", "questions embedded by CLIP's text tower, at the end token", _END_TOKEN),
     Ablation("cond_multitask", "Cond. Multitask, as it is"),
     Ablation("cond_multitask", "no noise on questions in training", ("cond_hnet.cond_multitask.cond_noise=0",)),
-    Ablation("cond_multitask", "questions whitened less sharply", ("cond_hnet.cond_multitask.whitening=1e-3",)),
-    Ablation("cond_multitask", "questions embedded by the end token", _END_TOKEN),
+    Ablation(
+        "cond_multitask", "questions centred and scaled, not whitened", ("cond_hnet.cond_multitask.whitening=1000",)
+    ),
+    Ablation("cond_multitask", "no other words in training", ("other_words=0",)),
+    Ablation("cond_multitask", "questions embedded by CLIP's text tower, at the end token", _END_TOKEN),
     Ablation("hvae_hyperclip", "HVAE + HyperCLIP guidance, as it is"),
     Ablation("hvae_hyperclip", "HyperCLIP learns from fine-tuned weights alone", ("hyperclip.hvae.decoded=false",)),
     Ablation("hvae_hyperclip", "HyperCLIP reads all weights, not components", ("hyperclip.hvae.components=0",)),
@@ -89,7 +93,7 @@ ABLATIONS = (
     Ablation(
         "hvae_hyperldm", "half of the questions, all tasks drawn equally often", ("diffusion.described_weight=1",), 0.5
     ),
-    Ablation("hvae_hyperldm", "half of the questions, whitened less sharply", ("hyperldm.whitening=1e-3",), 0.5),
+    Ablation("hvae_hyperldm", "half of the questions, not whitened", ("hyperldm.whitening=1000",), 0.5),
     Ablation("hvae_hyperldm", "a tenth of the questions", descriptors=0.1),
     Ablation(
         "hvae_hyperldm", "a tenth of the questions, no descriptors inferred (the paper's way)", PAPERS_DESCRIPTORS, 0.1
