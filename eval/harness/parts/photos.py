@@ -133,6 +133,20 @@ def photo_few_shot() -> str:
     )
 
 
+def photo_start() -> str:
+    """What a start from the release is worth where questions are few: a line a row, a column a way to train."""
+    document = read_results("photo_start.json")
+    cell = lambda record: f"{short_percent(without_interval(record))} {_difference(record, 'nothing')}".strip()
+    table = grid(document["results"], lambda r: r["label"], lambda r: r["setting"], cell)
+    first = document["results"][0]
+    return (
+        f"{grid_markdown(table, 'row')}\n\nAccuracy in %, pooled over the {first['n_pairs']} pairs of "
+        f"{first['n_tasks']} questions, each held out in some of {document['divisions']} divisions;\nwith the "
+        "difference to training from nothing, with all steps (95%: questions resampled, then pairs), one training "
+        f"seed.\n\n{made(document)}"
+    )
+
+
 def _difference(record: Record, row: str) -> str:
     """The cell of a record's difference to a row; empty where it has none."""
     values = record.get(f"vs_{row}")
