@@ -90,10 +90,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // WORKERS))  # small models: more threads wait for each other
     device = "cuda" if torch.cuda.is_available() else "cpu"
     weights = args.weights or WEIGHTS
+    about_weights = f"--weights (or HF_WEIGHTS) {', '.join(weights)}"
     try:
         studios = open_worlds([AdapterGenerator.from_pretrained(where, device=device) for where in weights])
         demo = page.build_demo(studios, RESULTS).queue(max_size=QUEUE)
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: temporary files go
+    except (OSError, ValueError) as error:
+        arguments.error(f"{about_weights}: {error}")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: temporary files go
+    try:
         demo.launch(
             prevent_thread_lock=True,
             server_name=args.host,
@@ -101,14 +105,16 @@ def main(argv: Sequence[str] | None = None) -> None:
             mcp_server=args.mcp,
             **page.LAUNCH,
         )
-        try:
-            for studio in studios:  # while visitors read the page
-                studio.warm()
-        except KeyboardInterrupt:
-            demo.close()
-            return
     except (OSError, ValueError) as error:
-        arguments.error(f"--weights (or HF_WEIGHTS) {', '.join(weights)}: {error}")
+        arguments.error(f"--host, --port: {error}")
+    try:
+        for studio in studios:  # while visitors read the page
+            studio.warm()
+    except KeyboardInterrupt:
+        demo.close()
+        return
+    except (OSError, ValueError) as error:
+        arguments.error(f"{about_weights}: {error}")
     demo.block_thread()
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from .networks.base import BaseNetwork
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from .backbones import Backbone
 
 MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
+_AT_ONCE = 16  # pictures: decoded ones of a phone take 36 MB each
 
 
 @dataclass(frozen=True)
@@ -41,8 +43,15 @@ class Adapter:
 
     def probabilities(self, images: Sequence[Image.Image], answers: Sequence[str]) -> Tensor:
         """Probability (N, C) of every answer for every image."""
-        x = self.backbone.encode_images(check_images(images))  # (N, D)
-        return self.probabilities_of(x, self.backbone.encode_texts(check_answers(answers)))
+        return self._probabilities(images, check_answers(answers), lambda image: image)
+
+    def _probabilities(
+        self, images: Sequence[Any], answers: Sequence[str], read: Callable[[Any], Image.Image]
+    ) -> Tensor:
+        """`probabilities` of what `read` makes of images, a few at a time."""
+        few = [images[first : first + _AT_ONCE] for first in range(0, len(check_images(images)), _AT_ONCE)]
+        x = torch.cat([self.backbone.encode_images([read(image) for image in part]) for part in few])  # (N, D)
+        return self.probabilities_of(x, self.backbone.encode_texts(answers))
 
     def probabilities_of(self, x: Tensor, answers: Tensor) -> Tensor:
         """Probability (N, C) of every answer from embeddings of images x (N, D) and of answers (C, D).
@@ -74,7 +83,7 @@ class Adapter:
         taken = {"answer", "probability"}.intersection(answers)
         if taken:
             raise ValueError(f"the answer {min(taken)!r} is the name of a column of the table; word it otherwise")
-        probabilities = self.probabilities([open_image(image) for image in images], answers)
+        probabilities = self._probabilities(images, answers, open_image)
         table = pd.DataFrame(probabilities.tolist(), index=pd.Index(names, name="image"), columns=answers)
         best = probabilities.max(-1)
         table.insert(0, "answer", [answers[i] for i in best.indices.tolist()])

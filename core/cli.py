@@ -62,7 +62,9 @@ def parser() -> argparse.ArgumentParser:
     )
     result.add_argument("question", nargs="?", help="the question, in plain words")
     result.add_argument(
-        "--answers", help="candidate answers, separated by commas (default: those of the nearest known question)"
+        "--answers",
+        help="candidate answers, separated by commas (default: those that a saved adapter was made for, else those of "
+        "the nearest known question)",
     )
     result.add_argument(
         "--images", nargs="+", default=[], metavar="FILE", help="image files; patterns such as '*.png' are expanded"
@@ -163,18 +165,28 @@ def _run(args: argparse.Namespace) -> str:
     else:
         adapter = Adapter.load(args.adapter, release.backbone)
     answers = _answers(args, release, adapter)
-    files = [file for pattern in args.images for file in (sorted(glob.glob(pattern)) or [pattern])]
+    files = [file for pattern in args.images for file in _files(pattern)]
     table = adapter.classify(files, answers) if files else None
     if args.save is not None:
         adapter.save(args.save)
     return _as_json(adapter, answers, table) if args.json else _as_text(adapter, table, args.save)
 
 
+def _files(pattern: str) -> list[str]:
+    """The files that a pattern stands for. The name of a file that there is stands for itself: brackets may be part of
+    it."""
+    return [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern)) or [pattern]
+
+
 def _answers(args: argparse.Namespace, release: AdapterGenerator, adapter: Adapter) -> list[str]:
+    """The candidate answers: those given, those that the adapter was made for, or those of near known questions."""
     from .classifier import check_answers
 
     if args.answers is not None:
         return check_answers(args.answers.split(","))
+    own = adapter.provenance.get("answers")
+    if isinstance(own, list) and all(isinstance(answer, str) for answer in own):
+        return check_answers(own)
     question = adapter.provenance.get("question")
     if not question or not release.known_questions:
         raise ValueError("--answers is needed: there is no known question to take them from")

@@ -276,10 +276,9 @@ class AdapterGenerator(ReleaseModels):
         """The known questions that ask for the most similar answers, nearest first."""
         return self._known.nearest(self._embed_alone([question])[0], count)
 
-    def infer_question(
-        self, adapter: Adapter, count: int = 5, generator: str = DEFAULT_GENERATOR
-    ) -> list[dict[str, Any]]:
+    def infer_question(self, adapter: Adapter, count: int = 5, generator: str | None = None) -> list[dict[str, Any]]:
         """Task inference (Figure 3): the known questions that an adapter most likely answers, with probabilities.
+        HyperCLIP of `generator` reads it, by default of the one that made it.
 
         Raises:
             ValueError: plain CLIP, which has no weights to read, or an adapter of another base network.
@@ -288,9 +287,9 @@ class AdapterGenerator(ReleaseModels):
             raise ValueError("plain CLIP has no adapter weights, and so no question that they answer")
         if adapter.network != self.network:
             raise ValueError(f"the adapter is for {adapter.network!r}, this release for {self.network!r}")
-        probability = self.task_probabilities(
-            adapter.w[None].to(self.device), self.known_embeddings.to(self.device), generator
-        )[0]
+        reader = generator or self.reader_of(adapter.provenance.get("generator"))
+        w, e = adapter.w[None].to(self.device), self.known_embeddings.to(self.device)
+        probability = self.task_probabilities(w, e, reader)[0]
         best = probability.topk(min(count, len(probability)))
         return [
             {**self.known_questions[i], "probability": value}

@@ -130,7 +130,7 @@ class ReleaseModels:
         as latents, before the decoder: one adapter comes out, and the average is nearer to what a question says for
         sure than any single draw.
         """
-        check_request(method, generator, gamma, steps, samples, gradient_scale=gradient_scale)
+        check_request(method, generator, gamma, steps, samples, seed, gradient_scale)
         if method == "clip":
             return None
         decoder = decoder_of(method, generator)
@@ -174,7 +174,7 @@ class ReleaseModels:
         Args:
             gradient_scale: how strongly HyperCLIP's gradient guides HyperLDM's samples besides (Eq. 11).
         """
-        check_request(method, generator, gamma, steps, samples, gradient_scale=gradient_scale)
+        check_request(method, generator, gamma, steps, samples, seed, gradient_scale)
         decoder, row = decoder_of(method, generator), row_of(method, generator)
         if decoder is None:
             raise ValueError(f"method {method!r} has no latents; allowed: {', '.join((*SEARCHES, *REGRESSIONS))}")
@@ -260,6 +260,12 @@ class ReleaseModels:
         return SharedWeights(network=self.network, rng=rng).to(self.device).requires_grad_(False)
 
     @torch.no_grad()
+    def reader_of(self, generator: str | None) -> str:
+        """The weight generator whose HyperCLIP reads the weights of `generator`: its own where there is one, else the
+        default's or any that there is."""
+        there = [name for name in WEIGHT_GENERATORS.names() if self.has("hyperclip", name)]
+        return next((name for name in (generator, DEFAULT_GENERATOR, *there) if name in there), DEFAULT_GENERATOR)
+
     def task_probabilities(self, w: Tensor, e: Tensor, generator: str = DEFAULT_GENERATOR) -> Tensor:
         """Task inference: probability (B, Q) of every question e (Q, E), given weights w (B, P)."""
         return infer_task(self.module(f"{generator}_hyperclip"), w, e)

@@ -4,6 +4,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -11,7 +13,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from app import build_demo
+from app import build_demo, main
 from core.data.emoji.dataset import draw_scenes_for_question
 from core.demo.views import about
 from core.generator import AdapterGenerator
@@ -64,6 +66,16 @@ def test_results_of_another_preset_are_not_shown_as_this_release_s(demo):
         results_tab(ROOT / "eval" / "results", "metavqa")
     assert not shown(other)
     assert "--preset metavqa" in " ".join(str(getattr(block, "value", "")) for block in other.blocks.values())
+
+
+def test_a_port_that_is_taken_is_named(monkeypatch, capsys):
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # this process keeps its own
+    with socket.socket() as taken, pytest.raises(SystemExit):
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        main(["--weights", str(ROOT / "weights" / "emoji"), "--port", str(taken.getsockname()[1])])
+    said = capsys.readouterr().err
+    assert "error: --host, --port: " in said and "empty port" in said
 
 
 # Programs

@@ -85,6 +85,30 @@ def test_saved_adapter_answers_alike(run, loaded, monkeypatch):
     assert Adapter.load("dog.safetensors", loaded.backbone).provenance == first["provenance"]
 
 
+def test_a_saved_adapter_keeps_the_answers_that_it_was_made_for(run, loaded, tmp_path):
+    answers = ["left side", "right side"]
+    w, made = torch.zeros(loaded.network.num_params), {"question": QUESTION, "answers": answers}
+    save_adapter(tmp_path / "own.safetensors", w, loaded.network, made)
+    call = ["--adapter", "own.safetensors", "--images", "a.png", "--json"]
+    assert json.loads(run(*call))["answers"] == answers
+    assert json.loads(run(*call, "--answers", "red,blue"))["answers"] == ["red", "blue"]
+
+
+def test_a_file_with_brackets_in_its_name_is_itself(run, tmp_path):
+    for name, colour in (("img[1].png", "blue"), ("img1.png", "red")):
+        Image.new("RGB", (80, 80), colour).save(tmp_path / name)
+    out = json.loads(run(QUESTION, "--answers", "red,blue", "--json", "--images", "img[1].png", "img1.png"))
+    assert [image["image"] for image in out["images"]] == ["img[1].png", "img1.png"]
+
+
+def test_an_adapter_is_saved_beside_a_config_of_somebody_else(run, tmp_path):
+    theirs = '{"of": "another program"}  // with a comment'
+    (tmp_path / "config.json").write_text(theirs, encoding="utf-8")
+    run(QUESTION, "--save", "dog.safetensors")
+    assert (tmp_path / "dog.safetensors").is_file()
+    assert (tmp_path / "config.json").read_text(encoding="utf-8") == theirs
+
+
 def test_plain_clip(run):
     out = json.loads(run(QUESTION, "--method", "clip", "--answers", "red,blue", "--images", "a.png", "--json"))
     assert out["provenance"]["method"] == "clip" and out["images"][0]["answer"] == "red"

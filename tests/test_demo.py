@@ -334,6 +334,20 @@ def test_refine_page_with_own_pictures(studio, tmp_path):
         assert 'role="alert"' in message and word in message
 
 
+def test_labels_of_an_earlier_question_are_left_out_and_said(studio, tmp_path):
+    images, truths = draw(studio.world, QUESTION, 12, seed=0)
+    labelled = []
+    for i, (image, truth) in enumerate(zip(images, truths, strict=True)):
+        image.save(tmp_path / f"{i}.png")
+        labelled.append((str(tmp_path / f"{i}.png"), truth.upper() if i == 0 else truth))  # one answer in any case
+    mauve = [(labelled[0][0].replace("0.png", "m.png"), "mauve"), (str(tmp_path / "gone.png"), truths[0])]
+    *_, (curve, cards, _) = pages.refine(
+        studio, QUESTION, ", ".join(sorted(set(truths))), False, 50, [*labelled, *mauve], 0
+    )
+    assert "1 of 14 labelled pictures are left out: the right answer &#39;mauve&#39;" in curve
+    assert "1 labelled pictures are no longer kept here" in curve and "<article" in cards
+
+
 @pytest.mark.parametrize("most, learned", [(50, 8), (5, 5), (0, 0)])
 def test_own_pictures_that_are_shown_as_held_out_are_not_learned_from(studio, tmp_path, monkeypatch, most, learned):
     images, truths = draw(studio.world, QUESTION, 12, seed=0)
@@ -415,10 +429,11 @@ def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
 def test_an_adapter_of_the_hnet_is_read_where_there_is_no_encoder_for_it(studio, tmp_path, monkeypatch):
     generator = studio.generator
     generator.generate(QUESTION, "hyperldm", generator="hnet").save(tmp_path / "a.safetensors")
-    asked, infer = [], generator.infer_question
-    monkeypatch.setattr(generator, "infer_question", lambda *a: asked.append(a[2]) or infer(*a))
+    asked, read = [], generator.task_probabilities
+    monkeypatch.setattr(generator, "task_probabilities", lambda w, e, name: asked.append(name) or read(w, e, name))
     pages.identify(studio, str(tmp_path / "a.safetensors"))
-    monkeypatch.setattr(studio, "readers", ["hvae"])
+    has = generator.has
+    monkeypatch.setattr(generator, "has", lambda method, name: name == "hvae" and has(method, name))
     pages.identify(studio, str(tmp_path / "a.safetensors"))
     assert asked == ["hnet", "hvae"]
 

@@ -255,6 +255,17 @@ def test_bad_answers_are_named(generator, images, answers, word):
         generator.generate(QUESTION).classify(images, answers)
 
 
+def test_many_images_are_opened_a_few_at_a_time(generator, images, monkeypatch):
+    adapter, counts = generator.generate(QUESTION), []
+    together = adapter.classify(images[:1] * 40, ANSWERS)
+    encode = generator.backbone.encode_images
+    monkeypatch.setattr(generator.backbone, "encode_images", lambda few: (counts.append(len(few)), encode(few))[1])
+    table = adapter.classify(images[:1] * 40, ANSWERS)
+    assert counts == [16, 16, 8] and table.equals(together) and list(table.index) == list(range(40))
+    counts.clear()
+    assert adapter.probabilities(images[:1] * 17, ANSWERS).shape == (17, len(ANSWERS)) and counts == [16, 1]
+
+
 def test_bad_images_are_named(generator, tmp_path):
     adapter = generator.generate(QUESTION)
     (tmp_path / "notes.png").write_text("not a picture", encoding="utf-8")
@@ -269,6 +280,9 @@ def test_bad_images_are_named(generator, tmp_path):
 def test_suggested_answers_and_inferred_questions(generator):
     known = generator.known_questions[3]
     assert generator.suggest_answers(known["question"]) == known["answers"]
+    hnet = generator.generate(QUESTION, generator="hnet")  # read by the HyperCLIP of its own generator
+    assert generator.infer_question(hnet) == generator.infer_question(hnet, generator="hnet")
+    assert generator.infer_question(hnet) != generator.infer_question(hnet, generator="hvae")
     guesses = generator.infer_question(generator.generate(QUESTION), count=3)
     assert len(guesses) == 3 and guesses[0]["probability"] >= guesses[2]["probability"]
     with pytest.raises(ValueError, match="plain CLIP has no adapter weights"):

@@ -164,7 +164,7 @@ def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
         studio = _choose(reading, world)
         if count < 1:
             raise ValueError(f"count {count}; allowed: 1 or more")
-        return studio.generator.infer_question(open_adapter(adapter, studio.generator), count, studio.readers[0])
+        return studio.generator.infer_question(open_adapter(adapter, studio.generator), count)
 
     def compare_questions(
         questions: list[str], seed: int = 0, world: str = comparable[0].key if comparable else ""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from ..generator import Adapter
+from ..texts import folded
 from . import refine as few_shot
 from .ask import (
     Score,
@@ -23,7 +25,7 @@ from .limits import MAX_PICTURES
 from .link import Shared, read_link
 from .similarity import read_questions
 from .studio import Studio
-from .views.cards import comparison_cards, error_card, sensitive_note
+from .views.cards import comparison_cards, error_card, notices, sensitive_note
 from .views.tabs import guidance_curves, guidance_plane, inference, refine_cards, refine_curve, similarity_maps
 
 _RANKED = 8  # questions that an adapter may be for
@@ -125,6 +127,29 @@ def label(labelled: Sequence[tuple[str, str]], paths: Sequence[str], answer: str
     return list(answers.items())
 
 
+def _usable(labelled: Sequence[tuple[str, str]], candidates: Sequence[str]) -> tuple[list[tuple[str, str]], list[str]]:
+    """The labelled pictures (path, answer) whose file is there and whose answer is a candidate, in the candidate's
+    words, and what is to be said of the others. They may be of an earlier question, or of an hour ago.
+
+    Raises:
+        ValueError: there are pictures, and none is usable.
+    """
+    check_count(len(labelled))
+    words = {folded(candidate): candidate for candidate in candidates}
+    fitting = [(path, words[folded(answer)]) for path, answer in labelled if folded(answer) in words]
+    there = [(path, answer) for path, answer in fitting if Path(path).is_file()]
+    notes = []
+    if len(fitting) < len(labelled):
+        strange = next(answer for _, answer in labelled if folded(answer) not in words)
+        left_out = f"{len(labelled) - len(fitting)} of {len(labelled)} labelled pictures are left out"
+        notes.append(f"{left_out}: the right answer {strange!r} is not among the candidate answers.")
+    if len(there) < len(fitting):
+        notes.append(f"{len(fitting) - len(there)} labelled pictures are no longer kept here; please add them again.")
+    if notes and not there:
+        raise ValueError(notes[0])
+    return there, notes
+
+
 def refine(
     studio: Studio,
     question: str,
@@ -137,7 +162,7 @@ def refine(
     """(curve so far, cards and the refined adapter's file at the end) while labelled examples come in: drawn scenes,
     tested on others, or `labelled` files (path, answer), tested on a third of them, which the refined adapter does not
     learn from either."""
-    generator, encode = studio.generator, studio.generator.embed_images
+    generator, encode, notes = studio.generator, studio.generator.embed_images, []
     try:
         question, candidates = check_question(question), read_answers(answers)
         if drawn:
@@ -147,10 +172,8 @@ def refine(
             held_out = few_shot.label_pictures(encode(images), truths, candidates)
             tested = f"{len(held_out)} other scenes"
         else:
+            labelled, notes = _usable(labelled, candidates)
             images, truths = read_pictures([path for path, _ in labelled]), [answer for _, answer in labelled]
-            strange = sorted(set(truths) - set(candidates))
-            if strange:
-                raise ValueError(f"the right answer {strange[0]!r} is not among the candidate answers")
             examples = few_shot.label_pictures(encode(images), truths, candidates)
             held_out, tested = None, "a third of your pictures, another third for each order"
         most = min(most, few_shot.usable(examples, held_out))
@@ -159,7 +182,7 @@ def refine(
         else:  # every truth is a candidate, so pictures and examples are the same rows
             rows, others = few_shot.hold_out(examples, seed)
             learned, shown = rows[:most], others.tolist()
-        seen, note = [], sensitive_note(question)
+        seen, note = [], sensitive_note(question) + notices(notes)
         for point in few_shot.k_shot_curve(generator, question, candidates, examples, held_out, most, seed=seed):
             seen.append(point)
             yield note + refine_curve(seen, most, tested), None, None
@@ -185,10 +208,7 @@ def identify(studio: Studio, path: str | None) -> str:
         adapter = open_adapter(path, studio.generator)
     except ValueError as error:
         return error_card(str(error))
-    name = adapter.provenance.get("generator")  # each has an encoder of its own
-    if name not in studio.readers:
-        name = studio.readers[0]
-    found = studio.generator.infer_question(adapter, _RANKED, name)
+    found = studio.generator.infer_question(adapter, _RANKED)
     return inference(adapter, found, len(studio.generator.known_questions))
 
 
@@ -208,6 +228,6 @@ def compare(studio: Studio, text: str, seed: int) -> str:
     """Maps of how alike the adapters and the embeddings of several questions are."""
     try:
         questions = read_questions(text)
+        return similarity_maps(questions, *studio.similarity(questions, seed))
     except ValueError as error:
         return error_card(str(error))
-    return similarity_maps(questions, *studio.similarity(questions, seed))

@@ -147,11 +147,14 @@ def list_anew(directory: Path) -> int:
 
 def note_written(directory: Path, written: Iterable[Path], removed: Iterable[Path] = ()) -> None:
     """Bring a release's list up to date with files that were just written to it, or removed. Where there is no release
-    yet, or one without a list, nothing is done."""
+    yet, or one without a list, nothing is done; nor to a file of that name that is somebody else's."""
     path = directory / CONFIG
     if not path.is_file():
         return
-    config = read_json(path)
+    try:
+        config = read_json(path)
+    except ValueError:
+        return
     if not is_config(config) or not isinstance(config.get("files"), dict):
         return
     for file in removed:

@@ -75,7 +75,7 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
             )
             gamma = gr.Slider(
                 0,
-                MAX_GAMMA,
+                max(MAX_GAMMA, studio.gamma),
                 studio.gamma,
                 step=0.05,
                 label="Guidance strength gamma",
@@ -84,7 +84,8 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
             with gr.Accordion("More", open=False):
                 labels = list(studio.generators or GENERATORS_BY_LABEL)
                 decoder = gr.Radio(labels, value=labels[0], label="Decoder of HyperLDM and HyperCLIP")
-                steps = gr.Slider(1, 100, studio.choice.get("steps", 50), step=1, label="Sampling steps")
+                own = studio.choice.get("steps", 50)  # the paper's are 350
+                steps = gr.Slider(1, max(100, own), own, step=1, label="Sampling steps")
                 samples = gr.Slider(1, MAX_SAMPLES, studio.choice.get("samples", 1), step=1, label="Samples to average")
                 seed = gr.Number(0, precision=0, minimum=0, label=seed_label(studio))
                 reset = gr.Button("Start the score anew", size="sm")

@@ -50,7 +50,9 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
             with gr.Group(visible=not drawn) as own_group:
                 own = upload("Pictures with one right answer", elem_id=f"{studio.prefix}refine-pictures")
                 answer = gr.Textbox(label="Their right answer", elem_id=f"{studio.prefix}refine-answer")
-                add = gr.Button("Add as examples", size="sm")
+                with gr.Row():
+                    add = gr.Button("Add as examples", size="sm", scale=2)
+                    clear = gr.Button("Remove all", size="sm", elem_id=f"{studio.prefix}refine-clear", min_width=90)
                 gallery = gr.Gallery(label="Labelled examples", interactive=False, columns=4, height=180)
             seed = gr.Number(0, precision=0, minimum=0, label=f"{seed_label(studio)} and order")
             download = gr.DownloadButton("Download the refined adapter", interactive=False, size="md")
@@ -62,6 +64,7 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
     labelled = gr.State([])
     source.change(lambda source: gr.update(visible=source == OWN), source, own_group, **PRIVATE)
     add.click(label, [own, answer, labelled], [labelled, gallery, own], **PRIVATE)
+    clear.click(lambda: ([], []), None, [labelled, gallery], **PRIVATE)
     running = button.click(
         refine,
         [words.question, words.answers, source, most, labelled, seed],

@@ -43,6 +43,11 @@ def error_card(message: str) -> Markup:
     return render("error.html", message=message)
 
 
+def notices(texts: Sequence[str]) -> Markup:
+    """Messages that stand beside an answer."""
+    return render("notices.html", texts=texts)
+
+
 def sensitive_note(question: str) -> Markup:
     """A notice where a question asks about a person what a picture cannot tell; nothing where it does not."""
     return render("sensitive.html", sensitive=subject(question))
