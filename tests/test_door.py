@@ -1,5 +1,6 @@
 """The page's door: what requests of any shape can make it read, how much it takes, and what it keeps."""
 
+import asyncio
 import io
 import json
 import os
@@ -10,13 +11,25 @@ import uuid
 import httpx
 import pytest
 from PIL import Image
+from starlette.formparsers import MultiPartException
 
 from app import build_demo
+from core.classifier import MAX_ANSWER
+from core.demo import pages
 from core.demo.api import endpoints
 from core.demo.door import middleware, page, temporary
 from core.demo.door.page import PROTECTION, admitted
 from core.demo.files import Downloads, read_pictures
-from core.demo.limits import ADAPTERS, MAX_BODY, MAX_FILE, MAX_PICTURES, VISITS
+from core.demo.limits import (
+    ADAPTERS,
+    MAX_BODY,
+    MAX_FIELDS,
+    MAX_FILE,
+    MAX_PICTURES,
+    MAX_QUESTION,
+    VISITOR_FILES,
+    VISITS,
+)
 from core.demo.studio import Studio
 from core.demo.views import about
 from core.generator import AdapterGenerator
@@ -26,6 +39,7 @@ from tests.conftest import ROOT, launch
 gr = pytest.importorskip("gradio")
 QUESTION = "What colour is the badge behind the dog?"
 META = {"_type": "gradio.FileData"}
+FORM, FILE = "multipart/form-data; boundary=bar", 'form-data; name="files"; filename="a.png"'
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +73,39 @@ def _send(browser, name="a.png", data=None, count=1):
         Image.new("RGB", (20, 20), "red").save(buffer, "PNG")
         data = buffer.getvalue()
     return browser.post("/gradio_api/upload", files=[("files", (name, data, "image/png"))] * count)
+
+
+def _body(*parts):
+    """An upload of (content dispositions, bytes)."""
+    body = b""
+    for lines, data in parts:
+        head = "".join(f"Content-Disposition: {line}\r\n" for line in lines.split("|"))
+        body += f"--bar\r\n{head}\r\n".encode() + data + b"\r\n"
+    return body + b"--bar--"
+
+
+def _post(browser, body, *kinds):
+    return browser.post("/gradio_api/upload", content=body, headers=[("content-type", kind) for kind in kinds])
+
+
+def _written():
+    """Files that uploads left without having come to an end."""
+    return {path for path in temporary.temporary_folder().glob("tmp*") if path.is_file()}
+
+
+def _upload(door, body, chunk=7):
+    """Let an upload pass the door, in chunks."""
+    chunks = [{"body": body[i : i + chunk]} for i in range(0, len(body), chunk)]
+
+    async def receive():
+        return chunks.pop(0)
+
+    async def all_of_them():
+        counted = door._upload({"client": ("1.2.3.4", 5), "headers": [(b"content-type", FORM.encode())]}, receive)
+        while chunks:
+            await counted()
+
+    asyncio.run(all_of_them())
 
 
 def _run(browser, number, data, visit=None, query=""):
@@ -179,8 +226,7 @@ def test_writing_routes_without_a_use_are_closed(browser):
 
 
 def test_requests_are_bounded(browser, monkeypatch):
-    written = lambda: {path for path in temporary.temporary_folder().glob("tmp*") if path.is_file()}
-    before = written()
+    before = _written()
     told = browser.post("/gradio_api/queue/join", json={"data": ["a" * MAX_BODY], "session_hash": "a", "fn_index": 0})
     assert told.status_code == 413 and "1 MB" in told.text
     assert _send(browser, data=b"a" * (MAX_FILE + 1)).status_code == 413
@@ -197,14 +243,84 @@ def test_requests_are_bounded(browser, monkeypatch):
             patched.setattr(middleware, name, limit)
             told = _send(browser, data=b"a" * 200_000)
             assert told.status_code == 413 and word in told.text, name
-    assert written() == before
+    assert _written() == before
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "multipart/form-data; xboundary=foo; boundary=bar",
+        'multipart/form-data; x="boundary=foo"; boundary=bar',
+        "multipart/form-data; boundary=foo; boundary=bar",
+        'multipart/form-data; BOUNDARY = "bar"',
+    ],
+)
+def test_files_are_counted_however_their_edge_is_named(browser, kind):
+    before = _written()
+    assert len(_post(browser, _body(*[(FILE, b"a")] * MAX_PICTURES), kind).json()) == MAX_PICTURES
+    told = _post(browser, _body(*[(FILE, b"a")] * (MAX_PICTURES + 1)), kind)
+    assert told.status_code == 413 and f"{MAX_PICTURES} files at once" in told.text
+    assert _written() == before
+
+
+def test_uploads_whose_edge_is_not_named_once_are_refused(browser):
+    body = _body((FILE, b"a"))
+    for kinds, word in (
+        ((), "names a boundary"),
+        (("multipart/form-data",), "names a boundary"),
+        (("multipart/form-data; boundary=",), "names a boundary"),
+        (("multipart/form-data; xboundary=bar",), "names a boundary"),
+        ((FORM, "multipart/form-data; boundary=foo"), "header; this one has several"),
+        ((FORM, FORM), "header; this one has several"),
+        (("multipart/form-data; boundary=foo",), "The upload cannot be read"),
+    ):
+        told = _post(browser, body, *kinds)
+        assert told.status_code == 400 and word in told.text, kinds
+    assert _post(browser, body, FORM).status_code == 200
+
+
+def test_no_upload_lowers_a_visitors_count():
+    door = middleware.Door(None)
+    for body in (b"", b"\r\n"):
+        for _ in range(50):
+            _upload(door, body)
+    (mine,) = door._sent.values()
+    assert mine["files"] == 0
+    with pytest.raises(MultiPartException, match=f"{VISITOR_FILES} files of one visitor"):
+        for _ in range(VISITOR_FILES // 16 + 1):
+            _upload(door, _body(*[(FILE, b"")] * 16), chunk=1000)
+    assert VISITOR_FILES < mine["files"] <= VISITOR_FILES + 16
+    door._forget(time.monotonic())
+    assert not door._uploads and not door._sent
+
+
+def test_what_gradio_keeps_in_memory_is_bounded(browser):
+    """Parts without a filename, by the last of several dispositions as Gradio has it; a file before them goes."""
+    before, field = _written(), 'form-data; name="note"'
+    for lines in (field, f"{FILE}|{field}"):
+        assert _post(browser, _body((FILE, b"a"), (lines, b"b" * MAX_FIELDS)), FORM).status_code == 200
+        for most in (MAX_FIELDS + 1, 3 * 10**6):
+            told = _post(browser, _body((FILE, b"a"), (lines, b"b" * most)), FORM)
+            assert told.status_code == 413 and f"{MAX_FIELDS} bytes in parts without a filename" in told.text, lines
+    half = (field, b"b" * (MAX_FIELDS // 2))
+    assert _post(browser, _body(half, half), FORM).status_code == 200
+    assert _post(browser, _body(half, half, (field, b"b")), FORM).status_code == 413
+    assert _post(browser, _body((f"{field}|{FILE}", b"b" * 10**6)), FORM).status_code == 200  # a file
+    assert _written() == before
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 64, 5000])
+def test_parts_are_counted_in_chunks_of_any_size(chunk):
+    door = middleware.Door(None)
+    _upload(door, _body((FILE, b"\r\n--ba" * 9), ('form-data; name="x"', b"\r\n--ba" * 5), (FILE, b"")), chunk)
+    (mine,) = door._sent.values()
+    assert (mine["files"], mine["fields"]) == (3, 30)
 
 
 def test_an_hour_later_a_visitor_may_upload_again():
     door = middleware.Door(None)
-    scope = {"client": ("1.2.3.4", 5), "headers": []}
     for _ in range(3):
-        door._upload(scope, None)
+        _upload(door, b"")
     assert len(door._uploads) == 3 and len(door._sent) == 1
     door._forget(time.monotonic())
     assert not door._uploads and not door._sent
@@ -238,6 +354,32 @@ def test_visits_and_unread_answers_are_forgotten(browser, demo, monkeypatch):
     assert not done and "type a question" in said["error"]
     assert sum(messages.qsize() for messages in queue.pending_messages_per_session.values()) <= 20
     assert len(queue.pending_event_ids_session) <= 2
+
+
+def test_answers_in_a_visits_memory_are_as_long_as_answers_may_be():
+    assert pages.label([], ["a.png"], f" {'a' * MAX_ANSWER} ") == [("a.png", "a" * MAX_ANSWER)]
+    with pytest.raises(ValueError, match=f"the right answer has {MAX_ANSWER + 1} characters; {MAX_ANSWER} are allowed"):
+        pages.label([], ["a.png"], "a" * (MAX_ANSWER + 1))
+
+
+def test_questions_in_a_visits_memory_are_as_long_as_questions_may_be(browser, demo):
+    config = demo.get_config_file()
+    tabs = {block["id"] for block in config["components"] if block["type"] == "tabitem"}
+    opened = [event for event in config["dependencies"] if tabs & {number for number, _ in event["targets"]}]
+    events = [event for event in opened if len(event["inputs"]) == 5]  # as `Question.follow` has them
+    assert events
+    first, allowed, long = QUESTION, "b" * MAX_QUESTION, "c" * (MAX_QUESTION + 1)
+    for event in events:
+        visit = uuid.uuid4().hex
+        for theirs, own, kept in (
+            (allowed, first, [allowed, allowed]),
+            (long, first, [allowed, allowed]),
+            (allowed, long, [allowed, allowed]),  # one that is taken over already: an own one may be newer
+            (allowed, first, [first, allowed]),
+        ):
+            done, said = _run(browser, event["id"], [theirs, "x, y", None, own, "x, y"], visit)
+            assert done and long not in str(said["data"])
+            assert [demo.app.state_holder[visit][number] for number in event["outputs"][2:]] == kept
 
 
 def test_old_files_go_and_what_the_page_shows_stays(tmp_path):

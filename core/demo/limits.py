@@ -13,6 +13,7 @@ MAX_PIXELS = 25_000_000  # of a picture: a few kilobytes can hold one that fills
 MAX_TOTAL_PIXELS = 400_000_000  # of all pictures of a request
 MAX_FILE = 10 * 10**6  # bytes of an uploaded file
 MAX_UPLOAD = 200 * 10**6  # bytes of one upload of several files
+MAX_FIELDS = 4000  # bytes of an upload's parts that are no files: Gradio keeps these in memory
 MAX_BODY = 10**6  # bytes of any other request
 
 # A visitor, by the address that requests come from, within `KEPT`

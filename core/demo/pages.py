@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from ..classifier import MAX_ANSWER
 from ..generator import Adapter
 from ..texts import folded
 from . import refine as few_shot
@@ -117,11 +118,13 @@ def label(labelled: Sequence[tuple[str, str]], paths: Sequence[str], answer: str
     once, with its new answer, so that it cannot be learned from and tested with.
 
     Raises:
-        ValueError: no picture, no answer, or too many pictures.
+        ValueError: no picture, no answer, one that is too long, or too many pictures.
     """
     answer = (answer or "").strip()
     if not paths or not answer:
         raise ValueError("choose pictures and say what the right answer is for all of them")
+    if len(answer) > MAX_ANSWER:  # no candidate answer could be it, and it would stay in memory
+        raise ValueError(f"the right answer has {len(answer)} characters; {MAX_ANSWER} are allowed")
     answers = dict(labelled) | dict.fromkeys(paths, answer)
     check_count(len(answers))
     return list(answers.items())

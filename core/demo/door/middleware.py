@@ -11,7 +11,18 @@ from starlette.formparsers import MultiPartException
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..limits import KEPT, MAX_BODY, MAX_PICTURES, MAX_UPLOAD, SERVER_BYTES, VISITOR_BYTES, VISITOR_FILES, mega
+from ..limits import (
+    KEPT,
+    MAX_BODY,
+    MAX_FIELDS,
+    MAX_PICTURES,
+    MAX_UPLOAD,
+    SERVER_BYTES,
+    VISITOR_BYTES,
+    VISITOR_FILES,
+    mega,
+)
+from .parts import Parts
 
 # Routes of Gradio's that write files, fetch addresses or run what components offer.
 _CLOSED = re.compile(
@@ -30,8 +41,8 @@ class Door:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._uploads: deque[tuple[float, str, Counter]] = deque()  # when, who, how much: "bytes" and "files"
-        self._sent: dict[str, Counter] = {}  # by visitor, of these
+        self._uploads: deque[tuple[float, str, Counter]] = deque()  # when, who, how much, as `Parts` counts
+        self._sent: dict[str, Counter] = {}  # by visitor, of the same
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self.app
@@ -39,33 +50,39 @@ class Door:
             if _CLOSED.search(scope["path"]):
                 app = PlainTextResponse("Not found", status_code=404)
             elif scope["path"].rstrip("/").endswith("/gradio_api/upload"):
-                receive = self._upload(scope, receive)
+                try:
+                    receive = self._upload(scope, receive)
+                except ValueError as error:
+                    app = PlainTextResponse(str(error), status_code=400)
             else:
                 receive = _limited(receive)
         await app(scope, receive, send)
 
     def _upload(self, scope: Scope, receive: Receive) -> Receive:
-        """An upload's messages, counted. Gradio makes the refusal an answer, and removes what it has written."""
-        headers = dict(scope["headers"])
-        visitor = f"{(scope.get('client') or ('',))[0]} {headers.get(b'x-forwarded-for', b'').decode('latin-1')}"
+        """An upload's messages, counted. Gradio makes the refusal an answer, and removes what it has written.
+
+        Raises:
+            ValueError: the headers do not say how the upload is to be read.
+        """
+        parts = Parts(scope)
+        forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1")
+        visitor = f"{(scope.get('client') or ('',))[0]} {forwarded}"
         self._forget(time.monotonic() - KEPT)
-        sent, mine = Counter(files=-1), self._sent.setdefault(visitor, Counter())  # one edge more than files
-        mine.update(sent)
+        sent, mine = Counter(), self._sent.setdefault(visitor, Counter())
         self._uploads.append((time.monotonic(), visitor, sent))
-        found = re.search(rb'boundary="?([^";,\s]+)', headers.get(b"content-type", b""))
-        edge, tail = b"--" + (found[1] if found else b""), b""
 
         async def counted() -> Message:
-            nonlocal tail
             message = await receive()
-            body = message.get("body", b"")
-            new = Counter(bytes=len(body), files=(tail + body).count(edge))
-            tail = (tail + body)[-len(edge) + 1 :]
+            try:
+                new = parts.read(message.get("body", b""))
+            except ValueError as error:
+                raise MultiPartException(f"The upload cannot be read: {error}") from error
             sent.update(new)
             mine.update(new)
             everyone = sum(counts["bytes"] for counts in self._sent.values())
             for count, allowed, what in (
                 (sent["files"], MAX_PICTURES, f"{MAX_PICTURES} files at once"),
+                (sent["fields"], MAX_FIELDS, f"{MAX_FIELDS} bytes in parts without a filename"),
                 (sent["bytes"], MAX_UPLOAD, f"{mega(MAX_UPLOAD)} MB at once"),
                 (mine["files"], VISITOR_FILES, f"{VISITOR_FILES} files of one visitor in {KEPT // 60} minutes"),
                 (mine["bytes"], VISITOR_BYTES, f"{mega(VISITOR_BYTES)} MB of one visitor in {KEPT // 60} minutes"),

@@ -68,10 +68,15 @@ class Question:
     def follow(self, tab: gr.Tab, other: Question) -> None:
         """Take over another tab's question when this tab is opened, if that question is a new one."""
         taken = gr.State(self._studio.first_question)
+
+        def take_over(theirs, their_answers, taken, own, answers):
+            found = (own, answers, own, taken) if theirs == taken else (theirs, their_answers, theirs.strip(), theirs)
+            if len(found[0]) > MAX_QUESTION:  # the box stops visitors, not programs, and states stay in memory
+                return (gr.skip(),) * 4
+            return found
+
         tab.select(
-            lambda theirs, their_answers, taken, own, answers: (
-                (own, answers, own, taken) if theirs == taken else (theirs, their_answers, theirs.strip(), theirs)
-            ),
+            take_over,
             [other.question, other.answers, taken, self.question, self.answers],
             [self.question, self.answers, self.filled_for, taken],
             show_progress="hidden",
