@@ -2,7 +2,7 @@
 
 Judges on the test tasks: chance; the commonest answers of the nearest training questions; the mean training adapter;
 the adapter of the nearest training question; the mean of the nearest few, weighted by similarity; ridge regression from
-questions to latents; HyperLDM, also in one step and with one sample; HyperLDM told the question in other words (of
+questions to latents; HyperLDM, also as an average of samples and as one; HyperLDM told the question in other words (of
 Emoji-VQA), another task's question, and random words. What a row has to choose is chosen on validation tasks. Then
 measures how far generated weights lie from the training ones.
 
@@ -37,8 +37,10 @@ from eval.harness.phrasings import asked_as
 from eval.harness.releases import open_release, parser, require, require_sets
 from eval.harness.results import write_results
 from eval.harness.rows import GENERATORS
+from eval.samples.draws import STEPS, steps_of
 from train.regression import kernel_ridge
 
+AVERAGED = 32  # samples
 LABELS = {
     "chance": "chance",
     "nearest_answer_prior": "answer prior of the nearest training questions",
@@ -48,8 +50,8 @@ LABELS = {
     "kernel_ridge": "kernel ridge regression, question to latent",
     "hvae_hyperldm": "HVAE + HyperLDM",
     "hnet_hyperldm": "HNet + HyperLDM",
-    "one_step": "HyperLDM in one step: the mean latent given the question",
-    "one_sample": "HyperLDM, one sample",
+    "ten_steps": f"HyperLDM in {STEPS} steps, {AVERAGED} samples averaged",
+    "one_sample": f"HyperLDM, one sample of {STEPS} steps",
     "other_words": "HyperLDM, the question in other words",
     "shuffled_question": "HyperLDM, questions shuffled among tasks",
     "random_words": "HyperLDM, random words",
@@ -152,6 +154,7 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
         same = rephrased([task.question for task in test.tasks], training, random.Random(seed))
     with torch.no_grad():
         z_mean = near.z.mean(0, keepdim=True).expand(len(query), -1)
+        steps = steps_of(generator, name)  # in a single one it predicts the mean latent, and samples nothing
         hyperldm = functools.partial(generator.weights, method="hyperldm", generator=name, seed=seed)
         return {
             "chance": torch.tensor([1 / len(task.answers) for task in test.tasks]),
@@ -161,8 +164,8 @@ def rows(run, generator: AdapterGenerator, name: str, test: TaskSet, seed: int) 
             "knn_adapter": accuracy(decode(near.weighted(e, k))),
             "kernel_ridge": accuracy(decode(ridge.latents(e))),
             f"{name}_hyperldm": accuracy(hyperldm(e)),
-            "one_step": accuracy(hyperldm(e, steps=1)),
-            "one_sample": accuracy(hyperldm(e, samples=1)),
+            "ten_steps": accuracy(hyperldm(e, steps=steps, samples=AVERAGED)),
+            "one_sample": accuracy(hyperldm(e, steps=steps, samples=1)),
             **({"other_words": accuracy(hyperldm(asked_as(generator, e, same)))} if same else {}),
             "shuffled_question": accuracy(hyperldm(e[others(len(e), rng)])),
             "random_words": accuracy(hyperldm(asked_as(generator, e, nonsense))),
@@ -193,7 +196,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--generator", choices=tuple(GENERATORS), default="hvae", help="whose latents")
     args = arguments.parse_args(argv)
-    run, generators = open_release(arguments, args, one_share=True)
+    run, generators = open_release(arguments, args, every_question=True)
     require_sets(arguments, run, ("val", "query"), ("test", "query"))
     require(arguments, run, generators, lambda generator: lacks(generator, args.generator))
     test = run.task_set("test")

@@ -343,6 +343,9 @@ def test_tuning_gives_every_row_the_same_budget_and_goes_on_where_it_stopped(tin
     assert json.loads(file.read_text(encoding="utf-8"))["results"][1]["val_accuracy"] < 1.0  # made again
     with pytest.raises(SystemExit):
         tune.main([*arguments, "--set", "film.cond_noise=2"])
+    with pytest.raises(SystemExit):  # of other data: nothing is replaced
+        tune.main([*arguments, "--rows", "cond_multitask_film", "--descriptors", "0.5"])
+    assert "holds tries of descriptors 1.0" in capsys.readouterr().err
     file.write_text(json.dumps(document | {"preset": "emoji"}), encoding="utf-8")
     with pytest.raises(SystemExit):
         tune.main([*arguments, "--rows", "cond_multitask_film"])

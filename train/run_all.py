@@ -150,6 +150,9 @@ def _one_run(
             if name == "features" and (records.get(name) or {}).get("identity") not in (None, identity[name]):
                 records.forget(name)  # encoded by another backbone
         with records.alone_at(name) if main_process else contextlib.nullcontext():
+            if main_process and name == CHOICES:
+                for stale, folder in records.set_aside(identity):
+                    print(f"{stale}: of other data or settings, so out of the release; moved to {folder}", flush=True)
             run.processes.wait()
             if not records.is_done(name, identity[name]):  # by a run that was at it just now
                 if main_process or stages[name].shared:
@@ -163,7 +166,8 @@ def _one_run(
 
     if not main_process:
         return
-    made = {name: record for name in stages if (record := records.get(name))}
+    found = {name: records.get(name) for name in stages}
+    made = {name: record for name, record in found.items() if record and record.get("identity") == identity[name]}
     if todo and any(stages[name].release and stages[name].seeded for name in made):
         write_card(run, made)
     print(f"\n{'stage':<22} {'time':>9} {'memory':>9}  what it reached")

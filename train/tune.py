@@ -1,9 +1,9 @@
 """Choose learning rates, step counts and what else a row depends on, on validation tasks, with one budget for all rows.
 
-Every row gets the settings of `GRIDS`, five of them and Cond. HNet-MAML six; each is trained by run_all into a release
+Every row gets the five settings of `GRIDS`; each is trained by run_all into a release
 of its own (WORK/seed-N/weights-HASH) and judged by its zero-shot accuracy on the validation tasks. What a row shares
 with the preset's own run is taken from there, so that one must be complete. Test tasks are never touched. Writes every
-setting tried to --json; what is there already is not run again. About three hours in all on one CPU thread.
+setting tried to --json; what is there already is not run again. About four hours in all on one CPU thread.
 """
 
 from __future__ import annotations
@@ -212,9 +212,14 @@ def main(argv: list[str] | None = None) -> None:
     if args.set or args.output or args.start or args.steps_share != 1.0:
         arguments.error("--set, --output, --start and --steps-share have no place: every setting is trained in full")
     document = json.loads(args.json.read_text(encoding="utf-8")) if args.json.is_file() else {"results": []}
-    for key in ("preset", "seed"):
-        if document.get(key, getattr(args, key)) != getattr(args, key):
-            arguments.error(f"--json {args.json} holds tries of {key} {document[key]}; name another file for these")
+    about = {"preset": args.preset, "seed": args.seed, "descriptors": args.descriptors}
+    about["data"] = None if args.data is None else str(args.data)
+    for key, default in (("preset", args.preset), ("seed", args.seed), ("descriptors", 1.0), ("data", None)):
+        if document["results"] and (held := document.get(key, default)) != about[key]:
+            arguments.error(f"--json {args.json} holds tries of {key} {held}; name another file for these")
+    own = [f"--preset {args.preset} --seed {args.seed}"]
+    own += [f"--descriptors {args.descriptors:g}"] if args.descriptors != 1.0 else []
+    own += [f"--data {args.data}"] if args.data else []
     found = {(r["row"], tuple(r["setting"])): r for r in document["results"]}
     for row in args.rows:
         for setting in GRIDS[row]:
@@ -234,10 +239,9 @@ def main(argv: list[str] | None = None) -> None:
             write_json(
                 args.json,
                 {
-                    "command": f"python train/tune.py --preset {args.preset} --seed {args.seed}",
+                    "command": " ".join(["python train/tune.py", *own]),
                     "commit": commit(),
-                    "preset": args.preset,
-                    "seed": args.seed,
+                    **about,
                     "results": list(found.values()),
                 },
             )

@@ -3,8 +3,9 @@
 Deals the training questions of a preset, validation questions among them, into folds. For each one makes the photo
 tower, if the preset makes one, and trains rows on the others; then judges them on the fold's pairs: every pair counts
 the same where the preset pools, else every question. Test questions are not looked at. With --set KEY=VALUE a setting
-is tried. The fold is also what HyperCLIP guidance chooses its steps by, so its rows are a little too good; HyperLDM is
-judged at fixed gammas alone.
+is tried. The fold also chooses what stands in a release's choices: steps of HyperCLIP guidance, HyperLDM's
+steps and samples (its gamma is fixed), the gradient's scale, and kernel ridge regression's two settings. So these rows
+are a little too good.
 
 Needs the dataset's pictures where the tower is made (or what an earlier run read of them, WORK/photo_tower). Prints
 accuracy by kind of question with intervals; writes the records with --json. For preset photos and rows clip and
@@ -126,11 +127,15 @@ def evaluate(args: Any, rows: Sequence[Row], folds: int) -> list[dict[str, Any]]
 def main(argv: list[str] | None = None) -> None:
     arguments = parser(__doc__)
     arguments.set_defaults(preset="photos")
-    known = sorted({row.id for row in ROWS if not row.few_shot and row.id != "clip_prompted"})
+    known = sorted({row.id for row in ROWS if not (row.few_shot or row.members) and row.id != "clip_prompted"})
     arguments.add_argument("--rows", nargs="+", default=["clip"], choices=known, help="which rows (default: clip)")
     arguments.add_argument("--folds", type=int, default=5, help="default: 5")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the records")
     args = arguments.parse_args(argv)
+    if args.descriptors != 1.0 or args.output:
+        arguments.error(
+            "--descriptors and --output have no place: folds are of all questions, each in a folder of --work"
+        )
     if args.folds < 2:
         arguments.error(f"--folds {args.folds}; allowed: 2 or more")
     try:

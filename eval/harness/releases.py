@@ -58,17 +58,23 @@ def parser(doc: str, *, shares: Sequence[float] = (1.0,), limit: bool = True) ->
 
 
 def open_release(
-    arguments: argparse.ArgumentParser, args: argparse.Namespace, one_share: bool = False
+    arguments: argparse.ArgumentParser,
+    args: argparse.Namespace,
+    one_share: bool = False,
+    every_question: bool = False,
 ) -> tuple[Run, list[AdapterGenerator]]:
     """The run of the first release (for its data) and one generator for every release. Flags that do not fit end the
     script with a message: an unusable device, a directory that is no release, one that was trained otherwise than the
     flags or the first one say; with `one_share`, for a script whose means are over seeds alone, also releases of
-    several shares of descriptors."""
+    several shares of descriptors; with `every_question`, for one whose simple rows read the questions of all training
+    tasks, also a release that knew fewer."""
     runs, generators = open_runs(arguments, args)
     shares = sorted({descriptors(generator) for generator in generators})
     if one_share and len(shares) > 1:
         told = " and ".join(f"{share:g}" for share in shares)
         arguments.error(f"releases with descriptors {told}; this script takes one share at a time")
+    if every_question and shares[0] < 1.0:
+        arguments.error(f"a release with descriptors {shares[0]:g}; this script takes releases that knew all questions")
     return runs[0], generators
 
 

@@ -176,7 +176,7 @@ def main(argv: list[str] | None = None) -> None:
     args = arguments.parse_args(argv)
     if args.draws < 1:
         arguments.error(f"--draws {args.draws}; allowed: 1 or more")
-    run, generators = open_release(arguments, args, one_share=True)
+    run, generators = open_release(arguments, args, every_question=True)
     require_sets(arguments, run, ("val", "support"), ("val", "query"), ("test", "support"), ("test", "query"))
     require(arguments, run, generators, lacking)
     records, values = measure(run, generators, args.limit_tasks, args.draws)

@@ -226,7 +226,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.error(f"--draws {args.draws}; allowed: 1 or more")
     if args.limit_tasks is not None:
         arguments.error("--limit-tasks: the questions are this script's own")
-    run, generators = open_release(arguments, args, one_share=True)
+    run, generators = open_release(arguments, args, every_question=True)
     if not isinstance(run.dataset, EmojiVQA):
         arguments.error(f"{run.preset.name} has no drawn scenes; only releases of Emoji-VQA do")
     require(arguments, run, generators, lambda generator: lacks(generator, DEFAULT_GENERATOR))

@@ -82,6 +82,22 @@ class Records:
                 taken.append(name)
         return taken
 
+    def set_aside(self, identity: dict[str, str]) -> Iterator[tuple[str, Path]]:
+        """Move models that were made with other data or settings out of the release: its choices are not of them. Gives
+        the names of their stages and where they lie now."""
+        for name, stage in self.stages.items():
+            if not (stage.release and stage.seeded) or (self.get(name) or {}).get("identity") == identity[name]:
+                continue
+            models = [path for path in stage.outputs(self.run) if path.suffix == ".safetensors"]  # not the choices
+            there = [file for path in models for file in files_of(path)]
+            folder = self.run.scratch / f"out-of-date{self.run.variant}"
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in there:
+                shutil.move(file, folder / file.name)
+                note_written(file.parent, [], [file])
+            if there:
+                yield name, folder
+
     def forget(self, name: str) -> None:
         """Make a stage run from nothing: its record, its resume state and its work files go."""
         stage = self.stages[name]

@@ -87,7 +87,8 @@ def find_releases(
             if (own.output / "config.json").is_file():
                 trained[which] = AdapterGenerator.from_pretrained(own.output, device=run.device)
             elif which[1] == 1.0:
-                command = f"{command_of(own, *which)} --rows {variant.row.id}"
+                rows = " ".join(row.id for row in variant.row.members or (variant.row,))
+                command = f"{command_of(own, *which)} --rows {rows}"
                 print(f"missing: {variant.id}, seed {which[0]}; {command} makes it", flush=True)
         yield variant, list(trained.values())
 
