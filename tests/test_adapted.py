@@ -57,6 +57,17 @@ def test_training_latents_are_what_the_generator_makes_of_draws(tiny, name, monk
     torch.testing.assert_close(training_latents(run, name), z)
 
 
+def test_draws_of_other_tasks_than_there_are_now_are_refused(tiny):
+    """As after pictures were mended that a question was left out for."""
+    run = tiny_run(tiny)
+    vars(run)["train"] = run.train.select(range(len(run.train) - 1))
+    with pytest.raises(
+        ValueError,
+        match=rf"weights of {len(run.train) + 1} training tasks, and there are {len(run.train)}: .*--retrain",
+    ):
+        load_draws(run, "hvae")
+
+
 def test_draws_of_other_settings_or_another_start_lie_apart(tiny, tmp_path):
     """A run that was killed may have left some: they are never taken for this one's."""
     run = tiny_run(tiny)

@@ -2,11 +2,12 @@
 
 import contextlib
 import json
+import re
 import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import train.pipeline.steps
 from train import hvae, hyperclip, hyperldm, maml, multitask, run_all
@@ -88,6 +89,27 @@ def test_what_was_trained_on_a_stage_is_done_no_more_when_that_is_trained_anew(a
     assert "hvae" in left and "mnet_maml" in left and not left & {"hvae_hyperclip", "hvae_hyperldm", "choose"}
     run_all.main([*arguments[:6]])
     assert metrics(again) == metrics(tiny)
+
+
+def test_what_was_made_with_another_backbone_of_that_name_is_made_again(tiny, tmp_path, capsys):
+    backbone = shutil.copytree(tiny / "seed-0" / "weights" / "backbone", tmp_path / "backbone")
+    arguments = ["--preset", "tiny", "--work", str(tmp_path / "work"), "--device", "cpu", "--rows", "uncond_multitask"]
+    arguments += ["--set", f"backbone=local-dir:{backbone}"]
+    run_all.main(arguments)
+    assert "0 stages run" not in capsys.readouterr().out
+    run_all.main(arguments)
+    assert "0 stages run" in capsys.readouterr().out
+    (file,) = backbone.glob("*.safetensors")
+    tensors = load_file(file)
+    save_file({name: tensor * 1.01 for name, tensor in tensors.items()}, file)
+    run_all.main([*arguments, "--plan"])
+    assert re.findall(r"^  run +(\w+)", capsys.readouterr().out, re.MULTILINE) == [
+        "features",
+        "uncond_multitask",
+        "choose",
+    ]
+    run_all.main(arguments)
+    assert "3 stages run" in capsys.readouterr().out
 
 
 def test_a_stage_that_another_run_finishes_meanwhile_is_not_made_again(again, monkeypatch):

@@ -147,7 +147,7 @@ def _one_run(
             left = [costs[n].seconds for n in todo[i:]]
             known = duration(sum(x for x in left if x is not None)) + (" and more" if None in left else "")
             print(f"[{i + 1}/{len(todo)}] {name}; left: {known if any(left) else 'unknown'}", flush=True)
-            if name == "features" and (records.get(name) or {}).get("identity") not in (None, identity[name]):
+            if name == "features" and (record := records.get(name)) and not records.fits(name, record, identity[name]):
                 records.forget(name)  # encoded by another backbone
         with records.alone_at(name) if main_process else contextlib.nullcontext():
             if main_process and name == CHOICES:
@@ -167,7 +167,7 @@ def _one_run(
     if not main_process:
         return
     found = {name: records.get(name) for name in stages}
-    made = {name: record for name, record in found.items() if record and record.get("identity") == identity[name]}
+    made = {name: record for name, record in found.items() if records.fits(name, record, identity[name])}
     if todo and any(stages[name].release and stages[name].seeded for name in made):
         write_card(run, made)
     print(f"\n{'stage':<22} {'time':>9} {'memory':>9}  what it reached")

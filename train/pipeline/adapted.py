@@ -55,9 +55,19 @@ def draw_path(run: Run, name: str, draw: int) -> Path:
 
 
 def load_draws(run: Run, name: str) -> list[Tensor]:
-    """All draws, (T, K) float16 each, mapped from disk; row t belongs to training task t."""
+    """All draws, (T, K) float16 each, mapped from disk; row t belongs to training task t.
+
+    Raises:
+        ValueError: they are of another number of tasks.
+    """
     draws = run.preset.adaptations[name].draws
-    return [load_tensors(draw_path(run, name, draw), "adapted")["adapted"] for draw in range(draws)]
+    found = [load_tensors(draw_path(run, name, draw), "adapted")["adapted"] for draw in range(draws)]
+    if other := {len(draw) for draw in found} - {len(run.train)}:
+        raise ValueError(
+            f"{draws_folder(run, name)} holds fine-tuned weights of {other.pop()} training tasks, and there are "
+            f"{len(run.train)}: pictures were mended since, or lost; --retrain makes all anew"
+        )
+    return found
 
 
 @torch.no_grad()

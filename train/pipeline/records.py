@@ -16,6 +16,9 @@ from core.release.manifest import note_written
 
 from .run import Run
 from .stage import Stage
+from .start import backbone_digest
+
+_BACKBONE = "backbone"  # the stage that makes a preset's own
 
 
 class Records:
@@ -61,7 +64,8 @@ class Records:
             if record is None:
                 everything.pop(name, None)
             else:
-                everything[name] = record
+                of = {} if name == _BACKBONE else {"backbone": backbone_digest(self.run.preset.backbone)}
+                everything[name] = of | record
             write_json(path, everything)
 
     def inherit(self, other: Path, identity: dict[str, str], names: Container[str]) -> list[str]:
@@ -73,7 +77,7 @@ class Records:
             if name not in names or not (stage.release and stage.seeded) or self.is_done(name, identity[name]):
                 continue
             files = [files_of(other / path.name) for path in stage.outputs(self.run)]
-            if records.get(name, {}).get("identity") == identity[name] and all(files):
+            if self.fits(name, records.get(name), identity[name]) and all(files):
                 for file in (file for group in files for file in group):
                     with replacing(self.run.output / file.name) as partial:
                         shutil.copy2(file, partial)
@@ -86,7 +90,7 @@ class Records:
         """Move models that were made with other data or settings out of the release: its choices are not of them. Gives
         the names of their stages and where they lie now."""
         for name, stage in self.stages.items():
-            if not (stage.release and stage.seeded) or (self.get(name) or {}).get("identity") == identity[name]:
+            if not (stage.release and stage.seeded) or self.fits(name, self.get(name), identity[name]):
                 continue
             models = [path for path in stage.outputs(self.run) if path.suffix == ".safetensors"]  # not the choices
             there = [file for path in models for file in files_of(path)]
@@ -113,12 +117,15 @@ class Records:
         remove_stale(path)
 
     def is_done(self, name: str, identity: str) -> bool:
-        record = self.get(name)
-        return (
-            bool(record)
-            and record.get("identity") == identity
-            and all(files_of(p) for p in self.stages[name].outputs(self.run))
-        )
+        fits = self.fits(name, self.get(name), identity)
+        return fits and all(files_of(path) for path in self.stages[name].outputs(self.run))
+
+    def fits(self, name: str, record: dict[str, Any] | None, identity: str) -> bool:
+        """Whether a record is of this identity, and of the backbone that is there now: a local one can be exchanged
+        under its name."""
+        if record is None or record.get("identity") != identity:
+            return False
+        return name == _BACKBONE or record.get("backbone") in (None, backbone_digest(self.run.preset.backbone))
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,15 @@ def backbone_digest(spec: str) -> str:
     """A hash of the weights of a backbone that lies here; else its name."""
     directory = located(spec.removeprefix("local-dir:"))
     files = sorted(directory.glob("*.safetensors")) if directory.is_dir() else []
-    return _digest(files) if files else spec
+    return (
+        _digest_once(tuple((file, file.stat().st_size, file.stat().st_mtime_ns) for file in files)) if files else spec
+    )
+
+
+@lru_cache(maxsize=8)
+def _digest_once(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """`_digest` of files that are read again only if their size or time has changed."""
+    return _digest(path for path, _, _ in files)
 
 
 def _digest(files: Iterable[Path]) -> str:
