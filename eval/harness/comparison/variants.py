@@ -33,13 +33,16 @@ class Variant:
         return sorted(training_of(generator).set) == sorted(self.settings)
 
 
+def _changed(row: Row, name: str, what: str, *settings: str) -> Variant:
+    return Variant(id=f"{row.id}_{name}", label=f"{row.label}; {what}", row=row, settings=settings)
+
+
 def _reading_answers(row: Row) -> Variant:
-    return Variant(
-        id=f"{row.id}_answers",
-        label=f"{row.label}; reads the candidate answers",
-        row=row,
-        settings=("question_answers=true",),
-    )
+    return _changed(row, "answers", "reads the candidate answers", "question_answers=true")
+
+
+def _of_more_draws(row: Row) -> Variant:
+    return _changed(row, "draws", "24 draws of fine-tuned weights a task", "adaptations.hvae.draws=24")
 
 
 _BY_ID = {row.id: row for row in ROWS}
@@ -55,6 +58,9 @@ VARIANTS: tuple[Variant, ...] = (
     _reading_answers(_BY_ID["kernel_ridge"]),
     _reading_answers(_BY_ID["latent_regression"]),
     _reading_answers(hyperldm_row(generator="hvae", gamma=None)),
+    _of_more_draws(_BY_ID["kernel_ridge"]),
+    _of_more_draws(_BY_ID["latent_regression"]),
+    _of_more_draws(hyperldm_row(generator="hvae", gamma=None)),
 )
 
 
