@@ -53,6 +53,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "photo_kinds": photos.photo_kinds,
     "photo_links": photos.photo_links,
     "photo_few_shot": photos.photo_few_shot,
+    "photo_folds": photos.photo_folds,
     "photo_start": photos.photo_start,
     "inference": questions.inference,
     "descriptors": questions.descriptors,
@@ -71,7 +72,7 @@ PARTS: dict[str, Callable[[], str]] = {
 OPTIONAL = (  # filled later
     *("tuning", "tuning_tower", "ablations", "calibration", "phrasings", "suggestions", "shapes_readings", "lowrank"),
     *("shapes_table1", "photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "photo_start"),
-    *("latency", "figure5_samples", "few_examples", "two_readings"),
+    *("photo_folds", "latency", "figure5_samples", "few_examples", "two_readings"),
 )
 
 

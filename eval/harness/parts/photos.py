@@ -133,6 +133,16 @@ def photo_few_shot() -> str:
     )
 
 
+def photo_folds() -> str:
+    """Rows on training questions held out in turn, by kind of question."""
+    document = read_results("photo_folds.json")
+    table = grid(document["results"], lambda r: label_of([r]), tasks_column, short_percent)
+    return (
+        f"{grid_markdown(table, 'row')}\n\n{_POOLED}, one\ntraining seed. Every pair is of a question that its fold "
+        f"holds out.\n\n{made(document)}"
+    )
+
+
 def photo_start() -> str:
     """What a start from the release is worth where questions are few: a line a row, a column a way to train."""
     document = read_results("photo_start.json")
