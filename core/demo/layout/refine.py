@@ -53,7 +53,9 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
                 with gr.Row():
                     add = gr.Button("Add as examples", size="sm", scale=2)
                     clear = gr.Button("Remove all", size="sm", elem_id=f"{studio.prefix}refine-clear", min_width=90)
-                gallery = gr.Gallery(label="Labelled examples", interactive=False, columns=4, height=180)
+                gallery = gr.Gallery(
+                    label="Labelled examples", interactive=False, columns=4, height=180, elem_classes="qa-examples"
+                )
             seed = gr.Number(0, precision=0, minimum=0, label=f"{seed_label(studio)} and order")
             download = gr.DownloadButton("Download the refined adapter", interactive=False, size="md")
         with gr.Column(elem_classes="qa-result"):

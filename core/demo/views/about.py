@@ -31,7 +31,7 @@ print(client.predict(question, api_name="/generate"))  # the adapter, a safetens
 _TEXT = """A question is embedded by {encoder} (*e*). A diffusion model that lives in the latent space of
 adapters (**HyperLDM**) denoises a latent *z* for it, pushed towards the question by classifier-free guidance of
 strength gamma; **HyperCLIP guidance** instead takes gradient steps on a learned similarity between weights and
-questions. A decoder turns *z* into the weights *w* of a CLIP-Adapter, which moves CLIP's image embedding until the
+questions. A decoder turns *z* into the weights *w* of a CLIP-Adapter, which moves the picture's embedding until the
 right answer is the nearest one. **Cond. Multitask**, a baseline, maps *e* to *w* directly; **plain CLIP** has no
 adapter. Nothing here is trained on your question or your pictures; on the Refine tab you can change
 that.
