@@ -61,6 +61,7 @@ VARIANTS: tuple[Variant, ...] = (
     _of_more_draws(_BY_ID["kernel_ridge"]),
     _of_more_draws(_BY_ID["latent_regression"]),
     _of_more_draws(hyperldm_row(generator="hvae", gamma=None)),
+    _of_more_draws(_BY_ID["hvae_hnet_hyperldm"]),
 )
 
 
