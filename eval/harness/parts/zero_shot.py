@@ -192,7 +192,8 @@ def table1() -> str:
         "(0%) to the few-shot ceiling (100%), on known families. *Against*: mean difference on the same tasks and "
         "seeds, in points. *The best baseline* has the "
         "highest mean on these very test tasks, which favours it, of all rows without examples, diffusion or "
-        "HyperCLIP, of releases of the same settings; latent regression and kernel ridge regression count as baselines, though they use our HVAE. The "
+        "HyperCLIP, of releases of the same settings; "
+        "latent regression and kernel ridge regression count as baselines, though they use our HVAE. The "
         "paper's column is "
         f"on another dataset. Few-shot rows take {steps}, as its training data."
     )
