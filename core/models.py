@@ -259,13 +259,13 @@ class ReleaseModels:
         rng = torch.Generator().manual_seed(self.config.get("seed", 0) + seed)
         return SharedWeights(network=self.network, rng=rng).to(self.device).requires_grad_(False)
 
-    @torch.no_grad()
     def reader_of(self, generator: str | None) -> str:
         """The weight generator whose HyperCLIP reads the weights of `generator`: its own where there is one, else the
         default's or any that there is."""
         there = [name for name in WEIGHT_GENERATORS.names() if self.has("hyperclip", name)]
         return next((name for name in (generator, DEFAULT_GENERATOR, *there) if name in there), DEFAULT_GENERATOR)
 
+    @torch.no_grad()
     def task_probabilities(self, w: Tensor, e: Tensor, generator: str = DEFAULT_GENERATOR) -> Tensor:
         """Task inference: probability (B, Q) of every question e (Q, E), given weights w (B, P)."""
         return infer_task(self.module(f"{generator}_hyperclip"), w, e)

@@ -283,6 +283,7 @@ def test_suggested_answers_and_inferred_questions(generator):
     hnet = generator.generate(QUESTION, generator="hnet")  # read by the HyperCLIP of its own generator
     assert generator.infer_question(hnet) == generator.infer_question(hnet, generator="hnet")
     assert generator.infer_question(hnet) != generator.infer_question(hnet, generator="hvae")
+    assert not generator.task_probabilities(hnet.w[None], generator.known_embeddings).requires_grad
     guesses = generator.infer_question(generator.generate(QUESTION), count=3)
     assert len(guesses) == 3 and guesses[0]["probability"] >= guesses[2]["probability"]
     with pytest.raises(ValueError, match="plain CLIP has no adapter weights"):

@@ -142,6 +142,17 @@ def test_the_numbers_about_photographs():
     assert list(found.groups()) == [f"{pairs[label, 'all']:.1f}" for label in (GAMMAS[1], "CLIP, bare answers")]
 
 
+def test_the_numbers_about_more_fine_tuned_weights(table1):
+    more = "; 24 draws of fine-tuned weights a task"
+    ensemble, regression = f"Ensemble of HVAE and HNet + HyperLDM{more}", f"Latent regression, without diffusion{more}"
+    assert table1[ensemble, "all"]["strongest"] == regression
+    reached = [f"{100 * table1[label, 'all']['mean']:.1f}" for label in (ensemble, regression)]
+    found = re.search(r"fine-tuned weights\]\(.*?\): ([\d.]+), best baseline ([\d.]+)\.", words_of("README.md"))
+    assert list(found.groups()) == reached
+    found = re.search(r"latent regression at ([\d.]+)%, now .*? at \*\*([\d.]+)%\*\*", words_of("eval/README.md"))
+    assert list(found.groups()) == reached[::-1]
+
+
 def test_the_numbers_about_kernel_ridge_regression():
     reached = {r["row"]: 100 * r["mean"] for r in read_results("sanity.json")["results"] if r["tasks"] == "all"}
     found = re.search(

@@ -38,10 +38,7 @@ class Records:
     @contextlib.contextmanager
     def alone_at(self, name: str) -> Iterator[None]:
         """Wait until no other run is at a stage, and keep others from it: runs of different rows share stages."""
-        stage, run = self.stages[name], self.run
-        folder = run.work if not stage.seeded else run.state_path(name).parent if stage.release else run.scratch
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{name}.lock")
+        lock = self._lock(name)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -51,6 +48,12 @@ class Records:
             yield
         finally:
             lock.release()
+
+    def _lock(self, name: str) -> FileLock:
+        stage, run = self.stages[name], self.run
+        folder = run.work if not stage.seeded else run.state_path(name).parent if stage.release else run.scratch
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f"{name}.lock")
 
     def get(self, name: str) -> dict[str, Any] | None:
         return _read(self._path(self.stages[name])).get(name)
@@ -88,18 +91,20 @@ class Records:
 
     def set_aside(self, identity: dict[str, str]) -> Iterator[tuple[str, Path]]:
         """Move models that were made with other data or settings out of the release: its choices are not of them. Gives
-        the names of their stages and where they lie now."""
+        the names of their stages and where they lie now. A stage that another run is at is left alone: its model may be
+        written and not recorded yet."""
+        folder = self.run.scratch / f"out-of-date{self.run.variant}"
         for name, stage in self.stages.items():
-            if not (stage.release and stage.seeded) or self.fits(name, self.get(name), identity[name]):
-                continue
             models = [path for path in stage.outputs(self.run) if path.suffix == ".safetensors"]  # not the choices
-            there = [file for path in models for file in files_of(path)]
-            folder = self.run.scratch / f"out-of-date{self.run.variant}"
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in there:
-                shutil.move(file, folder / file.name)
-                note_written(file.parent, [], [file])
-            if there:
+            if not (stage.release and stage.seeded and any(map(files_of, models))):
+                continue
+            with contextlib.suppress(Timeout), self._lock(name).acquire(blocking=False):
+                if self.fits(name, self.get(name), identity[name]):
+                    continue
+                folder.mkdir(parents=True, exist_ok=True)
+                for file in (file for path in models for file in files_of(path)):
+                    shutil.move(file, folder / file.name)
+                    note_written(file.parent, [], [file])
                 yield name, folder
 
     def forget(self, name: str) -> None:
