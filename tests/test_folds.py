@@ -79,8 +79,23 @@ def test_folds_where_every_question_counts_the_same() -> None:
     ]
     right = {"x": torch.tensor([True, False, True, False])}
     heads = {"x": {"row": "x", "label": "x", "gamma": None}}
-    found = folds.judge(tasks, right, heads, 3, by_question=True)
-    assert {r["tasks"]: r["mean"] for r in found}["all"] == pytest.approx((2 / 3 + 0) / 2, abs=1e-4)
+    found = folds.judge(tasks, right, heads, 3, pooled=False)
+    (record,) = found  # kinds are of Meta-VQA's words
+    assert record["mean"] == pytest.approx((2 / 3 + 0) / 2, abs=1e-4) and record["n_tasks"] == 2
+    assert record["interval"] == [0.0, 0.6667] and "vs_without" not in record
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_settings_tried_beside_others_are_paired_with_them(pooled) -> None:
+    task = Task("What sport is this?", ("a", "b"), ((0, 1), (0, 1)), ((2,), (0,)), "val")
+    right = {"x": torch.tensor([True, False, False] * 4), "x; lr=1": torch.tensor([True, True, False] * 4)}
+    heads = {"x": {"row": "x", "label": "x"}, "x; lr=1": {"row": "x", "label": "x; lr=1", "against": "x"}}
+    found = {r["label"]: r for r in folds.judge([task] * 4, right, heads, 0, pooled) if r["tasks"] == "all"}
+    mean, low, high = found["x; lr=1"]["vs_without"]
+    assert mean == pytest.approx(1 / 3, abs=1e-4) and low <= mean <= high and "vs_without" not in found["x"]
+    if not pooled:  # every question gains the same
+        assert low == high == mean
+    assert "against" not in found["x; lr=1"] and "+33.33 [" in folds.cell(found["x; lr=1"])
 
 
 def test_folds_of_the_embedded_dataset(tmp_path, capsys) -> None:
@@ -98,15 +113,21 @@ def test_folds_of_the_embedded_dataset(tmp_path, capsys) -> None:
         with pytest.raises(ValueError, match=message):
             replace(small, folds=impossible)
     argv = ["--preset", "tiny", "--folds", "2", "--device", "cpu", "--rows", "uncond_multitask"]
+    argv += ["--also", "multitask.uncond_multitask.steps=2"]
     folds.main([*argv, "--work", str(tmp_path / "work"), "--json", str(tmp_path / "r.json")])
-    assert "Uncond. Multitask" in capsys.readouterr().out
-    (record,) = [
-        r for r in json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["results"] if r["tasks"] == "all"
-    ]
-    assert record["n_tasks"] == 72
+    assert "Uncond. Multitask; multitask.uncond_multitask.steps=2" in capsys.readouterr().out
+    plain, also = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["results"]
+    assert plain["n_tasks"] == also["n_tasks"] == 72 and plain["tasks"] == also["tasks"] == "all"
+    assert also["vs_without"][0] == pytest.approx(also["mean"] - plain["mean"], abs=2e-4)
 
 
 def test_one_fold_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
         folds.main(["--folds", "1"])
     assert "--folds 1; allowed: 2 or more" in capsys.readouterr().err
+
+
+def test_settings_tried_leave_the_dataset_as_it_is(capsys) -> None:
+    with pytest.raises(SystemExit):
+        folds.main(["--also", "dataset.seed=3"])
+    assert "the same questions" in capsys.readouterr().err

@@ -43,7 +43,7 @@ def records_of(tasks: JudgedTasks, lines: Iterable[Line]) -> list[dict[str, Any]
                     **_choices(own),
                     "descriptors": first.descriptors,
                     "tasks": name,
-                    **_summary(scores, seeds),
+                    **summary(scores, seeds),
                     "paper": _PAPER.get((first.row, first.gamma)),
                     "scores": scores,
                     "key": (first.row, first.gamma),
@@ -64,7 +64,7 @@ def _choices(lines: Sequence[Line]) -> dict[str, Any]:
     return {"gamma": gammas[0] if len(set(gammas)) == 1 else None, "gammas": gammas}
 
 
-def _summary(scores: Scores, seeds: Sequence[int]) -> dict[str, Any]:
+def summary(scores: Scores, seeds: Sequence[int]) -> dict[str, Any]:
     """The part of a record that says what scores come to."""
     if isinstance(scores, PooledScores):
         return tables.pooled_record(scores, seeds)
