@@ -48,7 +48,7 @@ _END_TOKEN = ("question_encoder=clip", "question_pooling=eos")  # the paper's wa
 
 ABLATIONS = (
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, as it is"),
-    Ablation("hvae_hyperldm", "every departure off at once (the paper's way)", PAPERS_WAY),
+    Ablation("hvae_hyperldm", "all departures off that settings undo (the paper's way)", PAPERS_WAY),
     Ablation("hvae_hyperldm", "HVAE learns coordinates, not behaviour", PAPERS_HVAE),
     Ablation(
         "hvae_hyperldm",
@@ -87,17 +87,13 @@ ABLATIONS = (
         ("hyperclip.hnet.components=0", "hyperclip.hnet.decoded=false"),
     ),
     Ablation("hvae_hyperldm", "HVAE + HyperLDM, half of the questions", descriptors=0.5),
-    Ablation(
-        "hvae_hyperldm", "half of the questions, no descriptors inferred (the paper's way)", PAPERS_DESCRIPTORS, 0.5
-    ),
+    Ablation("hvae_hyperldm", "half of the questions, no descriptors inferred", PAPERS_DESCRIPTORS, 0.5),
     Ablation(
         "hvae_hyperldm", "half of the questions, all tasks drawn equally often", ("diffusion.described_weight=1",), 0.5
     ),
     Ablation("hvae_hyperldm", "half of the questions, not whitened", ("hyperldm.whitening=1000",), 0.5),
     Ablation("hvae_hyperldm", "a tenth of the questions", descriptors=0.1),
-    Ablation(
-        "hvae_hyperldm", "a tenth of the questions, no descriptors inferred (the paper's way)", PAPERS_DESCRIPTORS, 0.1
-    ),
+    Ablation("hvae_hyperldm", "a tenth of the questions, no descriptors inferred", PAPERS_DESCRIPTORS, 0.1),
 )
 
 

@@ -366,7 +366,7 @@ def test_ablations(tiny, tmp_path, capsys):
     number = {a.label: str(i + 1) for i, a in enumerate(ablations.ABLATIONS) if a.row == "hvae_hyperldm"}
     behaviour, undescribed = (
         "HyperLDM learns behaviour too",
-        "half of the questions, no descriptors inferred (the paper's way)",
+        "half of the questions, no descriptors inferred",
     )
 
     def records():

@@ -27,7 +27,7 @@ from .tasks import Split
 FORMAT = 1
 QUESTION_FILES: dict[Split, str] = {"train": "meta_train.json", "val": "meta_val.json", "test": "meta_test.json"}
 PROMPT_FILE, IMAGE_FILE, IDENTITY_FILE = "prompt_meta.json", "images.json", "dataset.json"
-SUPPORT_SHARE, SEED = 0.7, 2021  # as Meta-VQA was divided (Appendix A.5)
+SUPPORT_SHARE, SEED = 0.7, 2021  # as the published Meta-VQA was divided
 LEFT_OUT = ("pairs_left_out", "images_left_out", "questions_left_out")  # what "part" in `dataset.json` counts
 
 

@@ -1,4 +1,4 @@
-"""Meta-VQA (Section 5, Appendix A.5): 870 training and 373 test questions about photographs; and, in the same format,
+"""Meta-VQA (Section 6.1, Appendix A.5): 870 training and 373 test questions about photographs; and, in the same format,
 anyone's own questions. `train/make_data.py` builds the directory that is read here."""
 
 from __future__ import annotations

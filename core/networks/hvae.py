@@ -16,7 +16,8 @@ from .weight_model import MODULES, Saved
 
 @dataclass(frozen=True)
 class HVAEConfig:
-    """Sizes and loss of the HVAE; the defaults are the paper's architecture."""
+    """Sizes and loss of the HVAE. The defaults are those of the authors' code; the paper's text (Appendix A.2) has the
+    two hidden layers in the other order, `hidden=(256, 512)`: half as many parameters at its size."""
 
     latent: int = 32  # Z
     hidden: tuple[int, ...] = (512, 256)  # of the encoder; the decoder mirrors it
@@ -31,7 +32,7 @@ class HVAEConfig:
 
 
 def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
-    """Linear layers with ReLU between them, Kaiming init (Appendix A.2)."""
+    """Linear layers with ReLU between them, Kaiming init (Appendix A.2; the HVAE makes its last layers' smaller)."""
     layers: list[nn.Module] = []
     for inputs, outputs in zip(sizes, sizes[1:], strict=False):
         layers += [nn.Linear(inputs, outputs), nn.ReLU()]

@@ -77,9 +77,9 @@ class _HyperNet(WeightModel):
 @MODULES.register("hnet")
 @WEIGHT_GENERATORS.register("hnet")
 class HNet(_HyperNet, WeightGenerator):
-    """The HNet of HNet-MAML (Algorithm 7): a free latent z, meta-learned start z0, and the weights that z decodes to.
+    """The HNet of HNet-MAML (Algorithm 4): a free latent z, meta-learned start z0, and the weights that z decodes to.
 
-    As a generator, its training latents are those that fine-tuning of z0 on a task reaches (Algorithm 9).
+    As a generator, its training latents are those that fine-tuning of z0 on a task reaches (Algorithm 12).
     """
 
     Config = HNetConfig

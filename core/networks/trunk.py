@@ -57,7 +57,7 @@ class _Block(nn.Module):
 
 
 class Trunk(Saved):
-    """An inlet, residual blocks that all see the context, and an outlet that begins at zero (Appendix A.2).
+    """An inlet, residual blocks that all see the context (Appendix A.2), and an outlet that begins at zero.
 
     Works on standardised latents; mean and s.d. of latents, and of the training questions' embeddings, are buffers
     saved with the module.

@@ -36,7 +36,7 @@ class WeightGenerator(ABC):
 
     @abstractmethod
     def start(self, rng: torch.Generator, scale: float = 1.0) -> Tensor:
-        """Where guidance begins, (Z,), times `scale` (Algorithms 10 and 11)."""
+        """Where guidance begins, (Z,), times `scale` (Algorithm 11)."""
 
     @abstractmethod
     def encode(self, adapted: Tensor) -> Tensor:

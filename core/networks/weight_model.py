@@ -64,7 +64,7 @@ class WeightModel(Saved, ABC):
 
 @MODULES.register("adapter")
 class SharedWeights(WeightModel):
-    """One weight vector for all questions: Uncond. Multitask, MNet-MAML (Algorithms 2 to 4). K = P.
+    """One weight vector for all questions: Uncond. Multitask, MNet-MAML (Algorithms 2 and 3). K = P.
 
     Its checkpoint is an adapter's, and can be used as one.
     """

@@ -1,7 +1,7 @@
 """Figure 5A with one sample and with averages of samples: accuracy over gamma, for several noise seeds.
 
-Three ways to take a latent: one sample of `STEPS` steps, as the paper does; the mean latent, which the sampler predicts
-in one step, as releases are set up; the average of `AVERAGED` samples, at the two strengths that are compared.
+Three ways to take a latent: one sample of `STEPS` steps (the authors' code: 350); the mean latent, which the sampler
+predicts in one step, as releases are set up; the average of `AVERAGED` samples, at the two strengths that are compared.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def inferring(preset: Preset, training: QuestionTraining) -> tuple[tuple[str, ..
 
 def questions(run: Run, infer: bool, z: Tensor) -> Asked:
     """The training questions. Where a task is not described, its embedding is inferred, if asked for, from mean latents
-    z (T, Z) and the tasks' data. Else it is zeros: such a task teaches an unconditional model alone, as in the paper.
+    z (T, Z) and the tasks' data. Else it is zeros: such a task teaches an unconditional model alone.
     """
     e = run.asked.e
     described = torch.zeros(len(e), dtype=torch.bool, device=run.device)
