@@ -63,8 +63,8 @@ def parser() -> argparse.ArgumentParser:
     result.add_argument("question", nargs="?", help="the question, in plain words")
     result.add_argument(
         "--answers",
-        help="candidate answers, separated by commas (default: those that a saved adapter was made for, else those of "
-        "the nearest known question)",
+        help="candidate answers, separated by commas (default: those that a saved adapter was made for, those that the "
+        "question names, or those of the nearest known question)",
     )
     result.add_argument(
         "--images", nargs="+", default=[], metavar="FILE", help="image files; patterns such as '*.png' are expanded"

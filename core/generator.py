@@ -264,7 +264,7 @@ class AdapterGenerator(ReleaseModels):
         return KnownQuestions(known, question_part(self.known_embeddings, self.question_encoder), fitted)
 
     def suggest_answers(self, question: str) -> list[str]:
-        """Candidate answers, from the known questions of nearest meaning."""
+        """Candidate answers: those that the question names ("a cat or a dog"), or those of near known ones."""
         return self.suggest_answers_to([question])[0]
 
     def suggest_answers_to(self, questions: Sequence[str]) -> list[list[str]]:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from ..networks.whitening import Whitening
 from ..texts import folded
+from .phrasings.alternatives import YES_OR_NO, named_answers
 
 NEIGHBOURS = 5  # whose mean cosine says how near a question is to all known ones
 FALSE_ALARMS = 0.02  # share of what is familiar that may be called strange
@@ -54,6 +55,7 @@ class KnownQuestions:
         if len(questions) != len(e):
             raise ValueError(f"KnownQuestions: {len(questions)} questions, {len(e)} embeddings; they must be as many")
         self.questions, self.e = tuple(questions), e
+        self.answers = frozenset(answer for known in questions for answer in known.answers)
         self._text = {_plain(known.question): i for i, known in reversed(list(enumerate(self.questions)))}
         if len(e) > 1:
             self._mean, self._map = fit_answers(questions, e[:, None]) if fitted is None else fitted
@@ -81,12 +83,16 @@ class KnownQuestions:
     def suggest_answers(self, question: str, e: Tensor, count: int = 3) -> list[str]:
         """Candidate answers for a question with embedding e (E,).
 
-        A known question gets its own. Another gets those that more than half of the `count` nearest share, those of the
-        nearest first; where fewer than two are shared, the nearest one's.
+        A known question gets its own, one that names its answers these ("a cat or a dog", `named_answers`). Another
+        gets those that more than half of the `count` nearest share, those of the nearest first; where fewer than two
+        are shared, the nearest one's.
         """
         own = self._text.get(_plain(question))
         if own is not None:
             return list(self.questions[own].answers)
+        named = named_answers(question, self.answers)
+        if named and (named != YES_OR_NO or not {folded(answer) for answer in self.answers}.issuperset(YES_OR_NO)):
+            return named
         nearest = self.nearest(e, count)
         if not nearest:
             return []

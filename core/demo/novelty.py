@@ -16,7 +16,9 @@ from ..backbones import Backbone
 from ..backbones.questions import question_part
 from ..data.known_questions import FALSE_ALARMS, NEIGHBOURS, nearness
 from ..data.look import Look, describe
+from ..data.phrasings.alternatives import YES_OR_NO, asks_yes_or_no
 from ..generator import AdapterGenerator
+from ..texts import folded
 
 
 class QuestionNovelty:
@@ -31,6 +33,7 @@ class QuestionNovelty:
         if len(e) <= NEIGHBOURS:
             raise ValueError(f"{len(e)} known questions are too few to tell what is unusual")
         self._generator = generator
+        self._answers = frozenset(folded(answer) for known in generator.known_questions for answer in known["answers"])
         self._known = self._meaning(e)  # (Q, M)
         chosen = generator.config.get("thresholds", {}).get("question")
         if chosen is None:
@@ -48,9 +51,11 @@ class QuestionNovelty:
 
     def reason(self, question: str) -> str:
         """Why the question is strange, as an end of the sentence "... because"; empty if it is not."""
-        return (
-            "it is far in meaning from every question that the models know" if self.are_strange([question])[0] else ""
-        )
+        if asks_yes_or_no(question) and not self._answers.issuperset(YES_OR_NO):
+            return "it asks for yes or no, which no question that the models know does"
+        if self.are_strange([question])[0]:
+            return "it is far in meaning from every question that the models know"
+        return ""
 
 
 class PictureNovelty:

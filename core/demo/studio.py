@@ -120,7 +120,7 @@ class Studio:
         return list(self.world.alike) or [questions[0] for questions in self.examples.values()][:8]
 
     def suggest(self, question: str) -> list[str]:
-        """Candidate answers of the nearest known questions."""
+        """Candidate answers that the question names, or those of the nearest known questions."""
         return self.generator.suggest_answers(question)
 
     def gather(self, question: str, drawn: bool, count: int, paths, seed: int) -> tuple[list, list]:

@@ -14,7 +14,7 @@ PRIVATE = {"api_visibility": "private"}  # events of the page, of no use to prog
 
 
 class Question:
-    """A question with its candidate answers, filled in from the nearest known question when the question changes."""
+    """A question with its candidate answers, filled in from it or the nearest known one when it changes."""
 
     def __init__(self, studio: Studio, tab: str) -> None:
         self._studio = studio
@@ -31,7 +31,7 @@ class Question:
         self.answers = gr.Textbox(
             ", ".join(studio.suggest(first)),
             label="Candidate answers, separated by commas",
-            info="Filled in from the nearest known question; edit as you like.",
+            info="Filled in from your question, or the nearest known one; edit as you like.",
             elem_id=f"{studio.prefix}{tab}-answers",
             lines=1,
             max_lines=4,
