@@ -40,6 +40,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "table4": methods.table4,
     "ablations": methods.ablations,
     "tuning": methods.tuning,
+    "emoji_folds": methods.emoji_folds,
     "tuning_tower": lambda: methods.tuning("tuning_tower.json"),
     "sanity": methods.sanity,
     "calibration": methods.calibration,
@@ -72,7 +73,7 @@ PARTS: dict[str, Callable[[], str]] = {
 OPTIONAL = (  # filled later
     *("tuning", "tuning_tower", "ablations", "calibration", "phrasings", "suggestions", "shapes_readings", "lowrank"),
     *("shapes_table1", "photo_table1", "photo_floors", "photo_kinds", "photo_links", "photo_few_shot", "photo_start"),
-    *("photo_folds", "latency", "figure5_samples", "few_examples", "two_readings"),
+    *("emoji_folds", "photo_folds", "latency", "figure5_samples", "few_examples", "two_readings"),
 )
 
 

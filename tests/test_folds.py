@@ -114,6 +114,9 @@ def test_folds_of_the_embedded_dataset(tmp_path, capsys) -> None:
             replace(small, folds=impossible)
     argv = ["--preset", "tiny", "--folds", "2", "--device", "cpu", "--rows", "uncond_multitask"]
     argv += ["--also", "multitask.uncond_multitask.steps=2"]
+    folds.main([*argv, "--first", "1", "--work", str(tmp_path / "work"), "--json", str(tmp_path / "r.json")])
+    assert "over the first 1 of 2 folds" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["results"][0]["n_tasks"] == 36
     folds.main([*argv, "--work", str(tmp_path / "work"), "--json", str(tmp_path / "r.json")])
     assert "Uncond. Multitask; multitask.uncond_multitask.steps=2" in capsys.readouterr().out
     plain, also = json.loads((tmp_path / "r.json").read_text(encoding="utf-8"))["results"]
@@ -125,6 +128,10 @@ def test_one_fold_is_refused(capsys) -> None:
     with pytest.raises(SystemExit):
         folds.main(["--folds", "1"])
     assert "--folds 1; allowed: 2 or more" in capsys.readouterr().err
+    for first in (0, 6):
+        with pytest.raises(SystemExit):
+            folds.main(["--first", str(first)])
+        assert f"--first {first}; allowed: 1 to 5" in capsys.readouterr().err
 
 
 def test_settings_tried_leave_the_dataset_as_it_is(capsys) -> None:

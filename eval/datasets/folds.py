@@ -11,7 +11,7 @@ are a little too good.
 Needs the dataset's pictures where the tower is made (or what an earlier run read of them, WORK/photo_tower). Prints
 accuracy by kind of question with intervals; writes the records with --json. For preset photos and rows clip and
 cond_multitask five minutes on one CPU thread, for preset emoji and row hvae_hyperldm about an hour, with --also twice
-that; what was trained before is taken from --work.
+that, of each fold of --first N a fifth; what was trained before is taken from --work.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from eval.harness.results import write_results
 from eval.harness.rows import ROWS, Row, answered, available, choices_of
 from train import run_all
 from train.pipeline.flags import flags_of, open_run, parser
-from train.pipeline.run import Run
+from train.pipeline.run import Run, copy_features
 
 # Kinds of Meta-VQA's questions, by beginnings of words they hold; a question is of the first that fits.
 KINDS = {
@@ -70,6 +70,10 @@ def open_fold(args: Any, fold: int, folds: int, also: Sequence[str] = ()) -> Run
     read = base.work / "photo_tower"
     if base.preset.photo_tower is not None and read.is_dir() and not (work / read.name).is_dir():
         shutil.copytree(read, work / read.name)  # what the trunk read is the same in all folds
+    features = work.parent / "0" / "features"
+    own_features = work / "features"
+    if base.preset.photo_tower is None and (features / "index.json").is_file() and not own_features.is_dir():
+        copy_features(features, own_features)  # folds part the questions, not the pictures
     copy = type(args)(**{**vars(args), "set": [*own, *args.set, *also], "work": work, "output": None})
     return open_run(copy)
 
@@ -132,7 +136,7 @@ def evaluate(args: Any, rows: Sequence[Row], folds: int) -> list[dict[str, Any]]
     tasks: list[Task] = []
     right: dict[str, list[torch.Tensor]] = {}
     heads: dict[str, dict] = {}
-    for fold in range(folds):
+    for fold in range(args.first or folds):
         for also in ((), args.also) if args.also else ((),):
             run = open_fold(args, fold, folds, also)
             generator = train_fold(run, args, sorted({row.id for row in rows}))
@@ -169,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         help="judge every row with these settings on top, too, and give the difference",
     )
     arguments.add_argument("--folds", type=int, default=5, help="default: 5")
+    arguments.add_argument("--first", type=int, metavar="N", help="train and judge only the first N of them")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the records")
     args = arguments.parse_args(argv)
     if args.descriptors != 1.0 or args.output:
@@ -179,14 +184,17 @@ def main(argv: list[str] | None = None) -> None:
         arguments.error("--also changes no setting of the dataset: rows are compared on the same questions")
     if args.folds < 2:
         arguments.error(f"--folds {args.folds}; allowed: 2 or more")
+    if args.first is not None and not 1 <= args.first <= args.folds:
+        arguments.error(f"--first {args.first}; allowed: 1 to {args.folds}, the number of folds")
     try:
         records = evaluate(args, rows_to_judge(args.rows), args.folds)
     except (ValueError, OSError) as error:
         arguments.error(str(error))
     table = tables.grid(records, lambda record: tables.label_of([record]), tables.tasks_column, cell)
     print(table.to_string())
+    judged = "all folds" if args.first is None else f"the first {args.first} of {args.folds} folds"
     print(
-        "\nAccuracy in %, over all folds [95% interval: questions resampled, of pooled accuracies then their pairs]"
+        f"\nAccuracy in %, over {judged} [95% interval: questions resampled, of pooled accuracies then their pairs]"
         f"{'; behind it what --also gains, in points' if args.also else ''}."
     )
     if args.json:

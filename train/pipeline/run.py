@@ -185,9 +185,7 @@ class Run:
         if brought is None or not (brought / "index.json").is_file() or (own / "index.json").is_file():
             return
         if read_index(brought)["backbone"] == self.backbone.identity:
-            shutil.copytree(brought, own, dirs_exist_ok=True, ignore=shutil.ignore_patterns("index.json"))
-            with replacing(own / "index.json") as partial:  # last, for it says that the features are there
-                shutil.copyfile(brought / "index.json", partial)
+            copy_features(brought, own)
 
     def task_set(self, *splits: str, prompted: bool = False) -> TaskSet:
         """Tasks of some splits with features, encoding what is not yet on disk."""
@@ -272,6 +270,13 @@ class Run:
         count = batch.example_mask.sum(1).cpu().double()
         count = count if self.preset.pooled else torch.ones_like(count)
         return count / count.sum()
+
+
+def copy_features(source: Path, own: Path) -> None:
+    """Copy a folder of features; the index last, for it says that they are there."""
+    shutil.copytree(source, own, dirs_exist_ok=True, ignore=shutil.ignore_patterns("index.json"))
+    with replacing(own / "index.json") as partial:
+        shutil.copyfile(source / "index.json", partial)
 
 
 def drawn(weights: torch.Tensor, count: int, rng: torch.Generator) -> torch.Tensor:
