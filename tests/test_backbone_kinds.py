@@ -13,9 +13,11 @@ from torch.nn import functional as F
 from torchvision.transforms.functional import pil_to_tensor
 
 from core import backbones
-from core.backbones import load_backbone
+from core.backbones import KINDS, load_backbone
+from core.files import write_json
 from tests.conftest import ROOT
 from train import features, make_data
+from train.pipeline.flags import open_run, parser
 
 SIZE = 8
 
@@ -108,3 +110,24 @@ def test_heavy_libraries_wait_until_a_backbone_is_loaded():
         "assert {'open_clip', 'timm'} <= sys.modules.keys()\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.parametrize("preset, other", [("emoji", "open_clip_config.json"), ("photos", "photo_tower.json")])
+def test_a_backbone_that_is_there_is_not_written_over(preset, other, tmp_path):
+    """A run trains its own into a folder that has none, or that a run made; someone's own it takes as it is."""
+    directory = tmp_path / "mine"
+
+    def own(backbone: str) -> object:
+        run = open_run(parser("").parse_args(["--preset", preset, "--device", "cpu", "--set", f"backbone={backbone}"]))
+        return run.preset.own_backbone
+
+    assert own(f"local-dir:{directory}") is not None
+    assert own("ViT-B-32-quickgelu/openai") is None
+    directory.mkdir()
+    for kind in KINDS:
+        (directory / kind).write_text("{}", encoding="utf-8")
+        assert own(f"local-dir:{directory}") is None and own(str(directory)) is None
+        (directory / kind).unlink()
+    (directory / other).write_text("{}", encoding="utf-8")
+    write_json(tmp_path / "stages.json", {"backbone": {"identity": "of a run"}})
+    assert own(f"local-dir:{directory}") is not None

@@ -264,7 +264,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = arguments.parse_args(argv)
     try:
-        run_ = training_run(args)
+        run_ = training_run(args, makes_backbone=True)
         print("photo tower", run(run_, args.source))
         if args.ship:
             shutil.rmtree(run_.dataset.features, ignore_errors=True)

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from core.backbones import KINDS
 from core.config import config_hash, override
 from core.console import Parser
 from core.data.meta_vqa import MetaVQAConfig
+from core.files import read_json
 from core.release.default import located, shipped_release
 from core.release.manifest import read_config, verify, weight_files
 from train.presets import PRESET_NAMES, get_preset, shortened
@@ -84,9 +86,10 @@ def variant(changed: str, descriptors: float, start: Start | None = None) -> str
     return changed + begun + (f"-{100 * descriptors:g}" if descriptors < 1.0 else "")
 
 
-def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Run:
+def open_run(args: argparse.Namespace, processes: Processes | None = None, makes_backbone: bool = False) -> Run:
     """The run that parsed flags describe; a ValueError for a bad setting, a device that does not exist, or a start that
-    does not fit. `processes` are those of another run in this process, if there was one."""
+    does not fit. `processes` are those of another run in this process, if there was one. A backbone that is there
+    already, and that no run made, is taken as it is, unless the caller is the script that `makes_backbone`."""
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
     origin = origin_of(args.preset, args.data, args.steps_share, args.set, args.start)
@@ -96,6 +99,8 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     start = None if args.start is None else open_start(preset, located(args.start))
     suffix = variant(changed, args.descriptors, start)
     work = args.work or Path("runs") / preset.name
+    if preset.backbone != base.backbone and not makes_backbone and _is_given(preset.backbone):
+        preset = replace(preset, tiny_clip=None, photo_tower=None)
     preset = _with_backbone_of_its_own(preset, base, work)
     default = release_directory(preset.name, args.seed, suffix, work)
     processes = processes or Processes(usable_device(args.device))
@@ -107,11 +112,19 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None) -> Ru
     return run
 
 
-def training_run(args: argparse.Namespace) -> Run:
+def training_run(args: argparse.Namespace, makes_backbone: bool = False) -> Run:
     """`open_run` for a script that writes: also an OSError for a folder in which nothing can be written."""
-    run = open_run(args)
+    run = open_run(args, makes_backbone=makes_backbone)
     run.check_folders()
     return run
+
+
+def _is_given(backbone: str) -> bool:
+    """Whether a backbone's directory holds one that no run made: someone's own, which must not be written over."""
+    directory = located(backbone.removeprefix("local-dir:"))
+    record = directory.parent / "stages.json"  # where the stage that makes a backbone notes it
+    made = record.is_file() and "backbone" in read_json(record)
+    return any((directory / file).is_file() for file in KINDS) and not made
 
 
 def _with_backbone_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:

@@ -241,7 +241,7 @@ class Preset:
     @property
     def own_backbone(self) -> TinyCLIPConfig | PhotoTowerTraining | None:
         """How a run trains its backbone; None where it takes one as it is."""
-        return self.tiny_clip or (self.photo_tower if self.backbone.startswith("local-dir:") else None)
+        return (self.tiny_clip or self.photo_tower) if self.backbone.startswith("local-dir:") else None
 
     @property
     def network_config(self) -> Any:
