@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from .console import Parser
 from .ending import in_one_line, in_words
 from .files import check_writable
-from .methods import MAX_GAMMA, METHODS
+from .methods import MAX_GAMMA, METHODS, unread
 
 if TYPE_CHECKING:  # PyTorch takes seconds to load: only what runs after the flags are read imports it
     import pandas as pd
@@ -38,7 +38,7 @@ Examples:
 
 Answers go to standard output. A bad input is one line on standard error and exit status 2."""
 _COMMAND = "question-to-adapter"  # what `pip install` puts on the path
-_GENERATION = ("method", "generator", "gamma", "steps", "samples", "seed")  # flags that say how to generate
+_GENERATION = ("method", "generator", "gamma", "steps", "samples", "sampler", "seed")  # flags that say how to generate
 
 
 class _Parser(Parser):
@@ -94,6 +94,11 @@ def parser() -> argparse.ArgumentParser:
     )
     how.add_argument("--steps", type=int, help="steps of sampling or guidance (default: chosen on validation tasks)")
     how.add_argument("--samples", type=int, help="samples that are averaged (default: chosen on validation tasks)")
+    how.add_argument(
+        "--sampler",
+        metavar="NAME",
+        help="ddim, ddpm or dpmpp_2m, of hyperldm (default: what the release was made with)",
+    )
     how.add_argument("--seed", type=int, help="seed of the noise (default: 0)")
     result.add_argument_group("a saved adapter").add_argument(
         "--adapter", type=Path, metavar="FILE", help="classify with an adapter that --save wrote; takes no question"
@@ -129,6 +134,11 @@ def _check(args: argparse.Namespace) -> None:
             raise ValueError(f"--adapter takes weights as they are: {given[0]} does not go with it")
         if not args.images:
             raise ValueError("--adapter needs --images to classify")
+    else:
+        method = args.method or "hyperldm"
+        ignored = unread(method, {name: getattr(args, name) for name in _GENERATION if name != "method"})
+        if ignored:
+            raise ValueError(f"--{ignored[0]}: method {method!r} does not read it")
     if args.save is not None:
         if args.method == "clip":
             raise ValueError("--save: plain CLIP has no adapter weights to save")

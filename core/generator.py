@@ -199,6 +199,7 @@ class AdapterGenerator(ReleaseModels):
         gamma: float | None = None,
         steps: int | None = None,
         samples: int | None = None,
+        sampler: str | None = None,
         seed: int = 0,
     ) -> Adapter:
         """An adapter for a question in plain words.
@@ -209,8 +210,8 @@ class AdapterGenerator(ReleaseModels):
             answers: the candidates, which a release may read besides the question (default: those that it suggests).
             generator: "hvae" or "hnet", for those two.
             gamma: strength of classifier-free guidance; 0 ignores the question, 1 is the conditional model.
-            steps: sampling or guidance steps. samples: draws that are averaged. seed: of the noise.
-                All three, and gamma, default to what validation tasks chose.
+            steps: sampling or guidance steps. samples: draws that are averaged. sampler: one of `SAMPLERS`. All three,
+                and gamma, default to what validation tasks chose. seed: of the noise.
 
         Raises:
             ValueError: empty question, unknown method or generator, a number out of range; the message says which.
@@ -218,7 +219,7 @@ class AdapterGenerator(ReleaseModels):
         question = question.strip() if isinstance(question, str) else ""
         if not question:
             raise ValueError("the question is empty")
-        check_request(method, generator, gamma, steps, samples, seed)
+        check_request(method, generator, gamma, steps, samples, seed, sampler=sampler)
         started = time.perf_counter()
         reads_answers = self.config["question_encoder"].get("answers", False)
         if answers is not None:
@@ -226,29 +227,19 @@ class AdapterGenerator(ReleaseModels):
         elif reads_answers:
             answers = self.suggest_answers(question) or None
         e = self.embed_questions([question], None if answers is None else [answers])
-        w = self.weights(e, method, generator=generator, gamma=gamma, steps=steps, samples=samples, seed=seed)
+        how = {"gamma": gamma, "steps": steps, "samples": samples, "sampler": sampler}
+        w = self.weights(e, method, generator=generator, seed=seed, **how)
         if w is not None and not w.isfinite().all():
             raise ValueError(
                 f"{self.directory}: {row_of(method, generator)} gives weights that are infinite or none (NaN) for "
                 f"{question[:60]!r}; its files may be damaged"
             )
-        # The file should say what was used: not that the default was, and nothing that the method does not read.
-        if method == "hyperldm":
-            gamma, steps, samples = self._sampling(self.choice(f"{generator}_hyperldm"), gamma, steps, samples)
-        else:
-            gamma = samples = None
-            if method != "hyperclip":
-                steps = None
-            elif steps is None:
-                steps = self.guidance_steps(generator)
         provenance = {
             "question": question,
             **({"answers": answers} if reads_answers else {}),
             "method": method,
             "generator": decoder_of(method, generator),
-            "gamma": gamma,
-            "steps": steps,
-            "samples": samples,
+            **self.used(method, generator, **how),
             "seed": seed,
             "scale": self.scale(row_of(method, generator)),
             "backbone_sha256": self.backbone_sha256,

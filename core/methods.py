@@ -60,6 +60,12 @@ def method_of(row: str) -> tuple[str, str]:
     return (method, name) if method in SEARCHES and name in WEIGHT_GENERATORS else (row, DEFAULT_GENERATOR)
 
 
+def unread(method: str, given: dict[str, Any]) -> list[str]:
+    """Of `given` arguments of `generate`, those that are set and that a method does not read; a seed harms none."""
+    read = {"hyperldm": ("generator", "gamma", "steps", "samples", "sampler"), "hyperclip": ("generator", "steps")}
+    return [name for name, value in given.items() if value is not None and name not in (*read.get(method, ()), "seed")]
+
+
 def guided_by(choice: dict[str, Any]) -> dict[str, Any]:
     """What a choice says of gradient guidance, as `ReleaseModels.weights` takes it; nothing in an empty one."""
     return {name: choice[name] for name in ("gamma", "steps", "samples", "gradient_scale")} if choice else {}
@@ -73,8 +79,10 @@ def check_request(
     samples: int | None,
     seed: int = 0,
     gradient_scale: float = 0.0,
+    sampler: str | None = None,
 ) -> None:
     """ValueErrors that name the argument, its value and what is allowed."""
+    from .diffusion.samplers import SAMPLERS
     from .networks.weight_generator import WEIGHT_GENERATORS
 
     if method not in METHODS:
@@ -89,6 +97,8 @@ def check_request(
         raise ValueError(f"samples {samples}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
     if not (isinstance(seed, int) and 0 <= seed <= MAX_SEED):
         raise ValueError(f"seed {seed}; allowed: whole numbers from 0 to {MAX_SEED}")
+    if sampler is not None and sampler not in SAMPLERS:
+        raise ValueError(f"sampler {sampler!r}; allowed: {', '.join(SAMPLERS)}")
     if not 0.0 <= gradient_scale < math.inf:
         raise ValueError(f"gradient_scale {gradient_scale}; allowed: 0 or more")
     if gradient_scale and method != "hyperldm":

@@ -80,14 +80,19 @@ class ReleaseModels:
                 try:
                     module = load_module(self.file(name), self.device)
                 except FileNotFoundError:
-                    raise ValueError(f"this release holds no {name}; rows that it holds: {self._held()}") from None
+                    raise ValueError(f"this release holds no {name}; methods that it holds: {self._held()}") from None
                 self._check_fits(name, module)
                 self._modules[name] = module
             return self._modules[name]
 
     def _held(self) -> str:
-        rows = [row_of(method, g) for method in METHODS for g in WEIGHT_GENERATORS.names() if self.has(method, g)]
-        return ", ".join(dict.fromkeys(rows))
+        """The methods that this release holds, those that search with their generators."""
+        held = {method: [g for g in WEIGHT_GENERATORS.names() if self.has(method, g)] for method in METHODS}
+        return ", ".join(
+            f"{method} ({', '.join(found)})" if method in SEARCHES else method
+            for method, found in held.items()
+            if found
+        )
 
     def _check_fits(self, name: str, module: Saved) -> None:
         """A ValueError unless a module is of the kind and the sizes that this release's network and questions need."""
@@ -122,15 +127,16 @@ class ReleaseModels:
         samples: int | None = None,
         seed: int = 0,
         gradient_scale: float = 0.0,
+        sampler: str | None = None,
         callback: Callable | None = None,
     ) -> Tensor | None:
         """Weights w (T, P) for question embeddings e (T, E); None for plain CLIP. The core of `generate`.
 
-        `gamma`, `steps` and `samples` default to what validation tasks chose. Several samples of HyperLDM are averaged
+        `gamma`, `steps`, `samples` and `sampler` default to what validation tasks chose. Several samples are averaged
         as latents, before the decoder: one adapter comes out, and the average is nearer to what a question says for
         sure than any single draw.
         """
-        check_request(method, generator, gamma, steps, samples, seed, gradient_scale)
+        check_request(method, generator, gamma, steps, samples, seed, gradient_scale, sampler)
         if method == "clip":
             return None
         decoder = decoder_of(method, generator)
@@ -145,6 +151,7 @@ class ReleaseModels:
             samples=samples,
             seed=seed,
             gradient_scale=gradient_scale,
+            sampler=sampler,
             callback=callback,
         )
         return self.weight_generator(decoder).decode(z)
@@ -165,6 +172,7 @@ class ReleaseModels:
         samples: int | None = None,
         seed: int = 0,
         gradient_scale: float = 0.0,
+        sampler: str | None = None,
         callback: Callable | None = None,
     ) -> Tensor:
         """Latents (T, Z) that a search or a regression finds for question embeddings e (T, E); see `weights`.
@@ -174,7 +182,7 @@ class ReleaseModels:
         Args:
             gradient_scale: how strongly HyperCLIP's gradient guides HyperLDM's samples besides (Eq. 11).
         """
-        check_request(method, generator, gamma, steps, samples, seed, gradient_scale)
+        check_request(method, generator, gamma, steps, samples, seed, gradient_scale, sampler)
         decoder, row = decoder_of(method, generator), row_of(method, generator)
         if decoder is None:
             raise ValueError(f"method {method!r} has no latents; allowed: {', '.join((*SEARCHES, *REGRESSIONS))}")
@@ -199,17 +207,16 @@ class ReleaseModels:
         if method in REGRESSIONS:
             return model.latents(e)
         own_steps = steps is None
-        T, (gamma, steps, samples) = len(e), self._sampling(choice, gamma, steps, samples)
+        T, (gamma, steps, samples, sampler) = len(e), self._sampling(choice, gamma, steps, samples, sampler)
         if own_steps and steps > model.schedule.num_steps:
             raise ValueError(f"{where} is to take {steps} steps by {CONFIG}; it knows {model.schedule.num_steps}")
-        sampler = SAMPLERS[choice.get("sampler", "ddim")]
         noise = shared_normal(samples, rng)  # the same for every question, so that none depends on the others
         z_T = noise(torch.empty(samples * T, model.latent, device=self.device))
         log_prob = self._hyperclip_log_prob(generator, e.repeat(samples, 1), model) if gradient_scale else None
         eps_fn = classifier_free(model, e, gamma)
         if log_prob is not None:
             eps_fn = gradient_guidance(eps_fn, log_prob, model.schedule, gradient_scale)
-        z = sampler(eps_fn, z_T, model.schedule, steps=steps, noise=noise, callback=callback)
+        z = SAMPLERS[sampler](eps_fn, z_T, model.schedule, steps=steps, noise=noise, callback=callback)
         return model.unstandardise(z.view(samples, T, -1).mean(0))
 
     def _hyperclip_log_prob(self, generator: str, e: Tensor, model: HyperLDM) -> Callable[[Tensor], Tensor]:
@@ -229,14 +236,36 @@ class ReleaseModels:
 
     @staticmethod
     def _sampling(
-        choice: dict[str, Any], gamma: float | None, steps: int | None, samples: int | None
-    ) -> tuple[float, int, int]:
-        """gamma, steps and samples of HyperLDM: as asked for, else as validation tasks chose."""
+        choice: dict[str, Any], gamma: float | None, steps: int | None, samples: int | None, sampler: str | None
+    ) -> tuple[float, int, int, str]:
+        """gamma, steps, samples and sampler of HyperLDM: as asked for, else as validation tasks chose."""
         return (
             choice.get("gamma", 1.5) if gamma is None else gamma,
             choice.get("steps", 50) if steps is None else steps,
             choice.get("samples", 1) if samples is None else samples,
+            choice.get("sampler", "ddim") if sampler is None else sampler,
         )
+
+    def used(
+        self,
+        method: str,
+        generator: str,
+        gamma: float | None,
+        steps: int | None,
+        samples: int | None,
+        sampler: str | None,
+    ) -> dict[str, Any]:
+        """What `generate` takes for these arguments: values instead of defaults, None for what a method does not
+        read."""
+        if method == "hyperldm":
+            gamma, steps, samples, sampler = self._sampling(
+                self.choice(f"{generator}_hyperldm"), gamma, steps, samples, sampler
+            )
+        else:
+            gamma = samples = sampler = None
+            searches = method == "hyperclip"
+            steps = (self.guidance_steps(generator) if steps is None else steps) if searches else None
+        return {"gamma": gamma, "steps": steps, "samples": samples, "sampler": sampler}
 
     def few_shot_weights(self, support: TaskBatch, row: str, lr: float, steps: int = 50, seed: int = 0) -> Tensor:
         """Weights w (T, P) after gradient descent on support sets (Table 4).

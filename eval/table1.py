@@ -22,6 +22,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from core.data.task_sets import trained_images
+from core.generator import AdapterGenerator
+from core.methods import METHODS, row_of
+from core.networks.weight_generator import WEIGHT_GENERATORS
 from eval.harness import figures, tables
 from eval.harness.comparison.answers import PER_TASK, write_answers
 from eval.harness.comparison.evaluation import (
@@ -51,6 +54,12 @@ def seen_images(run: Run) -> set[int]:
     if len(seen) in (0, len(query)):
         raise ValueError(f"--image-disjoint: {len(seen)} of {len(query)} query images of test tasks occur in training")
     return seen
+
+
+def held_rows(generator: AdapterGenerator) -> set[str]:
+    """The zero-shot rows whose models a release holds."""
+    pairs = [(method, name) for method in METHODS for name in WEIGHT_GENERATORS.names()]
+    return {row_of(method, name) for method, name in pairs if generator.has(method, name)}
 
 
 def note(run: Run, records: Sequence[dict[str, Any]], seeds: int, split: str) -> str:
@@ -154,6 +163,8 @@ def main(argv: list[str] | None = None) -> None:
     print(table.to_string())
     print(f"\n{note(run, records, len({g.config['seed'] for g in generators}), which[-1])}")
     print_missing(run, sorted({row.id for row in rows} - {record["row"] for record in records}))
+    if unjudged := sorted(held_rows(generators[0]) - {row.id for row in ROWS}):
+        print(f"held, but judged by no row of eval/harness/rows.py: {', '.join(unjudged)}")
     if args.json:
         write_results(args.json, run.preset.name, records, "eval/table1.py")
     if args.csv:

@@ -332,6 +332,20 @@ def test_provenance_says_what_was_used_and_nothing_else(generator):
     assert (ridge["generator"], ridge["gamma"], ridge["steps"]) == ("hvae", None, None)
     assert made("cond_multitask")["generator"] is None
     assert made("hyperldm", gamma=1.5, steps=2, samples=3)["gamma"] == 1.5
+    assert made("hyperldm")["sampler"] == generator.choice("hvae_hyperldm")["sampler"]
+    assert made("hyperldm", sampler="dpmpp_2m")["sampler"] == "dpmpp_2m" and clip["sampler"] is None
+
+
+def test_a_sampler_can_be_asked_for(generator, tiny, tmp_path):
+    other = AdapterGenerator.from_pretrained(tiny / "seed-0" / "weights")
+    other.config["choices"]["hvae_hyperldm"]["sampler"] = "ddpm"
+    asked = generator.generate(QUESTION, steps=10, sampler="ddpm")
+    assert torch.equal(asked.w, other.generate(QUESTION, steps=10).w)
+    assert not torch.equal(asked.w, generator.generate(QUESTION, steps=10, sampler="ddim").w)
+    asked.save(tmp_path / "a.safetensors")
+    assert Adapter.load(tmp_path / "a.safetensors", generator.backbone).provenance["sampler"] == "ddpm"
+    with pytest.raises(ValueError, match="sampler 'euler'; allowed: ddpm, ddim, dpmpp_2m"):
+        generator.generate(QUESTION, sampler="euler")
 
 
 def test_an_adapter_of_another_network_is_no_question(generator):

@@ -189,9 +189,9 @@ def test_the_page_serves_what_a_release_holds(tiny, tmp_path, kept, methods, lab
 
 def test_what_a_release_lacks_is_named(tiny, tmp_path):
     release = part_of(tiny, tmp_path, "hnet_maml", "hnet_hyperldm")
-    with pytest.raises(ValueError, match="holds no hvae_hyperldm; rows that it holds: hnet_hyperldm, hnet_maml, clip"):
+    with pytest.raises(ValueError, match="holds no hvae_hyperldm; .*: hyperldm \\(hnet\\), hnet_maml, clip$"):
         release.generate("Where is the cat?")
-    with pytest.raises(ValueError, match="holds no hnet_hyperclip; rows that it holds"):
+    with pytest.raises(ValueError, match="holds no hnet_hyperclip; methods that it holds"):
         release.weights(torch.zeros(1, 256), generator="hnet", gradient_scale=1.0)
 
 

@@ -33,7 +33,7 @@ class NoiseSchedule:
 
 def linear_schedule(num_steps: int = 350, beta_start: float = 1e-4, beta_end: float = 0.06) -> NoiseSchedule:
     """Beta linear in itself (Appendix A.7.3). The authors' option of this name is linear in sqrt(beta)."""
-    return NoiseSchedule(torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64, device="cpu"))
+    return NoiseSchedule(torch.linspace(beta_start, beta_end, num_steps, dtype=torch.float64))
 
 
 def q_sample(z0: Tensor, t: Tensor, eps: Tensor, schedule: NoiseSchedule) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,15 +14,37 @@ from ..diffusion.schedule import linear_schedule
 from .trunk import Trunk, TrunkConfig, seeing
 from .weight_model import MODULES
 
+Scales = tuple[Tensor, Tensor]  # sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), each (B, 1)
+
+
+class Prediction(NamedTuple):
+    """What a denoiser puts out for z_t, and how it is read. All tensors (B, Z)."""
+
+    target: Callable[[Tensor, Tensor, Scales], Tensor]  # of z_0, eps: what it should put out
+    to_eps: Callable[[Tensor, Tensor, Scales], Tensor]  # of its output and z_t: the noise in z_t
+    to_z0: Callable[[Tensor, Tensor, Scales], Tensor]  # of its output and z_t: the z_0 that it means
+
+
+PREDICTIONS = {
+    "eps": Prediction(  # the noise, as in the paper
+        target=lambda z0, eps, scales: eps,
+        to_eps=lambda out, z_t, scales: out,
+        to_z0=lambda out, z_t, scales: (z_t - scales[1] * out) / scales[0],
+    ),
+    "v": Prediction(  # Salimans & Ho 2022: z_0 can be read from it without blowing up errors at large t
+        target=lambda z0, eps, scales: scales[0] * eps - scales[1] * z0,
+        to_eps=lambda out, z_t, scales: scales[0] * out + scales[1] * z_t,
+        to_z0=lambda out, z_t, scales: scales[0] * z_t - scales[1] * out,
+    ),
+}
+
 
 @dataclass(frozen=True)
 class HyperLDMConfig(TrunkConfig):
     """The denoiser."""
 
     time_dim: int = 150
-    # What the network puts out: the noise, as in the paper, or v (Salimans & Ho 2022), from which z_0 can be read
-    # without blowing up errors at large t. Callers see eps either way.
-    prediction: Literal["eps", "v"] = "eps"
+    prediction: str = "eps"  # what the network puts out, one of `PREDICTIONS`; callers see eps either way
     # The noise schedule, linear in beta (Appendix A.7.3).
     num_timesteps: int = 350
     beta_start: float = 1e-4
@@ -32,8 +54,9 @@ class HyperLDMConfig(TrunkConfig):
         super().__post_init__()
         if self.time_dim < 2 or self.time_dim % 2:
             raise ValueError(f"HyperLDMConfig: time_dim {self.time_dim} must be even (sine and cosine), 2 or more")
-        if self.prediction not in ("eps", "v"):
-            raise ValueError(f"HyperLDMConfig: prediction {self.prediction!r}; allowed: 'eps', 'v'")
+        if self.prediction not in PREDICTIONS:
+            allowed = ", ".join(map(repr, PREDICTIONS))
+            raise ValueError(f"HyperLDMConfig: prediction {self.prediction!r}; allowed: {allowed}")
 
 
 def time_embedding(t: Tensor, dim: int) -> Tensor:
@@ -55,7 +78,9 @@ class HyperLDM(Trunk):
 
     def __init__(self, config: HyperLDMConfig, *, latent: int, dim: int) -> None:
         super().__init__(config, latent=latent, dim=dim, inputs=latent, context=config.time_dim + dim)
-        self.schedule = linear_schedule(config.num_timesteps, config.beta_start, config.beta_end)
+        self.prediction = PREDICTIONS[config.prediction]
+        with torch.device("cpu"):  # also where the module is built without storage: samplers read its numbers
+            self.schedule = linear_schedule(config.num_timesteps, config.beta_start, config.beta_end)
         self.register_buffer("alpha_bar", self.schedule.alpha_bar.float(), persistent=False)
 
     def forward(self, z_t: Tensor, t: Tensor, e: Tensor) -> Tensor:
@@ -68,31 +93,25 @@ class HyperLDM(Trunk):
         of_condition = self.of_context(self._condition(e), start=self.config.time_dim)
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
-            out = self._output(z_t, t, of_condition)
-            if self.config.prediction == "eps":
-                return out
-            signal, noise = self._scales(t)
-            return signal * out + noise * z_t
+            return self.prediction.to_eps(self._output(z_t, t, of_condition), z_t, self._scales(t))
 
         return eps_fn
 
-    def _scales(self, t: Tensor) -> tuple[Tensor, Tensor]:
+    def _scales(self, t: Tensor) -> Scales:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), (B, 1)."""
         alpha_bar = self.alpha_bar[t][:, None]
         return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
 
     def target(self, z0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        """What `predict` should put out for z_t made of z0 and eps: eps, or v = sqrt(ab) eps - sqrt(1 - ab) z0."""
-        signal, noise = self._scales(t)
-        return eps if self.config.prediction == "eps" else signal * eps - noise * z0
+        """What `predict` should put out for z_t made of z0 and eps."""
+        return self.prediction.target(z0, eps, self._scales(t))
 
     def to_z0(self, out: Tensor, z_t: Tensor, t: Tensor) -> Tensor:
         """The z_0 that an output of `predict` means."""
-        signal, noise = self._scales(t)
-        return (z_t - noise * out) / signal if self.config.prediction == "eps" else signal * z_t - noise * out
+        return self.prediction.to_z0(out, z_t, self._scales(t))
 
     def predict(self, z_t: Tensor, t: Tensor, e: Tensor, noise: Tensor | None = None) -> Tensor:
-        """The network's own output, eps or v (B, Z); in training with standard normal noise (B, E) on the condition."""
+        """The network's own output (B, Z); in training with standard normal noise (B, E) on the condition."""
         context = torch.cat([time_embedding(t, self.config.time_dim), self._condition(e, noise)], dim=-1)
         return self.through(z_t, seeing(context))
 

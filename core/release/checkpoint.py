@@ -209,6 +209,7 @@ _METADATA = record(  # of an adapter: how it was made
         "gamma": nullable(number()),
         "steps": nullable(whole(0, 1_000_000)),
         "samples": nullable(whole(0, 1_000_000)),
+        "sampler": nullable(text()),
         "seed": whole(0, MAX_SEED),
         "scale": number(above=0, most=1e6),
         "backbone_sha256": nullable(text(64)),

@@ -107,8 +107,9 @@ def command_for(run: Run, generator: AdapterGenerator | None = None) -> str:
 
 def print_missing(run: Run, names: Iterable[str]) -> None:
     """Say which rows no release has, and what makes them."""
-    for name in names:
-        print(f"missing: {name}; {command_for(run)} makes it")
+    missing = ", ".join(names)
+    if missing:
+        print(f"missing: {missing}; {command_for(run)} makes all rows")
 
 
 def require(
