@@ -641,6 +641,16 @@ def test_what_a_release_says_of_its_encoder_is_text(studio):
     assert r"embedded by \<img src\=x" in about.text(studio.world, encoder=HOSTILE)
 
 
+def test_the_page_says_whose_answers_may_be_claimed_and_what_its_encoder_was_made_from(studio, other_world):
+    told = lambda studio: " ".join(
+        about.text(studio.world, encoder="a tower", least=0.1666, trunk=studio.trunk).replace("\n", " ").split()
+    )
+    assert "less than 16.7%" in told(studio) and "nor are scenes drawn here" in told(studio)
+    assert "scenes drawn here" not in told(other_world) and "EfficientNet" not in told(studio)
+    photos = Studio(AdapterGenerator.from_pretrained(ROOT / "weights" / "photos"))
+    assert "EfficientNet-Lite2, Apache-2.0" in told(photos)
+
+
 def test_downloads_keep_the_latest_and_are_named_after_questions():
     class Saved:
         provenance = {"question": "Où est / le chat?"}

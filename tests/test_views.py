@@ -199,6 +199,22 @@ def test_the_snippet_quotes_any_question():
     assert ast.literal_eval(assigned["question"]) == question
 
 
+def test_the_snippet_asks_the_world_that_it_is_shown_in():
+    tree = ast.parse(about.snippet("http://a.example", "Q?", "emoji"))
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("predict")
+    ]
+    worlds = [{word.arg: ast.literal_eval(word.value) for word in call.keywords}.get("world") for call in calls]
+    assert worlds == ["emoji"] * 3 and "world" not in about.snippet("http://a.example", "Q?")
+
+
+def test_the_picture_of_the_method_shows_what_is_asked_about():
+    drawn, photograph = (_Page(about.picture(drawn)) for drawn in (True, False))
+    assert sum(tag[0] == "svg" for tag in drawn.tags) == 2  # one for wide windows, one for phones
+    assert "thing" in drawn.texts and "hill" not in drawn.texts
+    assert "hill" in photograph.texts and "thing" not in photograph.texts
+
+
 # Probabilities
 
 

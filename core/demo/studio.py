@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from functools import cached_property
@@ -87,6 +88,15 @@ class Studio:
             return _DRAWN_QUESTION
         known = self.generator.known_questions
         return known[0]["question"] if known else _ANY_QUESTION
+
+    @cached_property
+    def trunk(self) -> str | None:
+        """The public network, by timm's name, that its image encoder was made from; None where the release names none."""
+        backbone = backbone_directory(self.generator.directory, self.generator.config)
+        path = None if backbone is None else backbone / "photo_tower.json"
+        if path is None or not path.is_file():
+            return None
+        return json.loads(path.read_text(encoding="utf-8")).get("trunk")
 
     @property
     def gamma(self) -> float:
