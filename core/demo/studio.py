@@ -91,7 +91,7 @@ class Studio:
 
     @cached_property
     def trunk(self) -> str | None:
-        """The public network, by timm's name, that its image encoder was made from; None where the release names none."""
+        """The public network, by timm's name, that its image encoder was made from; None where none is named."""
         backbone = backbone_directory(self.generator.directory, self.generator.config)
         path = None if backbone is None else backbone / "photo_tower.json"
         if path is None or not path.is_file():

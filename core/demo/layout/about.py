@@ -29,14 +29,8 @@ def about_tab(demo: gr.Blocks, studio: Studio) -> None:
     )
     space = os.environ.get("SPACE_ID")
     snippet = about.snippet(space or about.PLACEHOLDER, studio.first_question, studio.key)
-    code = gr.Code(
-        snippet,
-        language="python",
-        label="Python",
-        interactive=False,
-        elem_id=f"{studio.prefix}snippet",
-        wrap_lines=True,
-    )
+    name = f"{studio.prefix}snippet"
+    code = gr.Code(snippet, language="python", label="Python", interactive=False, elem_id=name)
     if space is None:
         demo.load(None, code, code, js=about.ADDRESS_JS, **PRIVATE)
     gr.Code(about.citation(), language=None, label="How to cite (BibTeX)", interactive=False)
