@@ -108,6 +108,19 @@ def test_hostile_text_changes_no_tag_and_is_shown_letter_by_letter(name):
     assert sum(HOSTILE in text for text in page.texts) == sum(HARMLESS in text for text in plain.texts)
 
 
+def test_what_is_not_claimed_is_said_of_each_method_and_contradicts_no_number():
+    """A threshold of 16.66% is neither of the two answers of 17%, of which one is claimed and one is not."""
+    rows = lambda *best: torch.tensor([[p] + [(1 - p) / 6] * 6 for p in best])
+    probabilities = {"hyperldm": rows(0.1665, 0.28), "cond_multitask": rows(0.1667, 0.17), "clip": rows(0.15, 0.15)}
+    unknown = {"truths": [None, None], "strange_question": "", "strange_images": ()}
+    answers = {"answers": [f"answer {i}" for i in range(7)]}
+    html = cards.comparison_cards(_comparison("Q", probabilities=probabilities, least=0.1666, **unknown, **answers))
+    words = " ".join(" ".join(_Page(html).texts).split())
+    assert "less than 16.7% (HyperLDM: 1 of 2 pictures)" in words and "Plain CLIP always names its best" in words
+    assert re.findall(r'class="pct">([^<]*)<', html) == ["16.6%", "17%", "15%", "28%", "17%", "15%"]
+    assert cards._percent(0.1605, 0.1602, True) == "16.1%" and cards._percent(0.1601, 0.1602, False) == "16%"
+
+
 def test_figure_5_has_a_panel_for_each_kind_of_family():
     records = [
         {"row": row, "tasks": tasks, "descriptors": 1.0, "gamma": gamma, "mean": 0.5}

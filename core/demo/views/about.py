@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 from markupsafe import Markup
 
 from ...classifier import MAX_ANSWER, MAX_ANSWERS
 from .. import limits
 from ..world import World
-from .templates import escape_markdown, render
+from .templates import escape_markdown, render, tenths
 
 _CITATION = """@article{nava2023metalearning,
   title   = {Meta-Learning via Classifier(-free) Diffusion Guidance},
@@ -81,7 +82,7 @@ _CALIBRATION = """
 
 _NONE = """
 
-**None of these.** Where a generated adapter gives every answer less than {least:.1%}, a threshold that validation
+**None of these.** Where a generated adapter gives every answer less than {least}, a threshold that validation
 questions chose, none is claimed: the right one may be missing from the candidates, or the picture from what the models
 know. Plain CLIP is not judged so{exempt}."""
 
@@ -108,7 +109,8 @@ def text(
     encoder was made from."""
     known = "drawn scenes" if world.drawn else "the pictures that the models learned from"
     judgement = _PICTURES_JUDGED.format(known=known) if judged else _PICTURES_NOT_JUDGED
-    none = "" if least is None else _NONE.format(least=least, exempt=", nor are scenes drawn here" * world.drawn)
+    exempt = ", nor are scenes drawn here" if world.drawn else ""
+    none = "" if least is None else _NONE.format(least=tenths(least, math.ceil), exempt=exempt)
     return _TEXT.format(
         summary=world.summary,
         credit=world.credit,
