@@ -121,6 +121,27 @@ def test_what_is_not_claimed_is_said_of_each_method_and_contradicts_no_number():
     assert cards._percent(0.1605, 0.1602, True) == "16.1%" and cards._percent(0.1601, 0.1602, False) == "16%"
 
 
+@pytest.mark.parametrize(
+    "methods, pictures, told, sure",
+    [
+        (["clip"], 1, "1 picture classified in 200 ms.", "about this picture"),
+        (["hyperldm"], 2, "1 adapter made in 100 ms; 2 pictures classified in 200 ms.", "mean over the pictures"),
+        (
+            ["hyperldm", "hyperclip", "clip"],
+            1,
+            "2 adapters made in 100 ms; 1 picture classified by all methods",
+            "about",
+        ),
+    ],
+)
+def test_one_is_not_several(methods, pictures, told, sure):
+    probabilities = dict.fromkeys(methods, torch.full((pictures, 2), 0.5))
+    images, unknown = [Image.new("RGB", (8, 8))] * pictures, [None] * pictures
+    own = {"images": images, "truths": unknown, "probabilities": probabilities, "strange_images": (False,) * pictures}
+    words = " ".join(_Page(cards.comparison_cards(_comparison("Q", **own))).texts)
+    assert told in words and sure in words and ("adapter" in words) == (methods != ["clip"])
+
+
 def test_figure_5_has_a_panel_for_each_kind_of_family():
     records = [
         {"row": row, "tasks": tasks, "descriptors": 1.0, "gamma": gamma, "mean": 0.5}

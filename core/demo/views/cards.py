@@ -74,7 +74,8 @@ def comparison_cards(comparison: Comparison, score: Score | None = None) -> Mark
         strange_pictures=any(comparison.strange_images),
         truths_known=any(truth is not None for truth in comparison.truths),
         cards=picture_cards(comparison.images, comparison.truths, comparison.answers, rows, comparison.strange_images),
-        adapters=len(rows),
+        adapters=sum(method != "clip" for method in comparison.probabilities),
+        methods=len(rows),
         pictures=len(comparison.images),
         seconds=comparison.seconds,
     )
