@@ -104,6 +104,15 @@ def test_cards_mark_right_and_wrong_and_quote_what_people_type(studio):
     assert html.count('aria-label="right"') + html.count('aria-label="wrong"') == 1
 
 
+def test_scenes_of_a_question_that_is_not_understood_are_said_to_be_unmarked(studio, tmp_path):
+    told = "does not understand this question, so no answer is marked"
+    assert told in _ask(studio, question="Is the zebra happy?", answers="happy, sad")[0]
+    assert told not in _ask(studio)[0]
+    path = _white(tmp_path / "a.png", 64, 64)
+    own = _ask(studio, question="Is the zebra happy?", answers="happy, sad", drawn=False, paths=[path])[0]
+    assert "qa-card" in own and "is marked" not in own and "is not known" not in own
+
+
 def test_ask_is_deterministic(studio):
     answer = lambda seed: _ask(studio, seed=seed)[0].split("<article")[1:-1]
     assert answer(1) == answer(1) != answer(2)
