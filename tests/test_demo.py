@@ -578,7 +578,7 @@ def test_results_show_the_committed_numbers():
     for label in groups:
         (row,) = [row for row in html.split("<tr>") if row.startswith(f'<th scope="row">{label}</th>')]
         assert ">strongest</td>" in row
-    assert "best baseline of its own settings" in html
+    assert "best baseline of its own settings" in html and "Few-shot rows see examples" in html
     assert "<svg" in results.figure5_panels(results.read(ROOT / "eval" / "results", "figure5"))
     assert "plain CLIP" in results.links(results.read(ROOT / "eval" / "results", "links"))
     assert results.read(ROOT / "eval" / "results", "nothing") is None

@@ -66,8 +66,9 @@ def table1(document: dict[str, Any]) -> Markup:
     of = {tasks: record for columns in by_label.values() for tasks, record in columns.items()}
     head = [_head(name, of[tasks]) for tasks, name in present.items()]
     strongest = {columns["all"]["strongest"] for columns in by_label.values() if columns["all"].get("strongest")}
+    few_shot = any(columns["all"]["row"].startswith("few_shot") for columns in by_label.values())
     reference = "the best baseline" if strongest else "Cond. Multitask"
-    note = render("results_best.html", groups=len(strongest)) if strongest else ""
+    note = render("results_best.html", groups=len(strongest), few_shot=few_shot) if strongest else ""
     return _table([*head, f"against {reference}", "paper, Meta-VQA"], rows, document, note)
 
 
