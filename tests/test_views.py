@@ -191,6 +191,36 @@ def test_guidance_curves_without_truths_show_confidence_alone():
     page = _Page(tabs.guidance_curves(seen, 1.5))
     assert sum(tag[0] == "circle" for tag in page.tags) == 3 and "accuracy" not in page.texts
     assert f"gamma {GAMMAS[3]:g}" in page.texts  # what is worked on
+    assert "mean confidence" in page.texts and "gamma of this release, 1.5" in page.texts
+    known = [Guided(gamma, 0.5, 0.5, torch.zeros(2, 2), torch.zeros(2)) for gamma in GAMMAS[:3]]
+    assert "accuracy, mean confidence" in _Page(tabs.guidance_curves(known, 1.5)).texts
+
+
+def test_numbers_of_many_questions_are_short():
+    matrix = torch.eye(9)
+    matrix[0, 1], matrix[1, 0] = 0.5, -0.25
+    html = str(charts.heatmap("title", [f"question {i}" for i in range(9)], matrix))
+    shown = re.findall(r'--v:[\d.]+">([^<]*)<', html)
+    assert shown[:3] == ["1", ".50", ".00"] and shown[9] == "-.25" and 'style="--n:9"' in html
+    assert ">0.50<" in charts.heatmap("title", ["a", "b"], torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+
+
+def test_a_bar_is_as_long_as_its_percentage():
+    html = str(charts.bars([("first", "", 0.088), ("second", "", 0.05)]))
+    assert re.findall(r"--p:([\d.]+)%", html) == re.findall(r'class="pct">([\d.]+)%', html) == ["8.8", "5.0"]
+
+
+def test_a_few_points_far_away_hide_no_way():
+    """Ways as long as most of the cloud is wide are so in the picture, too, and none ends outside it."""
+    points = torch.cat([torch.rand(96, 2, generator=torch.Generator().manual_seed(0)), torch.full((4, 2), 100.0)])
+    path = torch.tensor([[0.0, 0.0], [1.0, 1.2]])
+    html = str(charts.path_chart(points, [("way", "c0", path)], torch.rand(3, 2)))
+    (x0, y0), (x1, y1) = (tuple(map(float, c)) for c in re.findall(r'<circle[^>]*cx="([\d.]+)" cy="([\d.]+)"', html))
+    assert x1 - x0 > charts.WIDTH / 2 and y0 - y1 > charts.HEIGHT / 2
+    assert min(x0, x1) > 0 and max(x0, x1) < charts.WIDTH and min(y0, y1) > 0 and max(y0, y1) < charts.HEIGHT
+    drawn = [tuple(map(int, c)) for c in re.findall(r"M(-?\d+) (-?\d+)h0", html)]
+    assert len(drawn) == 96 and all(0 <= x <= charts.WIDTH and 0 <= y <= charts.HEIGHT for x, y in drawn)
+    assert "training tasks, 4 more are outside" in html
 
 
 # Links, warnings, Markdown, the snippet
