@@ -435,6 +435,18 @@ def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
     assert "expected a" in html
 
 
+def test_an_adapter_of_the_other_world_says_where_it_was_made(studio, tmp_path):
+    """And one of a release that is not shipped, of which preset."""
+    config = json.loads((ROOT / "weights" / "photos" / "config.json").read_text(encoding="utf-8"))
+    own = studio.generator.network
+    for name, made in (("photos", {"backbone_sha256": config["backbone_sha256"]}), ("mine", {"backbone_sha256": "1"})):
+        save_adapter(tmp_path / f"{name}.safetensors", torch.zeros(own.num_params), own, made | {"preset": name})
+    html = pages.identify(studio, str(tmp_path / "photos.safetensors"))
+    assert "made in Photographs; switch to Photographs" in html and str(tmp_path) not in html
+    html = pages.identify(studio, str(tmp_path / "mine.safetensors"))
+    assert "made for another backbone, of preset" in html and "mine" in html and str(tmp_path) not in html
+
+
 def test_an_adapter_of_the_hnet_is_read_where_there_is_no_encoder_for_it(studio, tmp_path, monkeypatch):
     generator = studio.generator
     generator.generate(QUESTION, "hyperldm", generator="hnet").save(tmp_path / "a.safetensors")
