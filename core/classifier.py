@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .networks.base import BaseNetwork
 from .release.checkpoint import load_adapter, save_adapter
+from .release.default import preset_of_backbone
 from .texts import folded
 
 if TYPE_CHECKING:
@@ -22,6 +23,15 @@ if TYPE_CHECKING:
 
 MAX_ANSWERS, MAX_ANSWER = 256, 200  # candidate answers, and the characters of one
 _AT_ONCE = 16  # pictures: decoded ones of a phone take 36 MB each
+
+
+class OtherBackbone(ValueError):
+    """An adapter was made for another backbone; that of the shipped release of `preset`, unless it is None."""
+
+    def __init__(self, path: Path | str, provenance: Mapping[str, Any]) -> None:
+        self.preset = preset_of_backbone(provenance.get("backbone_sha256"))
+        told = self.preset or provenance.get("preset")
+        super().__init__(f"{path}: made for another backbone" + (f", of preset {str(told)[:40]!r}" if told else ""))
 
 
 @dataclass(frozen=True)
@@ -98,13 +108,13 @@ class Adapter:
 
     @classmethod
     def load(cls, path: Path | str, backbone: Backbone) -> Adapter:
-        """Read what `save` wrote; `backbone` must be the one it was made for."""
+        """Read what `save` wrote; `backbone` must be the one it was made for, else it is an `OtherBackbone`."""
         w, network, provenance = load_adapter(path)
         if w.ndim != 1:
             raise ValueError(f"{path}: holds weights of shape {tuple(w.shape)}, one adapter is a vector")
         made_for = provenance.get("backbone_sha256")
         if network.dim != backbone.dim or made_for not in (None, backbone.identity["sha256"]):
-            raise ValueError(f"{path}: made for another backbone")
+            raise OtherBackbone(path, provenance)
         return cls(w, network, backbone, provenance)
 
 

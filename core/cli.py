@@ -165,7 +165,7 @@ def _examples(weights: str | None) -> str:
 
 def _run(args: argparse.Namespace) -> str:
     """Generate or load, classify, save; returns what to print."""
-    from .generator import Adapter, AdapterGenerator
+    from .generator import AdapterGenerator
 
     release = AdapterGenerator.from_pretrained(args.weights, revision=args.revision, device=args.device)
     if args.adapter is None:
@@ -173,13 +173,27 @@ def _run(args: argparse.Namespace) -> str:
         answers = None if args.answers is None else args.answers.split(",")
         adapter = release.generate(args.question, answers=answers, **how)
     else:
-        adapter = Adapter.load(args.adapter, release.backbone)
+        adapter = _load(args.adapter, release)
     answers = _answers(args, release, adapter)
     files = [file for pattern in args.images for file in _files(pattern)]
     table = adapter.classify(files, answers) if files else None
     if args.save is not None:
         adapter.save(args.save)
     return _as_json(adapter, answers, table) if args.json else _as_text(adapter, table, args.save)
+
+
+def _load(path: str, release: AdapterGenerator) -> Adapter:
+    """A saved adapter; the error for one of another release says which to give."""
+    from .classifier import Adapter, OtherBackbone
+    from .release.default import shipped_release
+
+    try:
+        return Adapter.load(path, release.backbone)
+    except OtherBackbone as error:
+        folder = shipped_release(error.preset) if error.preset else None
+        here = folder is not None and folder.is_relative_to(Path.cwd())
+        where = folder.relative_to(Path.cwd()) if here else folder or "RELEASE, the one that made it"
+        raise ValueError(f"{error}; give --weights {where}") from None
 
 
 def _files(pattern: str) -> list[str]:

@@ -458,6 +458,30 @@ def test_a_phone_in_the_dark(visit):
 
 
 @browser_test
+def test_the_about_tab_fits_a_phone_and_names_the_address_of_the_page(visit, url):
+    page = visit(PHONE)
+    _open(page, "About")
+    page.wait_for_function("url => document.querySelector('#snippet').textContent.includes(url)", arg=url.rstrip("/"))
+    shown = [box for box in (svg.bounding_box() for svg in page.locator(".qa-method").all()) if box]
+    assert len(shown) == 1 and shown[0]["x"] >= 0 and shown[0]["x"] + shown[0]["width"] <= PHONE["width"]
+
+
+@browser_test
+@pytest.mark.parametrize("size", [DESKTOP, PHONE])
+def test_tables_fit_beside_their_words(visit, size):
+    """Probabilities of four methods in a card, and similarities of as many questions as are allowed, long ones."""
+    wide = "name => [...document.querySelectorAll(`${name} .qa-scroll`)].map(box => box.scrollWidth - box.clientWidth)"
+    page = visit(size)
+    page.locator("#result summary").first.click()
+    assert page.evaluate(wide, "#result .qa-card:first-child") == [0]
+    _open(page, "Compare")
+    _fill(page, "questions", "\n".join(f"What is behind the dog with the {i} very long words?" for i in range(12)))
+    page.click("#compare")
+    page.wait_for_selector("#compared .qa-heat", timeout=90_000)
+    assert page.evaluate(wide, "#compared") == [0, 0]
+
+
+@browser_test
 def test_everything_has_a_name_and_a_readable_contrast(visit):
     """For people who hear the page or see it poorly: every control has a name; text stands out from its ground."""
     page = visit()

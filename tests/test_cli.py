@@ -153,7 +153,9 @@ def test_plain_clip(run):
         ([QUESTION, "--revision", "seed-1"], "only Hub repositories have revisions"),
         (["--adapter", "none.safetensors", "--images", "a.png"], "none.safetensors: no such checkpoint"),
         (["--adapter", "text.png", "--images", "a.png"], "text.png: damaged or not a safetensors file"),
-        (["--adapter", "other.safetensors", "--images", "a.png"], "made for another backbone"),
+        (["--adapter", "other.safetensors", "--images", "a.png"], "for another backbone; give --weights RELEASE"),
+        (["--adapter", "photos.safetensors", "--images", "a.png"], "backbone, of preset 'photos'; give --weights "),
+        (["--adapter", "mine.safetensors", "--images", "a.png"], "of preset 'mine'; give --weights RELEASE"),
         (["--adapter", "bare.safetensors", "--images", "a.png"], "--answers is needed"),
         (["--adapter", "bare.safetensors"], "--adapter needs --images"),
         (["--adapter", "bare.safetensors", "--images", "a.png", "--seed", "1"], "--seed does not go with it"),
@@ -166,6 +168,9 @@ def test_bad_input_is_one_line_and_status_2(run, loaded, capsys, arguments, said
     for name, dim in (("bare", loaded.network.dim), ("other", 16)):
         network = CLIPAdapter(AdapterConfig(hidden=4), dim)
         save_adapter(f"{name}.safetensors", torch.zeros(network.num_params), network)
+    digest = json.loads((ROOT / "weights" / "photos" / "config.json").read_text(encoding="utf-8"))["backbone_sha256"]
+    for name, made in (("photos", {"backbone_sha256": digest}), ("mine", {"backbone_sha256": "1", "preset": "mine"})):
+        save_adapter(f"{name}.safetensors", torch.zeros(network.num_params), network, made)
     with pytest.raises(SystemExit) as stopped:
         run(*arguments)
     printed = capsys.readouterr()

@@ -104,6 +104,15 @@ def test_cards_mark_right_and_wrong_and_quote_what_people_type(studio):
     assert html.count('aria-label="right"') + html.count('aria-label="wrong"') == 1
 
 
+def test_scenes_of_a_question_that_is_not_understood_are_said_to_be_unmarked(studio, tmp_path):
+    told = "does not understand this question, so no answer is marked"
+    assert told in _ask(studio, question="Is the zebra happy?", answers="happy, sad")[0]
+    assert told not in _ask(studio)[0]
+    path = _white(tmp_path / "a.png", 64, 64)
+    own = _ask(studio, question="Is the zebra happy?", answers="happy, sad", drawn=False, paths=[path])[0]
+    assert "qa-card" in own and "is marked" not in own and "is not known" not in own
+
+
 def test_ask_is_deterministic(studio):
     answer = lambda seed: _ask(studio, seed=seed)[0].split("<article")[1:-1]
     assert answer(1) == answer(1) != answer(2)
@@ -426,6 +435,18 @@ def test_wrong_adapter_files_are_named_without_their_folder(studio, tmp_path):
     assert "expected a" in html
 
 
+def test_an_adapter_of_the_other_world_says_where_it_was_made(studio, tmp_path):
+    """And one of a release that is not shipped, of which preset."""
+    config = json.loads((ROOT / "weights" / "photos" / "config.json").read_text(encoding="utf-8"))
+    own = studio.generator.network
+    for name, made in (("photos", {"backbone_sha256": config["backbone_sha256"]}), ("mine", {"backbone_sha256": "1"})):
+        save_adapter(tmp_path / f"{name}.safetensors", torch.zeros(own.num_params), own, made | {"preset": name})
+    html = pages.identify(studio, str(tmp_path / "photos.safetensors"))
+    assert "made in Photographs; switch to Photographs" in html and str(tmp_path) not in html
+    html = pages.identify(studio, str(tmp_path / "mine.safetensors"))
+    assert "made for another backbone, of preset" in html and "mine" in html and str(tmp_path) not in html
+
+
 def test_an_adapter_of_the_hnet_is_read_where_there_is_no_encoder_for_it(studio, tmp_path, monkeypatch):
     generator = studio.generator
     generator.generate(QUESTION, "hyperldm", generator="hnet").save(tmp_path / "a.safetensors")
@@ -563,7 +584,13 @@ def test_results_show_the_committed_numbers():
             assert f">{100 * record['mean']:.1f}</td>" in html
             if "vs_strongest" in record:
                 assert "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * value for value in record["vs_strongest"])) in html
-    assert f"against {table['results'][0]['strongest']}" in html
+    whole = [r for r in table["results"] if r["tasks"] == "all" and r["descriptors"] == 1.0]
+    groups = {record["strongest"] for record in whole if "strongest" in record}
+    assert len(groups) == 3 and html.count(">strongest</td>") == 3 and html.count("against the best baseline") == 1
+    for label in groups:
+        (row,) = [row for row in html.split("<tr>") if row.startswith(f'<th scope="row">{label}</th>')]
+        assert ">strongest</td>" in row
+    assert "best baseline of its own settings" in html and "Few-shot rows see examples" in html
     assert "<svg" in results.figure5_panels(results.read(ROOT / "eval" / "results", "figure5"))
     assert "plain CLIP" in results.links(results.read(ROOT / "eval" / "results", "links"))
     assert results.read(ROOT / "eval" / "results", "nothing") is None
@@ -633,6 +660,16 @@ def test_an_answer_does_not_need_a_file(studio, monkeypatch):
 
 def test_what_a_release_says_of_its_encoder_is_text(studio):
     assert r"embedded by \<img src\=x" in about.text(studio.world, encoder=HOSTILE)
+
+
+def test_the_page_says_whose_answers_may_be_claimed_and_what_its_encoder_was_made_from(studio, other_world):
+    told = lambda studio: " ".join(
+        about.text(studio.world, encoder="a tower", least=0.1666, trunk=studio.trunk).replace("\n", " ").split()
+    )
+    assert "less than 16.7%" in told(studio) and "nor are scenes drawn here" in told(studio)
+    assert "scenes drawn here" not in told(other_world) and "EfficientNet" not in told(studio)
+    photos = Studio(AdapterGenerator.from_pretrained(ROOT / "weights" / "photos"))
+    assert "EfficientNet-Lite2, Apache-2.0" in told(photos)
 
 
 def test_downloads_keep_the_latest_and_are_named_after_questions():

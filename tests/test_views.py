@@ -108,6 +108,40 @@ def test_hostile_text_changes_no_tag_and_is_shown_letter_by_letter(name):
     assert sum(HOSTILE in text for text in page.texts) == sum(HARMLESS in text for text in plain.texts)
 
 
+def test_what_is_not_claimed_is_said_of_each_method_and_contradicts_no_number():
+    """A threshold of 16.66% is neither of the two answers of 17%, of which one is claimed and one is not."""
+    rows = lambda *best: torch.tensor([[p] + [(1 - p) / 6] * 6 for p in best])
+    probabilities = {"hyperldm": rows(0.1665, 0.28), "cond_multitask": rows(0.1667, 0.17), "clip": rows(0.15, 0.15)}
+    unknown = {"truths": [None, None], "strange_question": "", "strange_images": ()}
+    answers = {"answers": [f"answer {i}" for i in range(7)]}
+    html = cards.comparison_cards(_comparison("Q", probabilities=probabilities, least=0.1666, **unknown, **answers))
+    words = " ".join(" ".join(_Page(html).texts).split())
+    assert "less than 16.7% (HyperLDM: 1 of 2 pictures)" in words and "Plain CLIP always names its best" in words
+    assert re.findall(r'class="pct">([^<]*)<', html) == ["16.6%", "17%", "15%", "28%", "17%", "15%"]
+    assert cards._percent(0.1605, 0.1602, True) == "16.1%" and cards._percent(0.1601, 0.1602, False) == "16%"
+
+
+@pytest.mark.parametrize(
+    "methods, pictures, told, sure",
+    [
+        (["clip"], 1, "1 picture classified in 200 ms.", "about this picture"),
+        (["hyperldm"], 2, "1 adapter made in 100 ms; 2 pictures classified in 200 ms.", "mean over the pictures"),
+        (
+            ["hyperldm", "hyperclip", "clip"],
+            1,
+            "2 adapters made in 100 ms; 1 picture classified by all methods",
+            "about",
+        ),
+    ],
+)
+def test_one_is_not_several(methods, pictures, told, sure):
+    probabilities = dict.fromkeys(methods, torch.full((pictures, 2), 0.5))
+    images, unknown = [Image.new("RGB", (8, 8))] * pictures, [None] * pictures
+    own = {"images": images, "truths": unknown, "probabilities": probabilities, "strange_images": (False,) * pictures}
+    words = " ".join(_Page(cards.comparison_cards(_comparison("Q", **own))).texts)
+    assert told in words and sure in words and ("adapter" in words) == (methods != ["clip"])
+
+
 def test_figure_5_has_a_panel_for_each_kind_of_family():
     records = [
         {"row": row, "tasks": tasks, "descriptors": 1.0, "gamma": gamma, "mean": 0.5}
@@ -127,7 +161,8 @@ def test_tables_have_columns_for_what_was_measured():
     texts = " ".join(_Page(results.table1(document)).texts)
     assert "all (" in texts and "new families" not in texts and "against Cond. Multitask" in texts
     document["results"] = [record | {"strongest": "kernel ridge"} for record in document["results"]]
-    assert "against kernel ridge" in " ".join(_Page(results.table1(document)).texts)
+    texts = " ".join(_Page(results.table1(document)).texts)
+    assert "against the best baseline" in texts and "of its own settings" not in texts
 
 
 def test_no_template_and_no_view_goes_around_the_escaping():
@@ -156,6 +191,36 @@ def test_guidance_curves_without_truths_show_confidence_alone():
     page = _Page(tabs.guidance_curves(seen, 1.5))
     assert sum(tag[0] == "circle" for tag in page.tags) == 3 and "accuracy" not in page.texts
     assert f"gamma {GAMMAS[3]:g}" in page.texts  # what is worked on
+    assert "mean confidence" in page.texts and "gamma of this release, 1.5" in page.texts
+    known = [Guided(gamma, 0.5, 0.5, torch.zeros(2, 2), torch.zeros(2)) for gamma in GAMMAS[:3]]
+    assert "accuracy, mean confidence" in _Page(tabs.guidance_curves(known, 1.5)).texts
+
+
+def test_numbers_of_many_questions_are_short():
+    matrix = torch.eye(9)
+    matrix[0, 1], matrix[1, 0] = 0.5, -0.25
+    html = str(charts.heatmap("title", [f"question {i}" for i in range(9)], matrix))
+    shown = re.findall(r'--v:[\d.]+">([^<]*)<', html)
+    assert shown[:3] == ["1", ".50", ".00"] and shown[9] == "-.25" and 'style="--n:9"' in html
+    assert ">0.50<" in charts.heatmap("title", ["a", "b"], torch.tensor([[1.0, 0.5], [0.5, 1.0]]))
+
+
+def test_a_bar_is_as_long_as_its_percentage():
+    html = str(charts.bars([("first", "", 0.088), ("second", "", 0.05)]))
+    assert re.findall(r"--p:([\d.]+)%", html) == re.findall(r'class="pct">([\d.]+)%', html) == ["8.8", "5.0"]
+
+
+def test_a_few_points_far_away_hide_no_way():
+    """Ways as long as most of the cloud is wide are so in the picture, too, and none ends outside it."""
+    points = torch.cat([torch.rand(96, 2, generator=torch.Generator().manual_seed(0)), torch.full((4, 2), 100.0)])
+    path = torch.tensor([[0.0, 0.0], [1.0, 1.2]])
+    html = str(charts.path_chart(points, [("way", "c0", path)], torch.rand(3, 2)))
+    (x0, y0), (x1, y1) = (tuple(map(float, c)) for c in re.findall(r'<circle[^>]*cx="([\d.]+)" cy="([\d.]+)"', html))
+    assert x1 - x0 > charts.WIDTH / 2 and y0 - y1 > charts.HEIGHT / 2
+    assert min(x0, x1) > 0 and max(x0, x1) < charts.WIDTH and min(y0, y1) > 0 and max(y0, y1) < charts.HEIGHT
+    drawn = [tuple(map(int, c)) for c in re.findall(r"M(-?\d+) (-?\d+)h0", html)]
+    assert len(drawn) == 96 and all(0 <= x <= charts.WIDTH and 0 <= y <= charts.HEIGHT for x, y in drawn)
+    assert "training tasks, 4 more are outside" in html
 
 
 # Links, warnings, Markdown, the snippet
@@ -196,6 +261,22 @@ def test_the_snippet_quotes_any_question():
     tree = ast.parse(about.snippet("http://a.example", question))
     assigned = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign)}
     assert ast.literal_eval(assigned["question"]) == question
+
+
+def test_the_snippet_asks_the_world_that_it_is_shown_in():
+    tree = ast.parse(about.snippet("http://a.example", "Q?", "emoji"))
+    calls = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("predict")
+    ]
+    worlds = [{word.arg: ast.literal_eval(word.value) for word in call.keywords}.get("world") for call in calls]
+    assert worlds == ["emoji"] * 3 and "world" not in about.snippet("http://a.example", "Q?")
+
+
+def test_the_picture_of_the_method_shows_what_is_asked_about():
+    drawn, photograph = (_Page(about.picture(drawn)) for drawn in (True, False))
+    assert sum(tag[0] == "svg" for tag in drawn.tags) == 2  # one for wide windows, one for phones
+    assert "thing" in drawn.texts and "hill" not in drawn.texts
+    assert "hill" in photograph.texts and "thing" not in photograph.texts
 
 
 # Probabilities

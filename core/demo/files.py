@@ -12,11 +12,13 @@ from uuid import uuid4
 
 from PIL import Image
 
+from ..classifier import OtherBackbone
 from ..data.images import UNREADABLE, read_image
 from ..generator import Adapter, AdapterGenerator
 from .ask import check_count
 from .door.temporary import temporary_folder
 from .limits import ADAPTERS, MAX_PIXELS, MAX_TOTAL_PIXELS, mega
+from .world import TITLES
 
 MAX_SIDE = 1024  # pixels of what is kept of a picture, more than any CLIP looks at
 ENOUGH = 512  # pixels of the shorter side, for any CLIP and for what the page shows
@@ -94,6 +96,11 @@ def open_adapter(path: str | Path | None, generator: AdapterGenerator) -> Adapte
             raise ValueError(f"{path}: an adapter of another size than this release's")
     except FileNotFoundError:
         raise ValueError(f"{path.name}: no such file") from None
+    except OtherBackbone as error:
+        if error.preset in TITLES:
+            title = TITLES[error.preset]
+            raise ValueError(f"{path.name}: made in {title}; switch to {title} at the head of the page") from None
+        raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
     except ValueError as error:
         raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
     return adapter

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +26,12 @@ from .world import World, describe, draw, examples
 _DRAWN_QUESTION = "What colour is the badge behind the dog?"  # the first about drawn scenes
 _ANY_QUESTION = "What is in the picture?"  # the first of a release that knows none
 _SCENES = 150  # scenes whose look sets what a familiar picture is
+
+
+@dataclass(frozen=True)
+class OfScenes(Comparison):
+    """What methods say of scenes drawn for the question. No truth is known where the program that draws them does not
+    understand it."""
 
 
 class Studio:
@@ -88,6 +96,15 @@ class Studio:
         known = self.generator.known_questions
         return known[0]["question"] if known else _ANY_QUESTION
 
+    @cached_property
+    def trunk(self) -> str | None:
+        """The public network, by timm's name, that its image encoder was made from; None where none is named."""
+        backbone = backbone_directory(self.generator.directory, self.generator.config)
+        path = None if backbone is None else backbone / "photo_tower.json"
+        if path is None or not path.is_file():
+            return None
+        return json.loads(path.read_text(encoding="utf-8")).get("trunk")
+
     @property
     def gamma(self) -> float:
         """The strength of guidance that validation tasks chose."""
@@ -132,7 +149,7 @@ class Studio:
 
     def compare(self, question, answers, images, truths, methods, *, drawn: bool, **settings) -> Comparison:
         """`ask.compare`, with this release's idea of what is strange; scenes that were `drawn` for it are not."""
-        return ask.compare(
+        compared = ask.compare(
             self.generator,
             question,
             answers,
@@ -144,6 +161,7 @@ class Studio:
             least=None if drawn else self.least_probability,
             **{"name": self.name, **settings},
         )
+        return OfScenes(**vars(compared)) if drawn else compared
 
     def warm(self) -> None:
         """Read every model, and use it once: the first visitor waits no longer than the tenth.

@@ -104,6 +104,9 @@ _PHOTOGRAPHS = World(
 )
 
 
+TITLES = {"emoji": _DRAWN.title, "photos": _PHOTOGRAPHS.title}  # of the shipped releases, by preset
+
+
 def describe(generator: AdapterGenerator) -> World:
     """The world of a release, by the dataset that its config names; its texts are Markdown."""
     named = str(generator.config.get("dataset") or "an unnamed dataset")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ..files import read_json
+
 FOLDERS = {preset: Path("weights", preset) for preset in ("photos", "emoji")}  # in a checkout and in the package
 SENTENCE_FOLDER = Path("weights", "sentence")
 
@@ -23,6 +25,15 @@ def shipped_releases() -> list[Path]:
     releases = [_shipped(folder) for folder in FOLDERS.values()]
     default = default_release()
     return [release for release in releases if release == default or (release / "config.json").is_file()]
+
+
+def preset_of_backbone(sha256: str | None) -> str | None:
+    """The preset of the shipped release whose backbone has this digest; None where none has."""
+    for preset, folder in FOLDERS.items():
+        config = _shipped(folder) / "config.json"
+        if sha256 and config.is_file() and read_json(config).get("backbone_sha256") == sha256:
+            return preset
+    return None
 
 
 def default_sentence_encoder() -> Path:

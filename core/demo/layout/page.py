@@ -84,8 +84,7 @@ def world_tabs(
             shipped = release.resolve() in [path.resolve() for path in shipped_releases()]
             results_tab(results, studio.generator.config["preset"], studio.prefix, None if shipped else release)
         with gr.Tab("About", id="about"):
-            address = os.environ.get("SPACE_ID", "http://127.0.0.1:7860")
-            about_tab(studio, address=address)
+            about_tab(demo, studio)
 
 
 def worlds(demo: gr.Blocks, studios: Sequence[Studio], results: Path) -> None:

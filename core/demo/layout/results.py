@@ -9,7 +9,7 @@ import gradio as gr
 from ..views import results
 
 _SHOWN = (
-    ("table1", "Table 1: from the question alone", results.table1),
+    ("table1", "Table 1: test accuracy, method by method", results.table1),
     ("links", "Link by link: where accuracy is lost", results.links),
     ("figure5", "Figure 5: strength of guidance", results.figure5_panels),
 )

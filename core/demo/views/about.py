@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 
 from markupsafe import Markup
 
 from ...classifier import MAX_ANSWER, MAX_ANSWERS
 from .. import limits
 from ..world import World
-from .templates import escape_markdown, render
+from .templates import escape_markdown, render, tenths
 
 _CITATION = """@article{nava2023metalearning,
   title   = {Meta-Learning via Classifier(-free) Diffusion Guidance},
@@ -22,11 +23,17 @@ _SNIPPET = """from gradio_client import Client, handle_file
 
 client = Client({address})
 question = {question}
-answers = client.predict(question, api_name="/suggest_answers")
+answers = client.predict(question{world}, api_name="/suggest_answers")
 print(answers)
-for record in client.predict(question, answers, [handle_file("picture.png")], api_name="/classify"):
+pictures = [handle_file("picture.png")]
+for record in client.predict(question, answers, pictures{world}, api_name="/classify"):
     print(record["answer"], record["probability"])
-print(client.predict(question, api_name="/generate"))  # the adapter, a safetensors file"""
+print(client.predict(question{world}, api_name="/generate"))  # the adapter, a safetensors file"""
+
+# Runs in the browser: what the page is called there is known nowhere else.
+ADDRESS_JS = """code => code.replace(/Client\\(".*"\\)/,
+  () => `Client(${JSON.stringify(location.origin + location.pathname.replace(/\\/$/, ""))})`)"""
+PLACEHOLDER = "THE ADDRESS OF THIS PAGE"
 
 _TEXT = """A question is embedded by {encoder} (*e*). A diffusion model that lives in the latent space of
 adapters (**HyperLDM**) denoises a latent *z* for it, pushed towards the question by classifier-free guidance of
@@ -38,7 +45,7 @@ that.
 
 **Data.** {summary} {credit}
 
-**Licences.** Code: Apache-2.0. Data: as above.
+**Licences.** Code: Apache-2.0. Data: as above.{trunk}
 
 **Bias.** {bias} The paper's own note (Appendix A.4): the methods are general, and what they are applied to may
 raise issues of gender and racial bias. Meta-VQA is made of VQA v2 and inherits its biases: answers to the same
@@ -75,13 +82,16 @@ _CALIBRATION = """
 
 _NONE = """
 
-**None of these.** Where no answer has {least:.0%}, a threshold that validation questions chose, none is claimed: the
-right one may be missing from the candidates, or the picture from what the models know."""
+**None of these.** Where a generated adapter gives every answer less than {least}, a threshold that validation
+questions chose, none is claimed: the right one may be missing from the candidates, or the picture from what the models
+know. Plain CLIP is not judged so{exempt}."""
+
+_TRUNKS = {"tf_efficientnet_lite2": "EfficientNet-Lite2, Apache-2.0"}  # by timm's name
 
 
-def picture() -> Markup:
-    """The method in one picture."""
-    return render("method_picture.html")
+def picture(drawn: bool = True) -> Markup:
+    """The method in one picture; what is asked about is a drawn scene, or a photograph."""
+    return render("method_picture.html", drawn=drawn)
 
 
 def text(
@@ -91,19 +101,24 @@ def text(
     calibrated: bool = False,
     least: float | None = None,
     judged: bool = False,
+    trunk: str | None = None,
 ) -> str:
     """What there is to know, in Markdown. `encoder`: what embeds questions, as plain text; `calibrated`: the release
     holds scales that validation questions chose; `least`: the probability of an answer that is claimed, if one was
-    chosen; `judged`: the release can tell strange pictures."""
+    chosen; `judged`: the release can tell strange pictures; `trunk`: timm's name of the public network that its image
+    encoder was made from."""
     known = "drawn scenes" if world.drawn else "the pictures that the models learned from"
     judgement = _PICTURES_JUDGED.format(known=known) if judged else _PICTURES_NOT_JUDGED
+    exempt = ", nor are scenes drawn here" if world.drawn else ""
+    none = "" if least is None else _NONE.format(least=tenths(least, math.ceil), exempt=exempt)
     return _TEXT.format(
         summary=world.summary,
         credit=world.credit,
         encoder=escape_markdown(encoder),
         bias=world.bias,
         novelty=_NOVELTY.format(pictures=judgement),
-        calibration=(_CALIBRATION if calibrated else "") + ("" if least is None else _NONE.format(least=least)),
+        calibration=(_CALIBRATION if calibrated else "") + none,
+        trunk=f" Image encoder: made from {_TRUNKS[trunk]}." if trunk in _TRUNKS else "",
         limits=limits,
         answers=MAX_ANSWERS,
         characters=MAX_ANSWER,
@@ -113,12 +128,12 @@ def text(
     )
 
 
-def snippet(address: str, question: str) -> str:
-    """How a program asks, in Python; it reads `picture.png`."""
+def snippet(address: str, question: str, world: str = "") -> str:
+    """How a program asks, in Python; it reads `picture.png`. `world`: the key of one of several."""
     # A text of JSON is one of Python, too, whatever quotes are in it.
-    return _SNIPPET.format(
-        address=json.dumps(address, ensure_ascii=False), question=json.dumps(question, ensure_ascii=False)
-    )
+    quoted = lambda text: json.dumps(text, ensure_ascii=False)
+    chosen = f", world={quoted(world)}" if world else ""
+    return _SNIPPET.format(address=quoted(address), question=quoted(question), world=chosen)
 
 
 def citation() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,8 @@ from torch import Tensor
 
 from ..ask import LABELS, Comparison, Score, totals
 from ..sensitive import subject
-from .templates import render
+from ..studio import OfScenes
+from .templates import render, tenths
 
 CSS_CLASS = {"hyperldm": "c0", "hyperclip": "c1", "cond_multitask": "c2", "clip": "c3"}  # colours of the style sheet
 _SHOWN_SIZE = 320  # pixels of a shown photograph
@@ -22,12 +24,14 @@ _SHOWN_SIZE = 320  # pixels of a shown photograph
 
 @dataclass(frozen=True)
 class Row:
-    """One method's line in every card: its probabilities (N, C) for all pictures, and where it claims no answer."""
+    """One method's line in every card: its probabilities (N, C) for all pictures, and where it claims no answer, since
+    none is as probable as `least`."""
 
     label: str
     css: str
     probabilities: Tensor
     unclaimed: Sequence[bool] = ()
+    least: float | None = None
 
 
 def empty(text: str) -> Markup:
@@ -56,21 +60,23 @@ def sensitive_note(question: str) -> Markup:
 def comparison_cards(comparison: Comparison, score: Score | None = None) -> Markup:
     """The page's answer to a question: tiles with right answers here and over the visit, notices, cards."""
     visit = totals(score or {})
-    rows = [
-        Row(LABELS[method], CSS_CLASS[method], probabilities, comparison.unclaimed(method))
-        for method, probabilities in comparison.probabilities.items()
-    ]
+    rows = []
+    for method, probabilities in comparison.probabilities.items():
+        least = None if method == "clip" else comparison.least  # plain CLIP's answers are not judged
+        rows.append(Row(LABELS[method], CSS_CLASS[method], probabilities, comparison.unclaimed(method), least))
     return render(
         "comparison.html",
         tiles=[_tile(comparison, method, visit.get(method)) for method in comparison.probabilities],
         strange_question=comparison.strange_question,
         sensitive=comparison.sensitive,
-        unclaimed=any(any(row.unclaimed) for row in rows),
+        unclaimed=[(row.label, sum(row.unclaimed)) for row in rows if any(row.unclaimed)],
+        unjudged=LABELS["clip"] if "clip" in comparison.probabilities else None,
         least=comparison.least,
         strange_pictures=any(comparison.strange_images),
-        truths_known=any(truth is not None for truth in comparison.truths),
+        not_understood=isinstance(comparison, OfScenes) and not any(truth is not None for truth in comparison.truths),
         cards=picture_cards(comparison.images, comparison.truths, comparison.answers, rows, comparison.strange_images),
-        adapters=len(rows),
+        adapters=sum(method != "clip" for method in comparison.probabilities),
+        methods=len(rows),
         pictures=len(comparison.images),
         seconds=comparison.seconds,
     )
@@ -117,14 +123,23 @@ def picture_cards(
 def _judgement(row: Row, i: int, answers: Sequence[str], truth: str | None) -> dict[str, Any]:
     """A row's most probable answer for picture i, and whether it is the true one."""
     best = int(row.probabilities[i].argmax())
+    probability, claimed = float(row.probabilities[i, best]), not (row.unclaimed and row.unclaimed[i])
     return {
         "label": row.label,
         "css": row.css,
         "answer": answers[best],
-        "probability": float(row.probabilities[i, best]),
-        "claimed": not (row.unclaimed and row.unclaimed[i]),
+        "probability": probability,
+        "shown": _percent(probability, row.least, claimed),
+        "claimed": claimed,
         "mark": "" if truth is None else "right" if answers[best] == truth else "wrong",
     }
+
+
+def _percent(probability: float, least: float | None, claimed: bool) -> str:
+    """A probability in percent, with one more digit where a whole number would be on the other side of `least`."""
+    if least is None or (round(100 * probability) >= 100 * least) == claimed:
+        return f"{100 * probability:.0f}%"
+    return tenths(probability, math.ceil if claimed else math.floor)
 
 
 def _picture(image: Image.Image) -> dict[str, str]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from markupsafe import Markup
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from .templates import render
 
 WIDTH, HEIGHT = 420, 290
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 14, 12, 46
+_SHOWN = (0.05, 0.95)  # quantiles of a cloud that are in sight: a few points far away would hide all that is near
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,9 @@ def line_chart(
     title: str = "",
     unit: str = "%",
     mark: float | None = None,
+    mark_label: str = "",
 ) -> Markup:
-    """Lines over a common x axis that spans `x_ticks`; `mark` is a vertical line."""
+    """Lines over a common x axis that spans `x_ticks`; `mark` is a vertical line, called `mark_label`."""
     frame = _Frame((x_ticks[0], x_ticks[-1]), y_range)
     told = "; ".join(
         f"{line.label} from {line.ys[0]:.0f}{unit} to {line.ys[-1]:.0f}{unit}" for line in lines if line.xs
@@ -66,7 +69,7 @@ def line_chart(
         "line_chart.html",
         title=title,
         told=f"{y_label} over {x_label}. {told}.",
-        legend=[(line.label, line.css) for line in lines],
+        legend=[*((line.label, line.css) for line in lines), *([(mark_label, "mark-key")] if mark_label else [])],
         axes=_axes(frame, x_ticks, _round_ticks(*y_range), x_label, y_label),
         unit=unit,
         mark=None if mark is None else (frame.at(mark, y_range[1]), frame.at(mark, y_range[0])),
@@ -89,23 +92,27 @@ def _drawn(frame: _Frame, line: Line) -> dict[str, Any]:
 
 def path_chart(points: Tensor, paths: Sequence[tuple[str, str, Tensor]], ends: Tensor, title: str = "") -> Markup:
     """Ways (label, css, (steps, 2)) through a cloud of points (T, 2), drawn step by step, and the trail of `ends`
-    (G, 2)."""
-    everything = [*points.tolist(), *(p for _, _, path in paths for p in path.tolist()), *ends.tolist()]
-    xs, ys = zip(*everything, strict=True)
-    pad = 0.04 * max(max(xs) - min(xs), max(ys) - min(ys))
-    frame = _Frame((min(xs) - pad, max(xs) + pad), (min(ys) - pad, max(ys) + pad))
+    (G, 2). All ways are in sight, and most of the cloud."""
+    limits = points.quantile(points.new_tensor(_SHOWN), 0)  # (2, 2)
+    everything = torch.cat([limits, *(path for _, _, path in paths), ends])
+    low, high = everything.amin(0), everything.amax(0)
+    pad = 0.04 * (high - low).max()
+    (x0, y0), (x1, y1) = (low - pad).tolist(), (high + pad).tolist()
+    frame = _Frame((x0, x1), (y0, y1))
+    seen = points[((points >= low - pad) & (points <= high + pad)).all(-1)]
+    beyond = f", {len(points) - len(seen)} more are outside" if len(seen) < len(points) else ""
     return render(
         "path_chart.html",
         title=title,
         told="Ways of one latent from noise through the plane of the training latents, by strength of guidance.",
         legend=[
             *((label, css) for label, css, _ in paths),
-            ("training tasks", "cloud-key"),
+            (f"training tasks{beyond}", "cloud-key"),
             ("mean of samples", "trail-key"),
         ],
         axes=_axes(frame, (), (), "first principal component", "second"),
         unit="",
-        cloud="".join("M{:.0f} {:.0f}h0".format(*frame.at(x, y)) for x, y in points.tolist()),
+        cloud="".join("M{:.0f} {:.0f}h0".format(*frame.at(x, y)) for x, y in seen.tolist()),
         trail=frame.points(*zip(*ends.tolist(), strict=True)),
         paths=[
             {
@@ -122,13 +129,14 @@ def path_chart(points: Tensor, paths: Sequence[tuple[str, str, Tensor]], ends: T
 
 def heatmap(title: str, names: Sequence[str], matrix: Tensor) -> Markup:
     """A matrix of cosines (Q, Q) as a table; rows are named in full, columns by number."""
-    return render("heatmap.html", title=title, rows=list(zip(names, matrix.tolist(), strict=True)))
+    return render(
+        "heatmap.html", title=title, rows=list(zip(names, matrix.tolist(), strict=True)), short=len(names) > 8
+    )
 
 
 def bars(items: Sequence[tuple[str, str, float]], css: str = "c0") -> Markup:
-    """A ranked list of (text, note, share in 0..1) with bars relative to the first."""
-    top = max((share for _, _, share in items), default=1.0) or 1.0
-    return render("bars.html", items=items, css=css, top=top)
+    """A ranked list of (text, note, share in 0..1); a bar is as long as its share of the whole width."""
+    return render("bars.html", items=items, css=css)
 
 
 def _axes(

@@ -46,8 +46,8 @@ def find(directory: Path | str, name: str, preset: str) -> dict[str, Any] | None
 
 
 def table1(document: dict[str, Any]) -> Markup:
-    """Table 1: accuracy by row and kind of family, with the interval of the difference to the best baseline; in
-    files from before they said which that is, to Cond. Multitask."""
+    """Table 1: accuracy by row and kind of family, with the interval of the difference to the best baseline of the
+    row's own settings; in files from before they said which that is, to Cond. Multitask."""
     by_label: dict[str, dict[str, dict[str, Any]]] = {}
     for record in document["results"]:
         if record["descriptors"] == 1.0:
@@ -56,17 +56,20 @@ def table1(document: dict[str, Any]) -> Markup:
     rows = []
     for label, columns in by_label.items():
         first = columns["all"]
-        difference, paper = (
-            first.get("vs_strongest" if "strongest" in first else "vs_cond_multitask"),
-            first.get("paper"),
-        )
+        difference = first.get("vs_strongest" if "strongest" in first else "vs_cond_multitask")
         versus = "" if difference is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in difference))
+        if difference is None and first.get("strongest") == label:
+            versus = "strongest"
+        paper = first.get("paper")
         shares = [columns[tasks]["mean"] if tasks in columns else None for tasks in present]
         rows.append(_Row(label, _colour(first["row"]), shares, (versus, "" if paper is None else f"{100 * paper:.1f}")))
     of = {tasks: record for columns in by_label.values() for tasks, record in columns.items()}
     head = [_head(name, of[tasks]) for tasks, name in present.items()]
-    reference = next((columns["all"].get("strongest") for columns in by_label.values()), None) or "Cond. Multitask"
-    return _table([*head, f"against {reference}", "paper, Meta-VQA"], rows, document)
+    strongest = {columns["all"]["strongest"] for columns in by_label.values() if columns["all"].get("strongest")}
+    few_shot = any(columns["all"]["row"].startswith("few_shot") for columns in by_label.values())
+    reference = "the best baseline" if strongest else "Cond. Multitask"
+    note = render("results_best.html", groups=len(strongest), few_shot=few_shot) if strongest else ""
+    return _table([*head, f"against {reference}", "paper, Meta-VQA"], rows, document, note)
 
 
 def _colour(row: str) -> str:
@@ -150,5 +153,5 @@ def _head(name: str, record: dict[str, Any]) -> str:
     return f"{name} ({record['n_pairs']:,} pairs)" if "n_pairs" in record else f"{name} ({record['n_tasks']})"
 
 
-def _table(head: list[str], rows: list[_Row], document: dict[str, Any]) -> Markup:
-    return render("results_table.html", head=head, rows=rows, preset=document["preset"])
+def _table(head: list[str], rows: list[_Row], document: dict[str, Any], note: Markup | str = "") -> Markup:
+    return render("results_table.html", head=head, rows=rows, preset=document["preset"], note=note)

@@ -37,18 +37,21 @@ def progress(done: int, total: int, what: str) -> Markup:
 
 
 def guidance_curves(seen: Sequence[Guided], chosen: float) -> Markup:
-    """Accuracy and confidence over gamma; the dotted line is the strength that validation tasks chose."""
+    """Accuracy, where it is known, and confidence over gamma; the dotted line is the strength that validation tasks
+    chose."""
     gammas = [guided.gamma for guided in seen]
     lines = [Line("confidence", gammas, [100 * guided.confidence for guided in seen], "c1")]
-    if seen and seen[0].accuracy is not None:
+    known = bool(seen) and seen[0].accuracy is not None
+    if known:
         lines.insert(0, Line("accuracy", gammas, [100 * guided.accuracy for guided in seen], "c0"))
     chart = line_chart(
         lines,
         x_label="strength of guidance gamma",
-        y_label="of the pictures",
+        y_label="accuracy, mean confidence" if known else "mean confidence",
         x_ticks=(0, 0.5, 1, 1.5, 2, 2.5, 3),
         title="What it does to the answers",
         mark=chosen,
+        mark_label=f"gamma of this release, {chosen:g}",
     )
     return chart + progress(len(seen), len(GAMMAS), f"gamma {GAMMAS[min(len(seen), len(GAMMAS) - 1)]:g}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,12 @@ from markupsafe import Markup, escape
 
 FOLDER = Path(__file__).parent / "templates"
 STYLE = Path(__file__).parent / "style.css"
+
+
+def tenths(share: float, rounded: Callable[[float], int]) -> str:
+    """A share in percent with one digit behind the point, `rounded` up or down."""
+    return f"{rounded(round(1000 * share, 6)) / 10:.1f}%"
+
 
 _ENVIRONMENT = Environment(
     loader=FileSystemLoader(FOLDER),
@@ -22,6 +30,7 @@ _ENVIRONMENT = Environment(
 _ENVIRONMENT.filters |= {
     "fixed": lambda number, digits=0: f"{number:.{digits}f}",
     "percent": lambda share, digits=0: f"{100 * share:.{digits}f}%",
+    "at_least": lambda share: tenths(share, math.ceil),
     "shortest": lambda number: f"{number:g}",
 }
 
