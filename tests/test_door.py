@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException
 
 from app import build_demo
 from core.classifier import MAX_ANSWER
-from core.demo import pages
+from core.demo import examples
 from core.demo.api import endpoints
 from core.demo.door import middleware, page, temporary
 from core.demo.door.page import PROTECTION, admitted
@@ -357,9 +357,9 @@ def test_visits_and_unread_answers_are_forgotten(browser, demo, monkeypatch):
 
 
 def test_answers_in_a_visits_memory_are_as_long_as_answers_may_be():
-    assert pages.label([], ["a.png"], f" {'a' * MAX_ANSWER} ") == [("a.png", "a" * MAX_ANSWER)]
+    assert examples.label([], ["a.png"], f" {'a' * MAX_ANSWER} ") == [("a.png", "a" * MAX_ANSWER)]
     with pytest.raises(ValueError, match=f"the right answer has {MAX_ANSWER + 1} characters; {MAX_ANSWER} are allowed"):
-        pages.label([], ["a.png"], "a" * (MAX_ANSWER + 1))
+        examples.label([], ["a.png"], "a" * (MAX_ANSWER + 1))
 
 
 def test_questions_in_a_visits_memory_are_as_long_as_questions_may_be(browser, demo):

@@ -109,7 +109,7 @@ def test_an_address_names_a_world():
     assert read_world({"world": "emoji"}, ["photos", "emoji"]) == ("emoji", [])
     found, (complaint,) = read_world({"world": "moon"}, ["photos", "emoji"])
     assert found == "photos" and "'moon' is left out: it is none of photos, emoji" in complaint
-    assert 'world: "emoji"' in write_js("emoji") and "world" not in write_js("").lower()
+    assert 'show("emoji", link)' in write_js("emoji") and 'show("", link)' in write_js("")
 
 
 def test_a_page_of_one_world_is_as_it_was(generators):
