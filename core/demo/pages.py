@@ -206,8 +206,9 @@ def refine(
         adapt = functools.partial(few_shot.refined, generator, question, candidates, seed=seed)
         row, other = studio.few_shot
         refined = adapt(used, row)
-        start = {"Generated, no examples": adapt(used[:0], row)}
-        if not len(used):  # nothing is refined: plain CLIP stands in its place
+        if len(used):
+            start = {"Generated, no examples": adapt(used[:0], row)}
+        else:  # nothing is refined: plain CLIP stands in its place
             start = {LABELS["clip"]: generator.generate(question, "clip", answers=candidates)}
         adapters = {
             **start,
