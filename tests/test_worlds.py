@@ -315,13 +315,11 @@ def test_guidance_is_of_the_pictures_that_are_asked_about(visit):
     _fill(page, "photos-ask-answers", "coffee, tea")
     page.locator("#photos-ask-answers textarea").press("Enter")
     page.wait_for_function("location.search.includes('answers=coffee%2C+tea&')")
-    shown = page.get_attribute("#photos-result img >> nth=0", "src")
     _open(page, "Guidance")
     page.wait_for_function("document.querySelector('#photos-guidance-answers textarea').value == 'coffee, tea'")
     page.click("#photos-guide")
     page.wait_for_selector("#photos-plane svg")
     assert page.inner_text("#photos-curves h2") == "What is in the cup?" and page.evaluate(pictures, 1)
-    page.wait_for_timeout(100)
     _open(page, "Ask")
     page.set_input_files("#photos-ask-pictures input[type=file]", [PHOTOS / "rocket.jpg", PHOTOS / "cat.jpg"])
     page.wait_for_function(marked, arg=0)
@@ -333,7 +331,7 @@ def test_guidance_is_of_the_pictures_that_are_asked_about(visit):
     page.wait_for_function("!document.querySelector('#photos-ask-pictures img')")
     page.click("#photos-ask")
     page.wait_for_selector("#photos-result .qa-error:has-text('or choose an example')")
-    assert page.evaluate(marked, 0) and shown
+    assert page.evaluate(marked, 0)
     page.locator("#photos-samples button").nth(2).click()
     page.wait_for_function("document.querySelector('#photos-result h2')?.textContent.includes('animals')")
     assert page.evaluate(marked, 1)
@@ -344,8 +342,9 @@ def test_the_address_names_what_was_answered_in_the_world_that_is_shown(visit):
     page = visit(query="?world=emoji&decoder=hnet&steps=3", world="emoji")
     assert "decoder HNet, gamma" in page.inner_text("#emoji-result") and "3 steps" in page.inner_text("#emoji-result")
     page.click("#emoji-ask")
-    page.wait_for_function("location.search.endsWith('&decoder=hnet&steps=3')")
+    page.wait_for_function("location.search.includes('question=')")
     asked = page.url
+    assert asked.endswith("&decoder=hnet&steps=3")
     _fill(page, "emoji-ask-question", "Where is the cat?")  # typed, not asked
     page.get_by_role("button", name="More").locator("visible=true").click()
     for seed in ("-5", "1.7", "99999999999"):
