@@ -5,17 +5,18 @@ import json
 import re
 from dataclasses import replace
 from types import SimpleNamespace
+from urllib.parse import parse_qsl
 
 import gradio as gr
 import pytest
 import torch
 from PIL import Image
 
-from core.demo import ask, guidance, pages, refine
+from core.demo import ask, examples, guidance, pages, refine
 from core.demo.api import endpoints
 from core.demo.files import Downloads, open_adapter, read_pictures
 from core.demo.layout.parts import Question
-from core.demo.link import Shared, read_link
+from core.demo.link import Shared, read_link, write_link
 from core.demo.novelty import PictureNovelty
 from core.demo.similarity import read_questions
 from core.demo.studio import Studio
@@ -78,14 +79,15 @@ def test_comparison_agrees_with_the_generator(studio):
         alone = studio.generator.generate(QUESTION, method, gamma=gamma, seed=4).probabilities(images, ANSWERS)
         torch.testing.assert_close(c.probabilities[method], alone, rtol=1e-4, atol=1e-4)
         best = [ANSWERS[i] for i in alone.argmax(-1).tolist()]
-        assert c.right(method) == [a == truth for a, truth in zip(best, truths, strict=True)]
+        right = [a == truth if truth in ANSWERS else None for a, truth in zip(best, truths, strict=True)]
+        assert c.right(method) == right
 
 
 def test_the_score_counts_a_scene_once_and_as_last_answered(studio):
     images, truths = draw(studio.world, QUESTION, 3, seed=0)
     compare = lambda truths, methods=("clip",): studio.compare(QUESTION, ANSWERS, images, truths, methods, drawn=True)
     best = [ANSWERS[i] for i in compare(truths).probabilities["clip"].argmax(-1).tolist()]
-    right, wrong = compare(best), compare(["purple"] * 3)
+    right, wrong = compare(best), compare([next(a for a in ANSWERS if a not in best)] * 3)
     first = ask.add_to_score({}, right, seed=0)
     assert ask.totals(first) == {"clip": (3, 3)}
     assert ask.totals(ask.add_to_score(first, right, seed=0)) == {"clip": (3, 3)}
@@ -93,6 +95,35 @@ def test_the_score_counts_a_scene_once_and_as_last_answered(studio):
     both = ask.add_to_score(first, wrong, seed=1)
     assert ask.totals(both) == {"clip": (3, 6)} and ask.totals(first) == {"clip": (3, 3)}
     assert ask.totals(ask.add_to_score(both, compare([None] * 3), seed=2)) == {"clip": (3, 6)}
+    assert ask.totals(ask.add_to_score(both, compare(["purple"] * 3), seed=2)) == {"clip": (3, 6)}
+
+
+def test_scenes_whose_answer_is_no_candidate_do_not_count(studio):
+    html, score, _, _ = _ask(studio, question="Where is the cat?", answers="top, banana")
+    assert score == {"hyperldm": {}, "clip": {}} or not ask.totals(score)
+    assert "of 3 right" not in html and "3 scenes are not counted" in html
+    truths = draw(studio.world, QUESTION, 3, seed=0)[1]
+    html, score, _, _ = _ask(studio, answers=", ".join([truths[0], "banana"]))
+    fair = truths.count(truths[0])
+    assert ask.totals(score)["clip"][1] == fair and f"of {fair} right" in html
+
+
+def test_a_result_says_what_it_answers(studio, tmp_path):
+    html, _, _, link = _ask(studio, question="  <b>Where</b> is the cat? ", answers="left, right", seed=3.0)
+    assert "&lt;b&gt;Where&lt;/b&gt; is the cat?</h2>" in html and "<b>Where" not in html
+    assert "decoder HVAE, gamma 1.25, 10 steps, 1 sample, seed 3" in html
+    alone = _ask(studio, methods=["clip"])[0]
+    assert ">seed 0<" in alone and "gamma" not in alone
+    shared, complaints = pages.restore(studio, dict(parse_qsl(link)))
+    assert not complaints and shared.question == "<b>Where</b> is the cat?" and shared.answers == "left, right"
+    assert (shared.methods, shared.gamma, shared.seed, shared.steps) == (("hyperldm", "clip"), 1.25, 3, 10)
+    picture = _white(tmp_path / "a.png", 90, 60)
+    curves, _ = next(pages.guide(studio, QUESTION, "red, blue", False, 1, [picture], 0))
+    assert f"{QUESTION}</h2>" in curves and "1 picture, seed 0" in curves and curves.count("<img") == 1
+    curves, _ = next(pages.guide(studio, QUESTION, "red, blue", True, 2, [], 0))
+    assert "2 drawn scenes, seed 0" in curves and "<img" not in curves
+    curve, _, _ = next(pages.refine(studio, QUESTION, ", ".join(ANSWERS), True, 1, [], 7))
+    assert f"{QUESTION}</h2>" in curve and ">seed 7<" in curve
 
 
 def test_cards_mark_right_and_wrong_and_quote_what_people_type(studio):
@@ -149,11 +180,14 @@ def _ask(studio, **changes):
         (dict(drawn=False), "at least one picture"),
         (dict(methods=[]), "at least one method"),
         (dict(count=65), "1 to 64"),
+        (dict(seed=-5), "Seed -5; allowed: whole numbers from 0 to 2147483647"),
+        (dict(seed=1.7), "Seed 1.7; allowed: whole"),
+        (dict(seed=99999999999), "Seed 99999999999; allowed: whole"),
     ],
 )
 def test_mistakes_get_a_message(studio, changes, word):
-    html, score, file = _ask(studio, **changes)
-    assert 'role="alert"' in html and word in html and score == {} and file is None
+    html, score, file, link = _ask(studio, **changes)
+    assert 'role="alert"' in html and word in html and score == {} and file is None and link is None
 
 
 def test_no_answers_are_looked_up_for_a_question_that_is_too_long(studio):
@@ -337,7 +371,8 @@ def test_refine_page_with_own_pictures(studio, tmp_path):
     for bad, word in (
         (labelled[:2], "at least 4"),
         ([], "at least one picture"),
-        ([(labelled[0][0], "mauve")], "mauve"),
+        ([(labelled[0][0], "mauve")], "1 of 1 labelled picture is left out: the right answer &#39;mauve&#39;"),
+        (labelled[:1], "1 labelled picture is too few"),
     ):
         ((message, _, _),) = pages.refine(studio, QUESTION, answers, False, 50, bad, 0)
         assert 'role="alert"' in message and word in message
@@ -353,8 +388,8 @@ def test_labels_of_an_earlier_question_are_left_out_and_said(studio, tmp_path):
     *_, (curve, cards, _) = pages.refine(
         studio, QUESTION, ", ".join(sorted(set(truths))), False, 50, [*labelled, *mauve], 0
     )
-    assert "1 of 14 labelled pictures are left out: the right answer &#39;mauve&#39;" in curve
-    assert "1 labelled pictures are no longer kept here" in curve and "<article" in cards
+    assert "1 of 14 labelled pictures is left out: the right answer &#39;mauve&#39;" in curve
+    assert "1 labelled picture is no longer kept here; please add it again" in curve and "<article" in cards
 
 
 @pytest.mark.parametrize("most, learned", [(50, 8), (5, 5), (0, 0)])
@@ -369,11 +404,11 @@ def test_own_pictures_that_are_shown_as_held_out_are_not_learned_from(studio, tm
     labelled = list(zip(paths, truths, strict=True))
     *_, (_, html, file) = pages.refine(studio, QUESTION, ", ".join(sorted(set(truths))), False, most, labelled, 3)
     ((shown, told, _, _, x),) = judged
-    assert html.count("<article") == len(shown) == 4 and f"{learned} examples" in html
+    assert html.count("<article") == len(shown) == 4 and f"{learned or 'no'} examples" in html
     assert open_adapter(file, studio.generator).provenance["examples"] == learned
-    assert sorted(len(examples) for examples in used) == sorted([0, learned, learned])
-    for examples in used:
-        assert not any(torch.allclose(a, b, atol=1e-4) for a in examples.x for b in x)
+    assert sorted(map(len, used)) == ([0, learned, learned] if learned else [0, 0])
+    for learned_from in used:
+        assert not any(torch.allclose(a, b, atol=1e-4) for a in learned_from.x for b in x)
     everything = studio.generator.backbone.encode_images(images)
     for row, truth in zip(x, told, strict=True):  # each with its own truth
         assert truth == truths[int((everything @ row).argmax())]
@@ -398,7 +433,9 @@ def test_what_is_held_out_is_what_the_curve_tests_with_first():
 
 
 def test_zero_examples(studio):
-    *_, (curve, _, _) = pages.refine(studio, QUESTION, ", ".join(ANSWERS), True, 0, [], 0)
+    *_, (curve, cards, _) = pages.refine(studio, QUESTION, ", ".join(ANSWERS), True, 0, [], 0)
+    labels = re.findall(r'class="who">([^<]*)', cards)[:3]
+    assert labels == ["Plain CLIP", "Generated, no examples", "MNet-MAML, no examples"]
     assert 'role="alert"' not in curve and "nan" not in curve
 
 
@@ -545,14 +582,47 @@ def test_pictures_that_do_not_say_how_large_they_are_or_are_programs_are_refused
 
 
 def test_pictures_are_labelled_once_and_not_without_end():
-    labelled = pages.label([], ["a.png", "b.png"], " red ")
+    labelled = examples.label([], ["a.png", "b.png"], " red ")
     assert labelled == [("a.png", "red"), ("b.png", "red")]
-    assert pages.label(labelled, ["b.png", "c.png"], "blue") == [("a.png", "red"), ("b.png", "blue"), ("c.png", "blue")]
+    assert examples.label(labelled, ["b.png", "c.png"], "blue") == [
+        ("a.png", "red"),
+        ("b.png", "blue"),
+        ("c.png", "blue"),
+    ]
     for paths, answer in (([], "red"), (["a.png"], "  "), (["a.png"], None)):
         with pytest.raises(ValueError, match="choose pictures"):
-            pages.label(labelled, paths, answer)
+            examples.label(labelled, paths, answer)
     with pytest.raises(ValueError, match="66 pictures; 64 are allowed"):
-        pages.label(labelled, [f"{i}.png" for i in range(64)], "red")
+        examples.label(labelled, [f"{i}.png" for i in range(64)], "red")
+
+
+def test_examples_that_could_not_be_used_are_refused_at_once(tmp_path):
+    picture = _white(tmp_path / "a.png", 9, 9)
+    (tmp_path / "b.pdf").write_bytes(b"%PDF-1.4")
+    assert examples.add([], [picture], " RED ", "red, blue") == [(picture, "RED")]
+    with pytest.raises(ValueError, match="'mauve' is not among the candidate answers"):
+        examples.add([], [picture], "mauve", "red, blue")
+    with pytest.raises(ValueError, match=r"b\.pdf"):
+        examples.add([], [picture, str(tmp_path / "b.pdf")], "red", "red, blue")
+    with pytest.raises(ValueError, match="two answers"):
+        examples.add([], [picture], "red", "red")
+
+
+def test_pictures_that_were_not_added_as_examples_are_asked_for(studio, tmp_path):
+    ask_for = lambda labelled, pending: next(
+        pages.refine(studio, QUESTION, "red, blue", False, 5, labelled, 0, pending)
+    )[0]
+    assert "1 chosen picture is not among the examples yet" in ask_for([], 1) and "Add as examples" in ask_for([], 1)
+    labelled = [(_white(tmp_path / f"{i}.png", 9 + i, 9), ("red", "blue")[i % 2]) for i in range(6)]
+    assert "2 chosen pictures are not among" in ask_for(labelled, 2) and "<svg" in ask_for(labelled, 2)
+    assert "not among" not in ask_for(labelled, 0)
+    one = list(pages.refine(studio, QUESTION, "red, blue", False, 1, labelled, 0))[-1][1]
+    assert "Generated, 1 example<" in one and "MNet-MAML, 1 example<" in one
+
+
+def test_the_seed_of_other_scenes():
+    assert [pages.next_seed(seed) for seed in (None, 3, 3.0, 2**31 - 1)] == [1, 4, 4, 0]
+    assert [pages.next_seed(seed) for seed in (1.7, -5)] == [1.7, -5]
 
 
 def test_similarity_of_adapters_sees_through_wording(studio):
@@ -634,6 +704,17 @@ def test_links():
         "__theme": "dark",
     }
     assert read_link(query, default) == (Shared("Where is it?", "a, b", ("clip",), 2.0, 7), [])
+    chosen = replace(default, decoder="hvae", steps=50, samples=1)
+    usual = {"question": "Q?", "answers": "a, b", "method": "hyperldm,clip", "gamma": "1.25", "seed": "7"}
+    asked = replace(chosen, answers="a, b", seed=7)
+    assert dict(parse_qsl(write_link(asked, chosen))) == usual
+    asked = replace(asked, decoder="hnet", steps=7, samples=3)
+    link = dict(parse_qsl(write_link(asked, chosen)))
+    assert link == usual | {"decoder": "hnet", "steps": "7", "samples": "3"}
+    assert read_link(link, chosen, ["hvae", "hnet"]) == (asked, [])
+    state, complaints = read_link({"decoder": "vae", "steps": "101", "samples": "0"}, chosen, ["hvae", "hnet"])
+    assert state == chosen and len(complaints) == 3 and "'vae' is none of hvae, hnet" in complaints[0]
+    assert read_link({"steps": "101"}, replace(chosen, steps=150))[0].steps == 101
     bad = {"question": "", "answers": "a", "method": "magic", "gamma": "nan", "seed": "-1"}
     state, complaints = read_link(bad, default)
     assert state == default and len(complaints) == 5 and "magic" in complaints[2]
@@ -652,7 +733,7 @@ def test_an_answer_does_not_need_a_file(studio, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(studio.downloads, "save", full)
-    html, _, file = _ask(studio)
+    html, _, file, _ = _ask(studio)
     assert "qa-card" in html and file is None
     with pytest.raises(gr.Error, match="No space left"):
         endpoints([studio])["generate"](QUESTION)

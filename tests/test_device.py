@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from core import cli
 from core.backbones import load_backbone
 from core.data.emoji.dataset import draw_scenes_for_question
-from core.demo import pages
+from core.demo import examples, pages
 from core.demo.api import endpoints
 from core.demo.studio import Studio
 from core.demo.world import draw
@@ -241,9 +241,9 @@ def test_pages(studio, gpu, pictures, drawn):
         "seed": 0,
         "score": {},
     }
-    cards, _, file = pages.ask(studio, QUESTION, answers, drawn, 2, own, **how)
+    cards, _, file, _ = pages.ask(studio, QUESTION, answers, drawn, 2, own, **how)
     shown += [cards, *[*pages.guide(studio, QUESTION, answers, drawn, 2, own, 0)][-1]]
-    labelled = [] if drawn else pages.label([], pictures, "red")
+    labelled = [] if drawn else examples.label([], pictures, "red")
     *curve_and_cards, refined = [*pages.refine(studio, QUESTION, answers, drawn, 2, labelled, 0)][-1]
     shown += [*curve_and_cards, pages.identify(studio, file), pages.identify(studio, refined)]
     shown += [pages.identify(studio, pages.example_adapter(studio, QUESTION)) if drawn else ""]

@@ -15,7 +15,7 @@ from starlette.formparsers import MultiPartException
 
 from app import build_demo
 from core.classifier import MAX_ANSWER
-from core.demo import pages
+from core.demo import examples
 from core.demo.api import endpoints
 from core.demo.door import middleware, page, temporary
 from core.demo.door.page import PROTECTION, admitted
@@ -357,29 +357,33 @@ def test_visits_and_unread_answers_are_forgotten(browser, demo, monkeypatch):
 
 
 def test_answers_in_a_visits_memory_are_as_long_as_answers_may_be():
-    assert pages.label([], ["a.png"], f" {'a' * MAX_ANSWER} ") == [("a.png", "a" * MAX_ANSWER)]
+    assert examples.label([], ["a.png"], f" {'a' * MAX_ANSWER} ") == [("a.png", "a" * MAX_ANSWER)]
     with pytest.raises(ValueError, match=f"the right answer has {MAX_ANSWER + 1} characters; {MAX_ANSWER} are allowed"):
-        pages.label([], ["a.png"], "a" * (MAX_ANSWER + 1))
+        examples.label([], ["a.png"], "a" * (MAX_ANSWER + 1))
 
 
 def test_questions_in_a_visits_memory_are_as_long_as_questions_may_be(browser, demo):
     config = demo.get_config_file()
     tabs = {block["id"] for block in config["components"] if block["type"] == "tabitem"}
     opened = [event for event in config["dependencies"] if tabs & {number for number, _ in event["targets"]}]
-    events = [event for event in opened if len(event["inputs"]) == 5]  # as `Question.follow` has them
+    events = [event for event in opened if len(event["inputs"]) == 3]  # as `Question.follow` has them
     assert events
-    first, allowed, long = QUESTION, "b" * MAX_QUESTION, "c" * (MAX_QUESTION + 1)
+    allowed, long, other = "b" * MAX_QUESTION, "c" * (MAX_QUESTION + 1), "Where is the cat?"
     for event in events:
-        visit = uuid.uuid4().hex
-        for theirs, own, kept in (
-            (allowed, first, [allowed, allowed]),
-            (long, first, [allowed, allowed]),
-            (allowed, long, [allowed, allowed]),  # one that is taken over already: an own one may be newer
-            (allowed, first, [first, allowed]),
+        visit, marks = uuid.uuid4().hex, []
+        for theirs, answers, filled in (
+            (allowed, "x, y", allowed),
+            (long, "x, y", allowed),
+            (allowed, "x, y", allowed),  # taken over already: an own one may be newer
+            (allowed, "x, z", allowed),  # its answers are new
+            (other, "x, z", other),
         ):
-            done, said = _run(browser, event["id"], [theirs, "x, y", None, own, "x, y"], visit)
+            done, said = _run(browser, event["id"], [theirs, answers, None], visit)
             assert done and long not in str(said["data"])
-            assert [demo.app.state_holder[visit][number] for number in event["outputs"][2:]] == kept
+            filled_for, mark = (demo.app.state_holder[visit][number] for number in event["outputs"][2:])
+            assert filled_for == filled and isinstance(mark, int)
+            marks.append(mark)
+        assert marks[0] == marks[1] == marks[2] and len(set(marks)) == 3
 
 
 def test_old_files_go_and_what_the_page_shows_stays(tmp_path):

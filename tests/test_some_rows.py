@@ -171,7 +171,7 @@ def test_the_page_serves_what_a_release_holds(tiny, tmp_path, kept, methods, lab
     question, answers = "Where is the cat?", "left, right"
     name = next(iter(studio.generators.values()), "hvae")
     how = {"name": name, "gamma": 1.0, "steps": 2, "samples": 1, "seed": 0, "score": {}}
-    html, _, _ = pages.ask(studio, question, answers, True, 2, [], list(studio.methods), **how)
+    html, *_ = pages.ask(studio, question, answers, True, 2, [], list(studio.methods), **how)
     assert 'role="alert"' not in html and html.count("<article") >= 2
     assert studio.guidable == ("latents_hnet" in kept)
     if studio.guidable:

@@ -19,7 +19,7 @@ from core.demo.world import PHOTOS, describe
 from core.generator import AdapterGenerator
 from core.release.default import default_release, shipped_releases
 from tests.conftest import ROOT, launch
-from tests.test_app import CHROMIUM_FLAGS, DESKTOP, PHONE, browser_test, chromium  # noqa: F401
+from tests.test_app import CHROMIUM_FLAGS, DESKTOP, PHONE, _fill, browser_test, chromium  # noqa: F401
 
 gr = pytest.importorskip("gradio")
 DRAWN = "What colour is the badge behind the dog?"
@@ -109,7 +109,7 @@ def test_an_address_names_a_world():
     assert read_world({"world": "emoji"}, ["photos", "emoji"]) == ("emoji", [])
     found, (complaint,) = read_world({"world": "moon"}, ["photos", "emoji"])
     assert found == "photos" and "'moon' is left out: it is none of photos, emoji" in complaint
-    assert 'world: "emoji"' in write_js("emoji") and "world" not in write_js("").lower()
+    assert 'show("emoji", link)' in write_js("emoji") and 'show("", link)' in write_js("")
 
 
 def test_a_page_of_one_world_is_as_it_was(generators):
@@ -262,6 +262,10 @@ def visit(chromium, url, capfd):  # noqa: F811
     assert "Traceback" not in "".join(capfd.readouterr())
 
 
+def _open(page, tab):
+    page.get_by_role("tab", name=tab, exact=True).locator("visible=true").click()
+
+
 def _switch(page, title):
     page.locator("#world").get_by_text(title, exact=True).click()
 
@@ -289,7 +293,7 @@ def test_a_visitor_uploads_photographs_and_changes_worlds(visit, tmp_path):
 
     _switch(page, "Drawn scenes")
     page.wait_for_function("document.querySelectorAll('#emoji-result .qa-card').length == 6")
-    page.wait_for_function("location.search == '?world=emoji'")
+    page.wait_for_function("location.search.startsWith('?world=emoji&question=What+colour')")
     assert not page.locator("#photos-ask").is_visible()
     page.click("#emoji-ask")
     page.wait_for_function("location.search.includes('world=emoji&question=')")
@@ -298,6 +302,75 @@ def test_a_visitor_uploads_photographs_and_changes_worlds(visit, tmp_path):
     _switch(page, "Photographs")
     page.wait_for_function("document.querySelectorAll('#photos-result .qa-card').length == 2")  # as it was left
     page.wait_for_function("document.querySelectorAll('#photos-ask-pictures img').length == 2")
+
+
+@browser_test
+def test_guidance_is_of_the_pictures_that_are_asked_about(visit):
+    page = visit()
+    marked = "n => document.querySelectorAll('#photos-samples .selected').length == n"
+    pictures = "n => document.querySelectorAll('#photos-curves img').length == n"
+    page.locator("#photos-samples button").nth(1).click()
+    page.wait_for_function("document.querySelector('#photos-result h2').textContent == 'What is in the cup?'")
+    assert not page.get_by_role("button", name="Start the score anew").locator("visible=true").count()
+    _fill(page, "photos-ask-answers", "coffee, tea")
+    page.locator("#photos-ask-answers textarea").press("Enter")
+    page.wait_for_function("location.search.includes('answers=coffee%2C+tea&')")
+    _open(page, "Guidance")
+    page.wait_for_function("document.querySelector('#photos-guidance-answers textarea').value == 'coffee, tea'")
+    page.click("#photos-guide")
+    page.wait_for_selector("#photos-plane svg")
+    assert page.inner_text("#photos-curves h2") == "What is in the cup?" and page.evaluate(pictures, 1)
+    _open(page, "Ask")
+    page.set_input_files("#photos-ask-pictures input[type=file]", [PHOTOS / "rocket.jpg", PHOTOS / "cat.jpg"])
+    page.wait_for_function(marked, arg=0)
+    _open(page, "Guidance")
+    page.click("#photos-guide")
+    page.wait_for_function(pictures, arg=2)
+    _open(page, "Ask")
+    page.locator("#photos-ask-pictures").get_by_label("Clear").first.click()
+    page.wait_for_function("!document.querySelector('#photos-ask-pictures img')")
+    page.click("#photos-ask")
+    page.wait_for_selector("#photos-result .qa-error:has-text('or choose an example')")
+    assert page.evaluate(marked, 0)
+    page.locator("#photos-samples button").nth(2).click()
+    page.wait_for_function("document.querySelector('#photos-result h2')?.textContent.includes('animals')")
+    assert page.evaluate(marked, 1)
+
+
+@browser_test
+def test_the_address_names_what_was_answered_in_the_world_that_is_shown(visit):
+    page = visit(query="?world=emoji&decoder=hnet&steps=3", world="emoji")
+    assert "decoder HNet, gamma" in page.inner_text("#emoji-result") and "3 steps" in page.inner_text("#emoji-result")
+    page.click("#emoji-ask")
+    page.wait_for_function("location.search.includes('question=')")
+    asked = page.url
+    assert asked.endswith("&decoder=hnet&steps=3")
+    _fill(page, "emoji-ask-question", "Where is the cat?")  # typed, not asked
+    page.get_by_role("button", name="More").locator("visible=true").click()
+    for seed in ("-5", "1.7", "99999999999"):
+        page.get_by_label("Seed of scenes and noise").locator("visible=true").fill(seed)
+        page.click("#emoji-ask")
+        page.wait_for_selector(f"#emoji-result .qa-error:has-text('Seed {seed}; allowed: whole numbers')")
+    assert page.url == asked and not page.locator(".toast-body").count()
+    _switch(page, "Photographs")
+    page.wait_for_function("location.search.startsWith('?world=photos&question=What+animal')")
+    _switch(page, "Drawn scenes")
+    page.wait_for_function("asked => location.href == asked", arg=asked)
+    again = page.get_by_role("button", name="New scenes").locator("visible=true")
+    again.wait_for()
+    page.get_by_label("My own pictures").locator("visible=true").first.check()
+    again.wait_for(state="hidden")
+
+
+@browser_test
+def test_what_was_stopped_says_so(visit):
+    page = visit(query="?world=emoji", world="emoji")
+    _open(page, "Refine")
+    page.click("#emoji-refine")
+    page.wait_for_selector("#emoji-curve progress")
+    page.get_by_role("button", name="Stop").locator("visible=true").click()
+    page.wait_for_selector("#emoji-curve :text('Stopped: adapting')")
+    assert not page.locator("#emoji-curve progress").count() and "question=" not in page.url
 
 
 @browser_test

@@ -14,7 +14,7 @@ from ..generator import Adapter, AdapterGenerator, check_answers, check_images
 from ..methods import DEFAULT_GENERATOR, SEARCHES
 from ..networks.weight_generator import WEIGHT_GENERATORS
 from . import sensitive
-from .limits import MAX_PICTURES, MAX_QUESTION, SCORED
+from .limits import MAX_PICTURES, MAX_QUESTION, MAX_SEED, SCORED
 from .novelty import PictureNovelty, QuestionNovelty
 
 # Side by side, by what people read; the keys are `core.generator.METHODS`.
@@ -50,9 +50,12 @@ class Comparison:
     least: float | None = None  # probability of an answer that is worth claiming
 
     def right(self, method: str) -> list[bool | None]:
-        """Picture by picture, whether the most probable answer is the true one; None where the truth is unknown."""
+        """Picture by picture, whether the most probable answer is the true one; None where the truth is unknown, or no
+        candidate, so that no method could be right."""
         best = self.probabilities[method].argmax(-1).tolist()
-        return [None if truth is None else self.answers[k] == truth for k, truth in zip(best, self.truths, strict=True)]
+        fair = [truth in self.answers for truth in self.truths]
+        pairs = zip(best, self.truths, fair, strict=True)
+        return [self.answers[k] == truth if known else None for k, truth, known in pairs]
 
     def unclaimed(self, method: str) -> list[bool]:
         """Picture by picture, whether no answer is worth claiming. Plain CLIP's probabilities are not calibrated, and
@@ -91,6 +94,14 @@ def check_count(pictures: int) -> None:
     """A ValueError if so many pictures are too many for one request."""
     if pictures > MAX_PICTURES:
         raise ValueError(f"{pictures} pictures; {MAX_PICTURES} are allowed at once")
+
+
+def read_seed(value: float | None) -> int:
+    """The seed that a visitor typed, 0 if none; a ValueError for what is no whole number, or too large for a link."""
+    value = value or 0
+    if value != int(value) or not 0 <= value <= MAX_SEED:
+        raise ValueError(f"seed {value:.15g}; allowed: whole numbers from 0 to {MAX_SEED}")
+    return int(value)
 
 
 def read_answers(text: str | None) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 MAX_QUESTION = 300  # characters; the encoder has a limit of its own, in tokens
 MIN_QUESTIONS, MAX_QUESTIONS = 2, 12  # to compare
 MAX_PICTURES = 64
+MAX_SEED = 2**31 - 1
 MAX_PIXELS = 25_000_000  # of a picture: a few kilobytes can hold one that fills the memory once it is decoded
 MAX_TOTAL_PIXELS = 400_000_000  # of all pictures of a request
 MAX_FILE = 10 * 10**6  # bytes of an uploaded file

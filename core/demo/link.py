@@ -1,50 +1,87 @@
-"""A page's state in its address: the world, question, answers, methods, gamma and seed of a shared link."""
+"""A page's state in its address: the world, question, answers and settings of a shared link."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from urllib.parse import urlencode
 
+from ..methods import MAX_SAMPLES
 from .ask import check_question, read_answers
+from .limits import MAX_SEED
 
-MAX_GAMMA, MAX_SEED = 3.0, 2**31 - 1
+MAX_GAMMA, MAX_STEPS = 3.0, 100  # of the page's sliders, unless validation tasks chose more
 _QUOTED = 60  # characters of an address that a complaint repeats
+_USUAL = ("decoder", "steps", "samples")  # named by a link only where they are not the default
+_NAMES = ("question", "answers", "method", "gamma", "seed", *_USUAL)
 
-_WRITE_JS = """(question, answers, methods, gamma, seed) => {
-  const url = new URL(window.location);
-  const state = {WORLD, question, answers, method: methods.join(","), gamma, seed: seed || 0};
-  for (const [name, value] of Object.entries(state)) url.searchParams.set(name, value);
-  window.history.replaceState(null, "", url);
+_SHOW_JS = """const show = (world, link) => {
+    const url = new URL(window.location);
+    for (const name of NAMES) url.searchParams.delete(name);
+    if (world) url.searchParams.set("world", world);
+    for (const [name, value] of new URLSearchParams(link)) url.searchParams.set(name, value);
+    window.history.replaceState(null, "", url);
+  };""".replace("NAMES", json.dumps(_NAMES))
+_ANSWERED_JS = """(link, shown) => {
+  SHOW
+  if (!link) return;
+  (window.answered ??= {})[WORLD] = link;
+  if (OPENED || (shown ?? WORLD) !== WORLD) return;
+  show(WORLD, link);
 }"""
 # Runs in the browser when another world is chosen: a question of the one before is not one of this.
 WORLD_JS = """world => {
-  const url = new URL(window.location);
-  for (const name of ["question", "answers", "method", "gamma", "seed"]) url.searchParams.delete(name);
-  url.searchParams.set("world", world);
-  window.history.replaceState(null, "", url);
-}"""
+  SHOW
+  show(world, (window.answered ?? {})[world] ?? "");
+}""".replace("SHOW", _SHOW_JS)
 
 
-def write_js(world: str) -> str:
-    """What runs in the browser after an answer in a world, on the components in the order of `Shared`; the world is
-    named if it has a name."""
-    return _WRITE_JS.replace("WORLD, ", f"world: {json.dumps(world)}, " if world else "")
+def write_js(world: str, opened: bool = False) -> str:
+    """What runs in the browser after a world was asked, on the link of its latest answer and the world that is shown:
+    the link is remembered for when this world is shown again, and becomes the address if it is shown now. The first
+    answer of a page that was `opened` leaves the address as it was typed."""
+    named = {"SHOW": _SHOW_JS, "WORLD": json.dumps(world), "OPENED": json.dumps(opened)}
+    text = _ANSWERED_JS
+    for name, value in named.items():
+        text = text.replace(name, value)
+    return text
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What a link can say; `answers` is empty where they are to be suggested."""
+    """What a link can say; `answers` is empty where they are to be suggested. `decoder` is a weight generator's name;
+    none can be chosen where it is empty, and no numbers of steps or samples where these are 0."""
 
     question: str
     answers: str
     methods: tuple[str, ...]
     gamma: float
     seed: int
+    decoder: str = ""
+    steps: int = 0
+    samples: int = 0
 
 
-def read_link(query: Mapping[str, str], default: Shared) -> tuple[Shared, list[str]]:
-    """The state that an address asks for, and complaints about the parts of it that make no sense (left at default)."""
+def write_link(shared: Shared, default: Shared) -> str:
+    """The query of an address that asks for this state, as `read_link` reads it with the same default."""
+    query = {
+        "question": shared.question,
+        "answers": shared.answers,
+        "method": ",".join(shared.methods),
+        "gamma": f"{shared.gamma:.10g}",
+        "seed": shared.seed,
+    }
+    unusual = [name for name in _USUAL if getattr(shared, name) != getattr(default, name)]
+    return urlencode(query | {name: getattr(shared, name) for name in unusual})
+
+
+def read_link(query: Mapping[str, str], default: Shared, decoders: Sequence[str] = ()) -> tuple[Shared, list[str]]:
+    """The state that an address asks for, and complaints about the parts of it that make no sense (left at default).
+
+    Args:
+        decoders: names of weight generators that can be chosen.
+    """
     state, complaints = default, []
 
     def take(name: str, field: str, read) -> None:
@@ -59,8 +96,11 @@ def read_link(query: Mapping[str, str], default: Shared) -> tuple[Shared, list[s
     take("question", "question", check_question)
     take("answers", "answers", lambda text: ", ".join(read_answers(text)) if text.strip() else "")
     take("method", "methods", lambda text: _methods(text, default.methods))
-    take("gamma", "gamma", lambda text: _number(text, float, 0.0, MAX_GAMMA))
+    take("gamma", "gamma", lambda text: _number(text, float, 0.0, max(MAX_GAMMA, default.gamma)))
     take("seed", "seed", lambda text: _number(text, int, 0, MAX_SEED))
+    take("decoder", "decoder", lambda text: _methods(text, tuple(decoders))[0])
+    take("steps", "steps", lambda text: _number(text, int, 1, max(MAX_STEPS, default.steps)))
+    take("samples", "samples", lambda text: _number(text, int, 1, MAX_SAMPLES))
     return state, complaints
 
 

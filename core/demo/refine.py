@@ -71,7 +71,8 @@ def usable(examples: Labelled, held_out: Labelled | None) -> int:
         return len(examples)
     if len(examples) < MIN_OWN:
         raise ValueError(
-            f"{len(examples)} labelled pictures are too few to hold any out: at least {MIN_OWN} are needed, "
+            f"{len(examples)} labelled picture{' is' if len(examples) == 1 else 's are'} too few to hold any out: "
+            f"at least {MIN_OWN} are needed, "
             "since a third is not learned from but tested with"
         )
     return len(examples) - math.ceil(len(examples) / 3)

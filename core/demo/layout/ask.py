@@ -9,26 +9,28 @@ import gradio as gr
 from ...methods import MAX_SAMPLES
 from .. import pages
 from ..ask import GENERATORS_BY_LABEL
-from ..link import MAX_GAMMA, read_world, write_js
+from ..link import MAX_GAMMA, MAX_STEPS, read_world, write_js
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, Samples, download_of, seed_label, stops, warn
+from .parts import DRAWN, MODELS, PRIVATE, Pictures, Question, Samples, download_of, seed_box, stops, warn
 
 
 def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch: gr.Radio | None = None) -> Question:
-    """Lay the tab out; returns its question, which other tabs take over.
+    """Lay the tab out; returns its question, which other tabs take over with its pictures.
 
     Args:
         keys: of all worlds of the page, in their order.
         switch: what chooses among several worlds. One that is not shown at first waits with its first answer until it
             is.
     """
-    families = list(studio.examples)
+    families, default = list(studio.examples), pages.default_state(studio)
+    labels = list(studio.generators or GENERATORS_BY_LABEL)
+    label_of = {GENERATORS_BY_LABEL[label]: label for label in labels}
 
     @on_gpu
     def ask(question, answers, source, count, own, methods, label, gamma, steps, samples, seed, score, sample):
-        html, score, file = pages.ask(
+        html, score, file, link = pages.ask(
             studio,
             question,
             answers,
@@ -40,10 +42,10 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
             float(gamma),
             int(steps),
             int(samples),
-            int(seed or 0),
+            seed,
             score,
         )
-        return html, score, download_of(file)
+        return html, score, download_of(file), gr.skip() if link is None else link
 
     def restore(request: gr.Request):
         """The state that the page's address asks for, and whether this world waits, since another is shown."""
@@ -53,7 +55,7 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
         for complaint in complaints:
             warn(complaint)
         state = (shared.question, shared.answers, shared.question, list(shared.methods), shared.gamma, shared.seed)
-        return *state, waits
+        return *state, label_of.get(shared.decoder, labels[0]), shared.steps, shared.samples, waits
 
     with gr.Row(elem_classes="qa-grid"):
         with gr.Column(elem_classes="qa-words"):
@@ -82,13 +84,12 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
                 info="0 ignores the question, 1 is the conditional model, more exaggerates it",
             )
             with gr.Accordion("More", open=False):
-                labels = list(studio.generators or GENERATORS_BY_LABEL)
                 decoder = gr.Radio(labels, value=labels[0], label="Decoder of HyperLDM and HyperCLIP")
-                own = studio.choice.get("steps", 50)  # the paper's are 350
-                steps = gr.Slider(1, max(100, own), own, step=1, label="Sampling steps")
-                samples = gr.Slider(1, MAX_SAMPLES, studio.choice.get("samples", 1), step=1, label="Samples to average")
-                seed = gr.Number(0, precision=0, minimum=0, label=seed_label(studio))
-                reset = gr.Button("Start the score anew", size="sm")
+                most = max(MAX_STEPS, default.steps)
+                steps = gr.Slider(1, most, default.steps, step=1, label="Sampling steps")
+                samples = gr.Slider(1, MAX_SAMPLES, default.samples, step=1, label="Samples to average")
+                seed = seed_box(studio)
+                reset = gr.Button("Start the score anew", size="sm", visible=studio.world.drawn)
             download = gr.DownloadButton("Download the adapter", interactive=False, size="md")
         with gr.Column(elem_classes="qa-result"):
             result = gr.HTML(empty("The answers will be here."), elem_id=f"{studio.prefix}result", min_height=200)
@@ -100,30 +101,34 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
                 elem_id=f"{studio.prefix}examples",
             )
 
+    words.pictures, words.sample = pictures.own, tried.number
+    tried.give_way(pictures.own)
     score, waiting = gr.State({}), gr.State(False)
+    link = gr.Textbox(visible=False)  # of the latest answer
     settings = [chosen, decoder, gamma, steps, samples, seed]
     inputs = [words.question, words.answers, *pictures.inputs, *settings, score, tried.number]
-    outputs = [result, score, download]
-    writing = {
-        "fn": None,
-        "inputs": [words.question, words.answers, chosen, gamma, seed],
-        "js": write_js(studio.key),
-        **PRIVATE,
-    }
+    outputs = [result, score, download, link]
+    answered = [link] if switch is None else [link, switch]
+    writing = {"fn": None, "inputs": answered, "js": write_js(studio.key), **PRIVATE}
     asking = {"fn": ask, "inputs": inputs, "outputs": outputs, **MODELS}
     api_name = "ask" if studio.key == keys[0] else f"ask_{studio.key}"
     clicked = button.click(**words.filling).then(**asking, api_name=api_name, api_visibility="undocumented")
     clicked.then(**writing)
     submitted = words.question.submit(**words.filling).then(**asking, **PRIVATE)
     submitted.then(**writing)
-    renewed = again.click(lambda seed: int(seed or 0) + 1, seed, seed, **PRIVATE).then(**asking, **PRIVATE)
+    listed = words.answers.submit(**asking, **PRIVATE)
+    listed.then(**writing)
+    renewed = again.click(pages.next_seed, seed, seed, **PRIVATE).then(**asking, **PRIVATE)
     renewed.then(**writing)
     picked = examples.click(lambda sample: words.take(sample[0]), examples, words.taken, **PRIVATE)
     picked = picked.then(**asking, **PRIVATE)
     picked.then(**writing)
     tried_one = tried.picked(pictures.own, words).then(**asking, **PRIVATE)
     tried_one.then(**writing)
-    stops(stop, clicked, submitted, renewed, picked, tried_one)
+    stops(stop, clicked, submitted, listed, renewed, picked, tried_one)
+    pictures.source.change(
+        lambda source: gr.update(visible=source == DRAWN), pictures.source, again, show_progress="hidden", **PRIVATE
+    )
     family.change(
         lambda family: gr.Dataset(samples=[[question] for question in studio.examples[family]]),
         family,
@@ -134,13 +139,14 @@ def ask_tab(demo: gr.Blocks, studio: Studio, keys: Sequence[str] = ("",), switch
 
     def begin(wanted: bool, *inputs):
         """The first answer, if it is wanted now; the world waits for it no longer."""
-        return (*ask(*inputs), False) if wanted else (gr.skip(),) * 4
+        return (*ask(*inputs), False) if wanted else (gr.skip(),) * 5
 
-    restored = [words.question, words.answers, words.filled_for, chosen, gamma, seed, waiting]
+    restored = [*words.taken, chosen, gamma, seed, decoder, steps, samples, waiting]
     beginning = {"outputs": [*outputs, waiting], **PRIVATE, **MODELS}
+    remembering = {**writing, "js": write_js(studio.key, opened=True)}
     opened = lambda waiting, *inputs: begin(not waiting, *inputs)
-    demo.load(restore, None, restored, **PRIVATE).then(opened, [waiting, *inputs], **beginning)
+    demo.load(restore, None, restored, **PRIVATE).then(opened, [waiting, *inputs], **beginning).then(**remembering)
     if switch is not None:
         switched = lambda waiting, shown, *inputs: begin(waiting and shown == studio.key, *inputs)
-        switch.input(switched, [waiting, switch, *inputs], **beginning)
+        switch.input(switched, [waiting, switch, *inputs], **beginning).then(**writing)
     return words

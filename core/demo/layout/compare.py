@@ -13,7 +13,7 @@ from .parts import MODELS, PRIVATE
 
 def compare_tab(studio: Studio) -> None:
     """Lay the tab out."""
-    compare = on_gpu(lambda text, seed: pages.compare(studio, text, int(seed or 0)))
+    compare = on_gpu(lambda text, seed: pages.compare(studio, text, seed))
     gr.Markdown(
         "Questions that read alike may need very different adapters, and questions that read differently the same one.",
         elem_classes="qa-lead",
@@ -23,6 +23,6 @@ def compare_tab(studio: Studio) -> None:
     )
     with gr.Row():
         button = gr.Button("Compare", variant="primary", elem_id=f"{studio.prefix}compare", scale=3)
-        seed = gr.Number(0, precision=0, minimum=0, label="Seed", scale=1, min_width=120)
+        seed = gr.Number(0, step=1, label="Seed", scale=1, min_width=120)
     result = gr.HTML(empty("Two maps of similarities will be here."), elem_id=f"{studio.prefix}compared")
     button.click(compare, [text, seed], result, **PRIVATE, **MODELS)

@@ -11,6 +11,12 @@ from ..views.templates import escape_html
 DRAWN, OWN = "Drawn scenes", "My own pictures"
 MODELS = {"concurrency_limit": WORKERS, "concurrency_id": "models"}  # one limit for all that computes
 PRIVATE = {"api_visibility": "private"}  # events of the page, of no use to programs
+# In what there is so far, a bar of what is still to come becomes a word.
+_STOPPED_JS = """html => {
+  const page = new DOMParser().parseFromString(html ?? "", "text/html");
+  page.querySelector("progress")?.replaceWith("Stopped:");
+  return page.body.innerHTML;
+}"""
 
 
 class Question:
@@ -65,19 +71,26 @@ class Question:
         """The components of what `take` gives."""
         return [self.question, self.answers, self.filled_for]
 
-    def follow(self, tab: gr.Tab, other: Question) -> None:
-        """Take over another tab's question when this tab is opened, if that question is a new one."""
-        taken = gr.State(self._studio.first_question)
+    @staticmethod
+    def _mark(question: str | None, answers: str | None) -> int:
+        """What tells one question with its answers from another, in little memory."""
+        return hash((question or "", answers or ""))
 
-        def take_over(theirs, their_answers, taken, own, answers):
-            found = (own, answers, own, taken) if theirs == taken else (theirs, their_answers, theirs.strip(), theirs)
-            if len(found[0]) > MAX_QUESTION:  # the box stops visitors, not programs, and states stay in memory
+    def follow(self, tab: gr.Tab, other: Question) -> None:
+        """Take over another tab's question and answers when this tab is opened, if either is new."""
+        first = self._studio.first_question
+        taken = gr.State(self._mark(first, ", ".join(self._studio.suggest(first))))
+
+        def take_over(theirs, their_answers, taken):
+            mark = self._mark(theirs, their_answers)
+            # The box stops visitors, not programs, and states stay in memory.
+            if mark == taken or len(theirs or "") > MAX_QUESTION:
                 return (gr.skip(),) * 4
-            return found
+            return theirs, their_answers, " ".join((theirs or "").split()), mark
 
         tab.select(
             take_over,
-            [other.question, other.answers, taken, self.question, self.answers],
+            [other.question, other.answers, taken],
             [self.question, self.answers, self.filled_for, taken],
             show_progress="hidden",
             **PRIVATE,
@@ -102,23 +115,25 @@ class Pictures:
         )
         self.inputs = [self.source, self.count, self.own]
 
-    def paths(self, own: list[tuple[str, str | None]] | None, sample: int = 0) -> list[str]:
-        """The files of the gallery, or the world's sample of that number, if it has any, where the gallery is empty."""
-        return paths_of(own) or [str(found.path) for found in self._samples[sample : sample + 1]]
+    def paths(self, own: list[tuple[str, str | None]] | None, sample: int | None = None) -> list[str]:
+        """The files of the gallery, or the world's sample of that number, if one is chosen and the gallery is empty."""
+        return paths_of(own) or ([] if sample is None else [str(one.path) for one in self._samples[sample:][:1]])
 
 
 class Samples:
-    """The world's pictures to try, each with a question that suits it."""
+    """The world's pictures to try, each with a question that suits it. The one that is asked about is marked; none is
+    once there are own pictures, nor when these are taken away."""
 
     def __init__(self, studio: Studio) -> None:
         self._samples = studio.world.samples
-        self.number = gr.State(0)
+        self.number = gr.State(0 if self._samples else None)
         self._gallery = gr.Gallery(
             [(str(sample.path), sample.path.stem) for sample in self._samples],
             label="Or try one of these",
             object_fit="cover",
             interactive=False,
             allow_preview=False,
+            selected_index=0 if self._samples else None,
             buttons=[],
             columns=len(self._samples) or None,
             visible=bool(self._samples),
@@ -129,10 +144,18 @@ class Samples:
     def picked(self, own: gr.Gallery, words: Question):
         """The event of a click on one: it takes the place of own pictures, and its question that of the question."""
 
-        def put(event: gr.SelectData):
+        def put(own: list | None, event: gr.SelectData):
+            if own:
+                warn("This example takes the place of your own pictures; add them again to ask about them.")
             return event.index, None, *words.take(self._samples[event.index].question)
 
-        return self._gallery.select(put, None, [self.number, own, *words.taken], show_progress="hidden", **PRIVATE)
+        return self._gallery.select(put, own, [self.number, own, *words.taken], show_progress="hidden", **PRIVATE)
+
+    def give_way(self, own: gr.Gallery) -> None:
+        """Choose none once there are own pictures."""
+        # Gradio leaves out of an update what is None; no picture has this number.
+        leave = lambda own: (None, gr.update(selected_index=-1)) if own else (gr.skip(), gr.skip())
+        own.change(leave, own, [self.number, self._gallery], show_progress="hidden", **PRIVATE)
 
 
 def upload(label: str, **kwargs) -> gr.Gallery:
@@ -171,6 +194,14 @@ def download_of(file: str | None):
     return gr.update(value=file or None, interactive=bool(file))
 
 
-def stops(button: gr.Button, *events) -> None:
-    """Let a button end the waiting for events; what is being computed runs to its next step."""
-    button.click(None, cancels=list(events), **PRIVATE)
+def seed_box(studio: Studio, more: str = "") -> gr.Number:
+    """Where a seed is typed. What it may be is checked when it is used, with a message of the page's own."""
+    return gr.Number(0, step=1, label=f"{seed_label(studio)}{more}")
+
+
+def stops(button: gr.Button, *events, progress: gr.HTML | None = None) -> None:
+    """Let a button end the waiting for events; what is being computed runs to its next step. What shows `progress` says
+    then that it was stopped."""
+    stopped = button.click(None, cancels=list(events), **PRIVATE)
+    if progress is not None:
+        stopped.then(None, progress, progress, js=_STOPPED_JS, **PRIVATE)

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import gradio as gr
 
-from .. import pages
+from .. import examples, pages
 from ..refine import KS
 from ..studio import Studio
 from ..views.cards import empty
 from .gpu import on_gpu
-from .parts import DRAWN, MODELS, OWN, PRIVATE, Question, download_of, paths_of, seed_label, stops, upload, warn
+from .parts import DRAWN, MODELS, OWN, PRIVATE, Question, download_of, paths_of, seed_box, stops, upload, warn
 
 
 def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
     """Lay the tab out; it takes over the question that was `asked` on the Ask tab."""
 
     @on_gpu
-    def refine(question, answers, source, most, labelled, seed):
-        steps = pages.refine(studio, question, answers, source == DRAWN, int(most), labelled, int(seed or 0))
+    def refine(question, answers, source, most, labelled, seed, own):
+        drawn, pending = source == DRAWN, len(own or [])
+        steps = pages.refine(studio, question, answers, drawn, int(most), labelled, seed, pending)
+        yield gr.skip(), "", download_of(None)  # what is there of an earlier question goes
         for curve, cards, file in steps:
             yield curve, gr.skip() if cards is None else cards, gr.skip() if file is None else download_of(file)
 
-    def label(own, answer, labelled):
+    def label(own, answer, labelled, answers):
         try:
-            labelled = pages.label(labelled, paths_of(own), answer)
+            labelled = examples.add(labelled, paths_of(own), answer, answers)
         except ValueError as error:
             warn(str(error))
             return labelled, labelled, own
@@ -56,7 +58,7 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
                 gallery = gr.Gallery(
                     label="Labelled examples", interactive=False, columns=4, height=180, elem_classes="qa-examples"
                 )
-            seed = gr.Number(0, precision=0, minimum=0, label=f"{seed_label(studio)} and order")
+            seed = seed_box(studio, " and order")
             download = gr.DownloadButton("Download the refined adapter", interactive=False, size="md")
         with gr.Column(elem_classes="qa-result"):
             curve = gr.HTML(
@@ -65,14 +67,14 @@ def refine_tab(studio: Studio, tab: gr.Tab, asked: Question) -> None:
             cards = gr.HTML(elem_id=f"{studio.prefix}refined")
     labelled = gr.State([])
     source.change(lambda source: gr.update(visible=source == OWN), source, own_group, **PRIVATE)
-    add.click(label, [own, answer, labelled], [labelled, gallery, own], **PRIVATE)
+    add.click(label, [own, answer, labelled, words.answers], [labelled, gallery, own], **PRIVATE)
     clear.click(lambda: ([], []), None, [labelled, gallery], **PRIVATE)
     running = button.click(
         refine,
-        [words.question, words.answers, source, most, labelled, seed],
+        [words.question, words.answers, source, most, labelled, seed, own],
         [curve, cards, download],
         show_progress="minimal",
         **PRIVATE,
         **MODELS,
     )
-    stops(stop, running)
+    stops(stop, running, progress=curve)
