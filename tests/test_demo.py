@@ -240,9 +240,10 @@ def test_photographs_are_unfamiliar(studio):
 
 def test_the_page_says_that_a_question_or_picture_is_unfamiliar(studio, tmp_path):
     Image.effect_noise((200, 200), 90).save(tmp_path / "noise.png")
-    html, _, _ = _ask(studio, question="How do I renew my passport?", drawn=False, paths=[tmp_path / "noise.png"])
+    html, *_ = _ask(studio, question="How do I renew my passport?", drawn=False, paths=[tmp_path / "noise.png"])
     assert "it is far in meaning" in html and 'class="qa-strange"' in html
     assert "qa-notice" not in _ask(studio)[0]
+    assert "it asks for yes or no" in _ask(studio, question="Is there a dog?", answers="yes, no")[0]
 
 
 def test_distance_needs_no_scale(studio):

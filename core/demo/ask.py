@@ -17,7 +17,7 @@ from . import sensitive
 from .limits import MAX_PICTURES, MAX_QUESTION, MAX_SEED, SCORED
 from .novelty import PictureNovelty, QuestionNovelty
 
-# Side by side, by what people read; the keys are `core.generator.METHODS`.
+# Side by side, by what people read: those of `core.methods.METHODS` that the page offers.
 LABELS = {
     "hyperldm": "HyperLDM",
     "hyperclip": "HyperCLIP guidance",

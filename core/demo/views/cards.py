@@ -18,7 +18,8 @@ from ..sensitive import subject
 from ..studio import OfScenes
 from .templates import render, tenths
 
-CSS_CLASS = {"hyperldm": "c0", "hyperclip": "c1", "cond_multitask": "c2", "clip": "c3"}  # colours of the style sheet
+_COLOURS = 4  # of the style sheet; plain CLIP's is the grey one
+CSS_CLASS = {method: f"c{i % _COLOURS}" for i, method in enumerate(LABELS)}
 _SHOWN_SIZE = 320  # pixels of a shown photograph
 
 
@@ -131,7 +132,7 @@ def _judgement(row: Row, i: int, answers: Sequence[str], truth: str | None) -> d
         "probability": probability,
         "shown": _percent(probability, row.least, claimed),
         "claimed": claimed,
-        "mark": "" if truth is None else "right" if answers[best] == truth else "wrong",
+        "mark": "" if truth not in answers else "right" if answers[best] == truth else "wrong",
     }
 
 
