@@ -480,7 +480,7 @@ def test_an_adapter_of_the_other_world_says_where_it_was_made(studio, tmp_path):
     for name, made in (("photos", {"backbone_sha256": config["backbone_sha256"]}), ("mine", {"backbone_sha256": "1"})):
         save_adapter(tmp_path / f"{name}.safetensors", torch.zeros(own.num_params), own, made | {"preset": name})
     html = pages.identify(studio, str(tmp_path / "photos.safetensors"))
-    assert "made in Photographs; switch to Photographs" in html and str(tmp_path) not in html
+    assert "an adapter of Photographs, and this is another world" in html and str(tmp_path) not in html
     html = pages.identify(studio, str(tmp_path / "mine.safetensors"))
     assert "made for another backbone, of preset" in html and "mine" in html and str(tmp_path) not in html
 
@@ -783,3 +783,10 @@ def test_charts_scale_to_their_data():
     xs = [float(v) for v in re.findall(r'cx="([\d.]+)"', html)]
     ys = [float(v) for v in re.findall(r'cy="([\d.]+)"', html)]
     assert xs[0] < xs[1] <= charts.WIDTH and ys[0] > ys[1] >= 0
+
+
+@pytest.mark.parametrize(
+    "text", ["cat, dog", "cat; dog;", "cat\ndog\n", "cat\uff0cdog", "cat\u3001 dog", " cat ,, dog"]
+)
+def test_answers_are_parted_as_people_part_them(text):
+    assert ask.read_answers(text) == ["cat", "dog"]

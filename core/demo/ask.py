@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,8 +106,9 @@ def read_seed(value: float | None) -> int:
 
 
 def read_answers(text: str | None) -> list[str]:
-    """Candidate answers from a comma-separated text; a ValueError for what `check_answers` refuses."""
-    return check_answers([answer for answer in (text or "").replace("\n", ",").split(",") if answer.strip()])
+    """Candidate answers from a text that parts them by commas, semicolons or lines, also Chinese and Japanese ones; a
+    ValueError for what `check_answers` refuses."""
+    return check_answers([answer for answer in re.split("[,;\n，、；]", text or "") if answer.strip()])
 
 
 def compare(

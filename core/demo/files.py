@@ -99,7 +99,7 @@ def open_adapter(path: str | Path | None, generator: AdapterGenerator) -> Adapte
     except OtherBackbone as error:
         if error.preset in TITLES:
             title = TITLES[error.preset]
-            raise ValueError(f"{path.name}: made in {title}; switch to {title} at the head of the page") from None
+            raise ValueError(f"{path.name}: an adapter of {title}, and this is another world; open it there") from None
         raise ValueError(str(error).replace(f"{path.parent}/", "")) from None
     except ValueError as error:
         raise ValueError(str(error).replace(f"{path.parent}/", "")) from None

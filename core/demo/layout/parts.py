@@ -37,7 +37,7 @@ class Question:
         self.answers = gr.Textbox(
             ", ".join(studio.suggest(first)),
             label="Candidate answers, separated by commas",
-            info="Filled in from your question, or the nearest known one; edit as you like.",
+            info="Filled in from your question or the nearest known one; edit as you like.",
             elem_id=f"{studio.prefix}{tab}-answers",
             lines=1,
             max_lines=4,
