@@ -35,13 +35,14 @@ from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
 from train.pipeline.steps import training_steps
 
 ROWS = ("mnet_maml", "mnet_fomaml", "hnet_maml", "cond_hnet_maml")
+READING = ("cond_hnet_maml",)  # those that read the question
 
 
 def build(preset: Preset, row: str, network: BaseNetwork, rng: torch.Generator | None = None) -> WeightModel:
     """The model that a row trains: what the inner loop adapts, where it starts, how it becomes weights (Table 2)."""
     if row == "hnet_maml":
         return HNet(preset.hnet, network=network, rng=rng)
-    if row == "cond_hnet_maml":
+    if row in READING:
         dim = preset.question_dim(network.dim)
         return CondHyperNet(preset.cond_hnet[row], network=network, question_dim=dim, rng=rng)
     return SharedWeights(network=network, rng=rng)
@@ -51,7 +52,7 @@ def own_settings(preset: Preset, row: str) -> tuple[object, ...]:
     """The settings of the network that a row trains besides the base network."""
     if row == "hnet_maml":
         return (preset.hnet,)
-    return (preset.cond_hnet[row],) if row == "cond_hnet_maml" else ()
+    return (preset.cond_hnet[row],) if row in READING else ()
 
 
 def stages(preset: Preset) -> list[Stage]:
@@ -59,8 +60,8 @@ def stages(preset: Preset) -> list[Stage]:
     result = []
     for row, config in preset.maml.items():
         settings = (*preset.network_settings, config, *own_settings(preset, row))
-        needs, inferred = inferring(preset, config) if row == "cond_hnet_maml" else ((), ())
-        questions = (*preset.question_settings, *inferred) if row == "cond_hnet_maml" else ()
+        needs, inferred = inferring(preset, config) if row in READING else ((), ())
+        questions = (*preset.question_settings, *inferred) if row in READING else ()
         result.append(
             Stage(
                 row,

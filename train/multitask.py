@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the project's root, so that the script runs by its path
 
@@ -30,19 +32,21 @@ from train.pipeline.settings import Preset, once
 from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
 from train.pipeline.steps import training_steps
 
-ROWS = ("uncond_multitask", "cond_multitask", "cond_multitask_film", "cond_bottleneck")
+# Rows that read the question: the model that each trains, and its settings.
+READING: dict[str, tuple[type[WeightModel], Callable[[Preset], Any]]] = {
+    "cond_multitask": (CondHyperNet, lambda preset: preset.cond_hnet["cond_multitask"]),
+    "cond_multitask_film": (FilmModel, lambda preset: preset.film),
+    "cond_bottleneck": (CondBottleneck, lambda preset: preset.cond_bottleneck),
+}
+ROWS = ("uncond_multitask", *READING)
 
 
 def build(preset: Preset, row: str, network: BaseNetwork, rng: torch.Generator | None = None) -> WeightModel:
     """The model that a row trains."""
-    if row == "uncond_multitask":
+    if row not in READING:
         return SharedWeights(network=network, rng=rng)
-    sizes = {"network": network, "question_dim": preset.question_dim(network.dim)}
-    if row == "cond_multitask_film":
-        return FilmModel(preset.film, **sizes, rng=rng)
-    if row == "cond_bottleneck":
-        return CondBottleneck(preset.cond_bottleneck, **sizes, rng=rng)
-    return CondHyperNet(preset.cond_hnet[row], **sizes, rng=rng)
+    model, settings = READING[row]
+    return model(settings(preset), network=network, question_dim=preset.question_dim(network.dim), rng=rng)
 
 
 def stages(preset: Preset) -> list[Stage]:
@@ -51,11 +55,7 @@ def stages(preset: Preset) -> list[Stage]:
     for row, config in preset.multitask.items():
         if row == "cond_multitask_film" and not preset.base_network(dim=1).film_units:
             continue
-        own = {
-            "cond_multitask": preset.cond_hnet.get(row),
-            "cond_multitask_film": preset.film,
-            "cond_bottleneck": preset.cond_bottleneck,
-        }.get(row)
+        own = READING[row][1](preset) if row in READING else None
         settings = (*preset.network_settings, config, own)
         needs, inferred = inferring(preset, config) if own else ((), ())
         questions = (*preset.question_settings, *inferred) if own else ()
