@@ -107,9 +107,8 @@ def command_for(run: Run, generator: AdapterGenerator | None = None) -> str:
 
 def print_missing(run: Run, names: Iterable[str]) -> None:
     """Say which rows no release has, and what makes them."""
-    missing = ", ".join(names)
-    if missing:
-        print(f"missing: {missing}; {command_for(run)} makes all rows")
+    for name in names:
+        print(f"missing: {name}; {command_for(run)} makes it")
 
 
 def require(
