@@ -790,3 +790,10 @@ def test_charts_scale_to_their_data():
 )
 def test_answers_are_parted_as_people_part_them(text):
     assert ask.read_answers(text) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize("seed", [-5, 1.7, float("inf"), float("nan"), 1e300])
+def test_a_seed_that_is_none_is_named(seed):
+    with pytest.raises(ValueError, match="^seed .*; allowed: whole numbers from 0 to"):
+        ask.read_seed(seed)
+    assert ask.read_seed(None) == 0 and ask.read_seed(3.0) == 3

@@ -143,12 +143,11 @@ def endpoints(studios: Sequence[Studio]) -> dict[str, Callable[..., Any]]:
         comparison = studio.compare(
             question, answers, images, truths, list(studio.methods), drawn=True, gamma=_gamma(studio, gamma), seed=seed
         )
-        fair = [i for i, truth in enumerate(truths) if truth in comparison.answers]
         result: dict[str, Any] = {"truths": truths, "answers": {}, "accuracy": {}}
         for method, table in comparison.probabilities.items():
             result["answers"][method] = [comparison.answers[k] for k in table.argmax(-1).tolist()]
-            right = comparison.right(method)
-            result["accuracy"][method] = sum(bool(right[i]) for i in fair) / len(fair) if fair else None
+            right = [one for one in comparison.right(method) if one is not None]
+            result["accuracy"][method] = sum(right) / len(right) if right else None
         return result
 
     def infer_question(

@@ -49,6 +49,7 @@ class Comparison:
     strange_images: tuple[bool, ...] = ()
     sensitive: str = ""  # what the question asks about a person that a picture cannot tell
     least: float | None = None  # probability of an answer that is worth claiming
+    drawn: bool = False  # for this question; no truth is known where the program that draws does not understand it
 
     def right(self, method: str) -> list[bool | None]:
         """Picture by picture, whether the most probable answer is the true one; None where the truth is unknown, or no
@@ -100,7 +101,7 @@ def check_count(pictures: int) -> None:
 def read_seed(value: float | None) -> int:
     """The seed that a visitor typed, 0 if none; a ValueError for what is no whole number, or too large for a link."""
     value = value or 0
-    if value != int(value) or not 0 <= value <= MAX_SEED:
+    if not 0 <= value <= MAX_SEED or value != int(value):  # infinity and NaN, which int refuses, are not in between
         raise ValueError(f"seed {value:.15g}; allowed: whole numbers from 0 to {MAX_SEED}")
     return int(value)
 
@@ -127,12 +128,13 @@ def compare(
     questions: QuestionNovelty | None = None,
     pictures: PictureNovelty | None = None,
     least: float | None = None,
+    drawn: bool = False,
 ) -> Comparison:
     """Generate an adapter by each of `methods` and classify the pictures with all of them.
 
     Pictures and answers are embedded once for all methods. `name`, `gamma`, `steps` and `samples` are those of
     `AdapterGenerator.generate`; `steps` and `samples` are HyperLDM's. `questions` and `pictures` say what is strange;
-    an answer of a probability below `least` is not claimed.
+    an answer of a probability below `least` is not claimed; `drawn`: the pictures are scenes drawn for the question.
 
     Raises:
         ValueError: no method, no picture, too many, or a bad question or answer; the message says what to mend.
@@ -165,6 +167,7 @@ def compare(
         tuple(pictures.are_strange(images)) if pictures else (False,) * len(images),
         sensitive.subject(question),
         least,
+        drawn,
     )
 
 

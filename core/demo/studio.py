@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -26,12 +25,6 @@ from .world import World, describe, draw, examples
 _DRAWN_QUESTION = "What colour is the badge behind the dog?"  # the first about drawn scenes
 _ANY_QUESTION = "What is in the picture?"  # the first of a release that knows none
 _SCENES = 150  # scenes whose look sets what a familiar picture is
-
-
-@dataclass(frozen=True)
-class OfScenes(Comparison):
-    """What methods say of scenes drawn for the question. No truth is known where the program that draws them does not
-    understand it."""
 
 
 class Studio:
@@ -149,7 +142,7 @@ class Studio:
 
     def compare(self, question, answers, images, truths, methods, *, drawn: bool, **settings) -> Comparison:
         """`ask.compare`, with this release's idea of what is strange; scenes that were `drawn` for it are not."""
-        compared = ask.compare(
+        return ask.compare(
             self.generator,
             question,
             answers,
@@ -159,9 +152,9 @@ class Studio:
             questions=self.questions,
             pictures=None if drawn else self.pictures,
             least=None if drawn else self.least_probability,
+            drawn=drawn,
             **{"name": self.name, **settings},
         )
-        return OfScenes(**vars(compared)) if drawn else compared
 
     def warm(self) -> None:
         """Read every model, and use it once: the first visitor waits no longer than the tenth.

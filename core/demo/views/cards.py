@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..ask import LABELS, Comparison, Score, totals
 from ..sensitive import subject
-from ..studio import OfScenes
 from .templates import render, tenths
 
 _COLOURS = 4  # of the style sheet; plain CLIP's is the grey one
@@ -74,7 +73,7 @@ def comparison_cards(comparison: Comparison, score: Score | None = None) -> Mark
         unjudged=LABELS["clip"] if "clip" in comparison.probabilities else None,
         least=comparison.least,
         strange_pictures=any(comparison.strange_images),
-        not_understood=isinstance(comparison, OfScenes) and not any(truth is not None for truth in comparison.truths),
+        not_understood=comparison.drawn and not any(truth is not None for truth in comparison.truths),
         cards=picture_cards(comparison.images, comparison.truths, comparison.answers, rows, comparison.strange_images),
         adapters=sum(method != "clip" for method in comparison.probabilities),
         methods=len(rows),
