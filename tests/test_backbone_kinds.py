@@ -18,6 +18,7 @@ from core.files import write_json
 from tests.conftest import ROOT
 from train import features, make_data
 from train.pipeline.flags import open_run, parser
+from train.pipeline.records import begun
 
 SIZE = 8
 
@@ -129,5 +130,9 @@ def test_a_backbone_that_is_there_is_not_written_over(preset, other, tmp_path):
         assert own(f"local-dir:{directory}") is None and own(str(directory)) is None
         (directory / kind).unlink()
     (directory / other).write_text("{}", encoding="utf-8")
+    begun(directory).touch()  # by a run that was killed
+    assert own(f"local-dir:{directory}") is not None
+    begun(directory).unlink()
+    assert own(f"local-dir:{directory}") is None
     write_json(tmp_path / "stages.json", {"backbone": {"identity": "of a run"}})
     assert own(f"local-dir:{directory}") is not None

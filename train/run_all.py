@@ -155,6 +155,8 @@ def _one_run(
                     print(f"{stale}: of other data or settings, so out of the release; moved to {folder}", flush=True)
             run.processes.wait()
             if not records.is_done(name, identity[name]):  # by a run that was at it just now
+                if main_process:
+                    records.begin(name)
                 if main_process or stages[name].shared:
                     record = _run_stage(run, stages[name])
                 if main_process:

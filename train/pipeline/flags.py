@@ -12,7 +12,6 @@ from core.backbones import KINDS
 from core.config import config_hash, override
 from core.console import Parser
 from core.data.meta_vqa import MetaVQAConfig
-from core.files import read_json
 from core.release.default import located, shipped_release
 from core.release.manifest import read_config, verify, weight_files
 from train.presets import PRESET_NAMES, get_preset, shortened
@@ -20,6 +19,7 @@ from train.presets import PRESET_NAMES, get_preset, shortened
 from . import graph
 from .environment import default_device, usable_device
 from .processes import Processes
+from .records import is_made_by_a_run
 from .run import Run
 from .settings import Preset
 from .start import Start, digests
@@ -122,9 +122,7 @@ def training_run(args: argparse.Namespace, makes_backbone: bool = False) -> Run:
 def _is_given(backbone: str) -> bool:
     """Whether a backbone's directory holds one that no run made: someone's own, which must not be written over."""
     directory = located(backbone.removeprefix("local-dir:"))
-    record = directory.parent / "stages.json"  # where the stage that makes a backbone notes it
-    made = record.is_file() and "backbone" in read_json(record)
-    return any((directory / file).is_file() for file in KINDS) and not made
+    return any((directory / file).is_file() for file in KINDS) and not is_made_by_a_run(directory)
 
 
 def _with_backbone_of_its_own(preset: Preset, base: Preset, work: Path) -> Preset:

@@ -21,6 +21,16 @@ from .start import backbone_digest
 _BACKBONE = "backbone"  # the stage that makes a preset's own
 
 
+def begun(directory: Path) -> Path:
+    """The file that is there while a run makes a backbone in a directory."""
+    return directory.with_name(f"{directory.name}.begun")
+
+
+def is_made_by_a_run(directory: Path) -> bool:
+    """Whether a run made, or is making, the backbone in a directory."""
+    return _BACKBONE in _read(directory.parent / "stages.json") or begun(directory).is_file()
+
+
 class Records:
     """What was done, by stage: identity, metrics, seconds. Release stages are recorded in OUTPUT/stages.json, which is
     shipped; the others beside the work files."""
@@ -70,6 +80,16 @@ class Records:
                 of = {} if name == _BACKBONE else {"backbone": backbone_digest(self.run.preset.backbone)}
                 everything[name] = of | record
             write_json(path, everything)
+        if name == _BACKBONE:
+            begun(self.stages[name].outputs(self.run)[0].parent).unlink(missing_ok=True)
+
+    def begin(self, name: str) -> None:
+        """Note that a stage is begun, if it makes a backbone: a killed run goes on with it, and does not take what it
+        wrote for somebody's own."""
+        if name == _BACKBONE:
+            note = begun(self.stages[name].outputs(self.run)[0].parent)
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.touch()
 
     def inherit(self, other: Path, identity: dict[str, str], names: Container[str]) -> list[str]:
         """Copy what another release directory holds already of the stages called `names`: finished ones of the same
