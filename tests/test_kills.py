@@ -37,9 +37,7 @@ def contents(folder):
     here = str(folder).encode()  # a release names its dataset
     result = {name: path.read_bytes().replace(here, b"") for name, path in files.items() if name.name not in TIMES}
     for name, path in files.items():
-        if (
-            name.name == "config.json" and name.parent.name == "weights"
-        ):  # its own digest is of a text with `here`
+        if name.name == "config.json" and name.parent.name == "weights":  # its own digest is of a text with `here`
             config = json.loads(result[name])
             assert len(config["files"].pop("config.json")) == 64
             result[name] = config
