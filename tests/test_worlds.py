@@ -346,13 +346,18 @@ def test_the_address_names_what_was_answered_in_the_world_that_is_shown(visit):
     asked = page.url
     assert asked.endswith("&decoder=hnet&steps=3")
     _fill(page, "emoji-ask-question", "Where is the cat?")  # typed, not asked
-    page.get_by_role("button", name="More").locator("visible=true").click()
+    page.wait_for_function("document.querySelector('#emoji-ask-answers textarea').value.includes('left')")
+    box = page.get_by_label("Seed of scenes and noise").locator("visible=true")
+    for _ in range(20):  # what is clicked while the page moves is not heard
+        page.get_by_role("button", name="More").locator("visible=true").click()
+        page.wait_for_timeout(500)
+        if box.count():
+            break
     for seed in ("-5", "1.7", "99999999999"):
-        box = page.get_by_label("Seed of scenes and noise").locator("visible=true")
-        box.fill(seed)
-        box.blur()
         message = page.locator(f"#emoji-result .qa-error:has-text('Seed {seed}; allowed: whole numbers')")
-        for _ in range(20):  # a click is not heard while the one before is still at work
+        for _ in range(20):  # nor is a click while the one before is at work, nor what a box gets as it opens
+            box.fill(seed)
+            box.blur()
             page.click("#emoji-ask")
             page.wait_for_timeout(2_000)
             if message.count():
