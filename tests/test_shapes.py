@@ -117,7 +117,8 @@ def test_as_ones_own_data(written, tmp_path, monkeypatch, capsys):
     flags = ["--images", str(written / "pictures"), "--table", str(written / "shapes.csv")]
     make_data.main([*flags, "--output", str(data), "--preview"])
     assert "left out" not in capsys.readouterr().out and (data / "preview.png").is_file()
-    tasks = MetaVQA(MetaVQAConfig.at(data)).tasks
+    dataset = MetaVQA(MetaVQAConfig.at(data))
+    tasks, opposites = dataset.tasks[: -dataset.num_denials], dataset.tasks[-dataset.num_denials :]
     assert {task.question: task.split for task in tasks} == {q.text: q.split for q in questions(0)}
     seen = Counter()
     for task in tasks:
@@ -126,6 +127,9 @@ def test_as_ones_own_data(written, tmp_path, monkeypatch, capsys):
             assert 2 * sum(labels) == len(labels)
             seen.update(images)
     assert set(seen.values()) == {1}
+    # 44 of 64 training questions are asked in both forms anyway; of the others' opposites none is a test question.
+    assert len(opposites) == 20 + 3 and {task.split for task in opposites} == {"train"}
+    assert not {task.question for task in opposites} & {task.question for task in tasks}
     run_all.main(["--data", str(data), "--plan"])
     assert "hyperldm" in capsys.readouterr().out
 

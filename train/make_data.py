@@ -268,6 +268,8 @@ def main(argv: list[str] | None = None) -> None:
             directory = None
         data = preset_with_data(args.preset, directory).dataset.open()
         print(f"{data.identity['name']}: {len(data.tasks)} tasks, {data.num_images} images")
+        if count := getattr(data, "num_denials", 0):
+            print(f"  {count} training questions are asked in their opposite form, too, with yes for no")
         print(summary(data.tasks))
         if args.preview:
             sheet = sheet_path(args, directory) if building else args.output or sheet_path(args, directory)

@@ -4,13 +4,15 @@ anyone's own questions. `train/make_data.py` builds the directory that is read h
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import config_hash, place
+from ..config import config_hash, later, place
 from ..release.default import located
+from ..texts import folded
 from .base import DatasetConfig, check_fold, fold_bounds
 from .built import (
     IDENTITY_FILE,
@@ -26,6 +28,7 @@ from .built import (
     read_prompts,
     read_questions,
 )
+from .phrasings.denials import opposite
 from .tasks import Split, Task
 
 if TYPE_CHECKING:
@@ -40,6 +43,9 @@ class MetaVQAConfig(DatasetConfig):
     whatever is there). `val_tasks` of the training questions become validation tasks, 0 where the directory has its
     own. For cross-validation in K `folds` (0: none), part number `fold` (0 to K - 1) of the training questions does,
     and `val_tasks` plays no role.
+
+    With `denials`, training asks its yes/no questions also in the opposite form, of the same pictures, with yes for no:
+    "Is there no dog?" beside "Is there a dog?". The rules are those of `core.data.phrasings.denials`.
     """
 
     directory: str = place("data/metavqa")
@@ -48,6 +54,7 @@ class MetaVQAConfig(DatasetConfig):
     seed: int = 0  # of the choice of validation tasks
     folds: int = 0
     fold: int = 0
+    denials: bool = later(False)
 
     def __post_init__(self) -> None:
         check_fold(self.fold, self.folds)
@@ -55,10 +62,13 @@ class MetaVQAConfig(DatasetConfig):
     @classmethod
     def at(cls, directory: Path | str) -> MetaVQAConfig:
         """The config of a directory, pinned: where it has no validation tasks of its own, a tenth of the training
-        questions are, as in Meta-VQA. A ValueError if it holds no dataset."""
+        questions are, as in Meta-VQA; with denials where it trains on yes/no questions. A ValueError if it holds no
+        dataset."""
         counts = read_identity(directory)["counts"]
         tenth = min(cls.val_tasks, max(1, round(counts["train"] / 10)))
-        return cls(str(directory), val_tasks=0 if counts["val"] else tenth).pinned()
+        train = read_questions(Path(directory) / QUESTION_FILES["train"], part=True)
+        denials = any(_is_yes_or_no(entry["answers"]) for entry in train.values())
+        return cls(str(directory), val_tasks=0 if counts["val"] else tenth, denials=denials).pinned()
 
     def moved(self, directory: Path | str) -> MetaVQAConfig:
         """The same settings for another directory, pinned; a dataset with validation tasks of its own keeps them, and
@@ -66,7 +76,7 @@ class MetaVQAConfig(DatasetConfig):
         there = self.at(directory)
         if not there.val_tasks:
             return there
-        same = replace(self, directory=there.directory, digest=there.digest)
+        same = replace(self, directory=there.directory, digest=there.digest, denials=there.denials)
         few = not self.folds and 5 * self.val_tasks > read_identity(directory)["counts"]["train"]
         return replace(same, folds=5) if few else same
 
@@ -82,7 +92,7 @@ class MetaVQAConfig(DatasetConfig):
 
 
 class MetaVQA:
-    """The dataset: `tasks`, and images by index, sorted by name."""
+    """The dataset: `tasks`, the last `num_denials` of which are opposites of others, and images by index, by name."""
 
     def __init__(self, config: MetaVQAConfig | None = None) -> None:
         """Read and check the directory.
@@ -103,6 +113,9 @@ class MetaVQA:
             for split, questions in splits.items()
             for question, entry in questions.items()
         ]
+        opposites = denied(self.tasks) if self.config.denials else []
+        self.tasks += opposites
+        self.num_denials = len(opposites)
 
     @property
     def identity(self) -> dict[str, object]:
@@ -163,6 +176,31 @@ def read_published(directory: Path | str) -> tuple[Questions, Questions, dict[st
     train, test = (read_questions(directory / QUESTION_FILES[split]) for split in ("train", "test"))
     prompts = read_prompts(directory / PROMPT_FILE) if (directory / PROMPT_FILE).is_file() else {}
     return train, test, prompts
+
+
+def denied(tasks: Sequence[Task]) -> list[Task]:
+    """The opposites of the training tasks among `tasks` that ask for yes or no; not those that training asks anyway.
+    One that would be a validation or test question word for word ends in "at all"."""
+    plain = lambda question: folded(question).rstrip("?. ")
+    train = [task for task in tasks if task.split == "train"]
+    asked = {plain(task.question) for task in train}
+    held_out = {plain(task.question) for task in tasks if task.split != "train"}
+    found = []
+    for task in train:
+        question = opposite(task.question) if _is_yes_or_no(task.answers) else None
+        if question is None or plain(question) in asked:
+            continue
+        if plain(question) in held_out:
+            question = question.rstrip("?") + " at all?"
+        turned = lambda part: (part[0], tuple(1 - label for label in part[1]))
+        found.append(
+            replace(task, question=question, support=turned(task.support), query=turned(task.query), prompt="")
+        )
+    return found
+
+
+def _is_yes_or_no(answers: Sequence[str]) -> bool:
+    return sorted(map(folded, answers)) == ["no", "yes"]
 
 
 def _validation_questions(config: MetaVQAConfig, splits: dict[Split, Questions]) -> set[str]:
