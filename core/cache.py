@@ -1,12 +1,14 @@
-"""Embeddings of what was embedded lately: people ask a question again, in other methods, and of the same pictures."""
+"""What is computed once: properties, and embeddings of what was embedded lately, for people ask a question again, in
+other methods, and of the same pictures."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from threading import Lock
-from typing import TYPE_CHECKING, TypeVar
+from functools import cached_property
+from threading import Lock, RLock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +17,19 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
+
+
+class once(cached_property[T]):
+    """A `cached_property` that threads compute once; from Python 3.12 on, `cached_property` itself has no lock.
+    Properties that need each other must not do so in a circle."""
+
+    def __init__(self, compute: Callable[[Any], T]) -> None:
+        super().__init__(compute)
+        self._own_lock = RLock()
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        with self._own_lock:
+            return super().__get__(instance, owner)
 
 
 class EmbeddingCache:
@@ -36,7 +51,7 @@ class EmbeddingCache:
             made = embed(list(missing.values()))
             if not items:
                 return made
-            found |= zip(missing, made.clone().unbind(), strict=True)
+            found |= zip(missing, [row.clone() for row in made], strict=True)  # a view would keep the whole batch
         with self._lock:
             for k in keys:
                 self._rows[k] = found[k]

@@ -34,7 +34,7 @@ class OtherBackbone(ValueError):
         super().__init__(f"{path}: made for another backbone" + (f", of preset {str(told)[:40]!r}" if told else ""))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no one truth of "=="
 class Adapter:
     """Weights for one question, ready to classify images.
 

@@ -174,8 +174,8 @@ def _run(args: argparse.Namespace) -> str:
         adapter = release.generate(args.question, answers=answers, **how)
     else:
         adapter = _load(args.adapter, release)
-    answers = _answers(args, release, adapter)
     files = [file for pattern in args.images for file in _files(pattern)]
+    answers = _answers(args, release, adapter, needed=bool(files))
     table = adapter.classify(files, answers) if files else None
     if args.save is not None:
         adapter.save(args.save)
@@ -202,8 +202,9 @@ def _files(pattern: str) -> list[str]:
     return [pattern] if os.path.lexists(pattern) else sorted(glob.glob(pattern)) or [pattern]
 
 
-def _answers(args: argparse.Namespace, release: AdapterGenerator, adapter: Adapter) -> list[str]:
-    """The candidate answers: those given, those that the adapter was made for, or those of near known questions."""
+def _answers(args: argparse.Namespace, release: AdapterGenerator, adapter: Adapter, needed: bool) -> list[str]:
+    """The candidate answers: those given, those that the adapter was made for, or those of near known questions; a
+    ValueError if there are none and some are `needed`."""
     from .classifier import check_answers
 
     if args.answers is not None:
@@ -213,6 +214,8 @@ def _answers(args: argparse.Namespace, release: AdapterGenerator, adapter: Adapt
         return check_answers(own)
     question = adapter.provenance.get("question")
     if not question or not release.known_questions:
+        if not needed:
+            return []
         raise ValueError("--answers is needed: there is no known question to take them from")
     return release.suggest_answers(question)
 

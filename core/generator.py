@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before PyTorch, so that --help waits for nothing
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from torch.nn import functional as F
 
 from .backbones import Backbone, Deferred, load_backbone
 from .backbones.questions import QuestionEncoder, beside, open_question_encoder, question_part
-from .cache import EmbeddingCache, content_of
+from .cache import EmbeddingCache, content_of, once
 from .classifier import Adapter, check_answers, check_images, open_image
 from .data.known_questions import KnownQuestion, KnownQuestions
 from .methods import DEFAULT_GENERATOR, METHODS, check_request, decoder_of, row_of
@@ -91,7 +90,7 @@ class AdapterGenerator(ReleaseModels):
             EmbeddingCache(_REMEMBERED) for _ in range(4)
         )
 
-    @cached_property
+    @once
     def backbone(self) -> Backbone:
         """What embeds pictures and answers; a ValueError if it is damaged, or has not the size of the network."""
         local = backbone_directory(self.directory, self.config)
@@ -113,7 +112,7 @@ class AdapterGenerator(ReleaseModels):
         it."""
         return self.config.get(BACKBONE_SHA256) or self.backbone.identity["sha256"]
 
-    @cached_property
+    @once
     def question_encoder(self) -> QuestionEncoder:
         """What makes task embeddings e."""
         directory = encoder_directory(self.directory)
@@ -125,12 +124,12 @@ class AdapterGenerator(ReleaseModels):
         listed = [path for path in self.config.get("files", {}) if path.partition("/")[0] in folders]
         verify(self.directory, self.config, listed)
 
-    @cached_property
+    @once
     def known_questions(self) -> list[dict[str, Any]]:
         """Training questions: dictionaries with question, answers, family."""
         return self.config.get("questions", [])
 
-    @cached_property
+    @once
     def known_embeddings(self) -> Tensor:
         """Task embeddings (Q, E) of the known questions: as stored, or made now in a release that has none."""
         if self._stored is not None:
@@ -138,7 +137,7 @@ class AdapterGenerator(ReleaseModels):
         known = self.known_questions
         return self.embed_questions([k["question"] for k in known], [k["answers"] for k in known])
 
-    @cached_property
+    @once
     def _stored(self) -> dict[str, Tensor] | None:
         """What the release keeps of its known questions: embeddings "e" (Q, E), and the regression on their answers."""
         path = self.directory / KNOWN
@@ -213,6 +212,8 @@ class AdapterGenerator(ReleaseModels):
             steps: sampling or guidance steps. samples: draws that are averaged. sampler: one of `SAMPLERS`. All three,
                 and gamma, default to what validation tasks chose. seed: of the noise.
 
+        What a method does not read (`core.methods.unread`) does nothing, so that methods can be asked alike.
+
         Raises:
             ValueError: empty question, unknown method or generator, a number out of range; the message says which.
         """
@@ -231,7 +232,7 @@ class AdapterGenerator(ReleaseModels):
         w = self.weights(e, method, generator=generator, seed=seed, **how)
         if w is not None and not w.isfinite().all():
             raise ValueError(
-                f"{self.directory}: {row_of(method, generator)} gives weights that are infinite or none (NaN) for "
+                f"{self.directory}: {row_of(method, generator)} gives weights that are infinite or NaN for "
                 f"{question[:60]!r}; its files may be damaged"
             )
         provenance = {
@@ -248,7 +249,7 @@ class AdapterGenerator(ReleaseModels):
         }
         return Adapter(None if w is None else w[0].cpu(), self.network, Deferred(lambda: self.backbone), provenance)
 
-    @cached_property
+    @once
     def _known(self) -> KnownQuestions:
         known = [KnownQuestion(k["question"], tuple(k["answers"]), k.get("family", "")) for k in self.known_questions]
         fitted = None if self._stored is None else (self._stored["mean"], self._stored["map"])

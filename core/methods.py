@@ -89,14 +89,14 @@ def check_request(
         raise ValueError(f"method {method!r}; allowed: {', '.join(METHODS)}")
     if generator not in WEIGHT_GENERATORS:
         raise ValueError(f"generator {generator!r}; allowed: {', '.join(WEIGHT_GENERATORS.names())}")
-    if gamma is not None and not 0.0 <= gamma <= MAX_GAMMA:
-        raise ValueError(f"gamma {gamma}; allowed: 0 to {MAX_GAMMA:g}")
+    if gamma is not None and not (isinstance(gamma, (int, float)) and 0.0 <= gamma <= MAX_GAMMA):
+        raise ValueError(f"gamma {gamma!r}; allowed: 0 to {MAX_GAMMA:g}")
     if steps is not None and not (isinstance(steps, int) and 1 <= steps <= MAX_STEPS):
-        raise ValueError(f"steps {steps}; allowed: whole numbers from 1 to {MAX_STEPS}")
+        raise ValueError(f"steps {steps!r}; allowed: whole numbers from 1 to {MAX_STEPS}")
     if samples is not None and not (isinstance(samples, int) and 1 <= samples <= MAX_SAMPLES):
-        raise ValueError(f"samples {samples}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
+        raise ValueError(f"samples {samples!r}; allowed: whole numbers from 1 to {MAX_SAMPLES}")
     if not (isinstance(seed, int) and 0 <= seed <= MAX_SEED):
-        raise ValueError(f"seed {seed}; allowed: whole numbers from 0 to {MAX_SEED}")
+        raise ValueError(f"seed {seed!r}; allowed: whole numbers from 0 to {MAX_SEED}")
     if sampler is not None and sampler not in SAMPLERS:
         raise ValueError(f"sampler {sampler!r}; allowed: {', '.join(SAMPLERS)}")
     if not 0.0 <= gradient_scale < math.inf:

@@ -142,19 +142,9 @@ class ReleaseModels:
         decoder = decoder_of(method, generator)
         if decoder is None:
             return self.module(method).weights(e.to(self.device))
-        z = self.latents(
-            e,
-            method,
-            generator=generator,
-            gamma=gamma,
-            steps=steps,
-            samples=samples,
-            seed=seed,
-            gradient_scale=gradient_scale,
-            sampler=sampler,
-            callback=callback,
-        )
-        return self.weight_generator(decoder).decode(z)
+        how = {"gamma": gamma, "steps": steps, "samples": samples, "seed": seed, "sampler": sampler}
+        how |= {"gradient_scale": gradient_scale, "callback": callback}
+        return self.weight_generator(decoder).decode(self.latents(e, method, generator=generator, **how))
 
     def guidance_steps(self, generator: str) -> int:
         """How many steps HyperCLIP guidance takes by default."""
@@ -181,6 +171,8 @@ class ReleaseModels:
 
         Args:
             gradient_scale: how strongly HyperCLIP's gradient guides HyperLDM's samples besides (Eq. 11).
+            callback: called at every step of a search: with (i, t, z_t, predicted z_0) of HyperLDM's sampler, with
+                (step, z, cosine) of HyperCLIP's guidance.
         """
         check_request(method, generator, gamma, steps, samples, seed, gradient_scale, sampler)
         decoder, row = decoder_of(method, generator), row_of(method, generator)

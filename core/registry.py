@@ -21,9 +21,14 @@ class Registry(Generic[T]):
         self._complete = False
 
     def register(self, name: str) -> Callable[[T], T]:
-        """A decorator that enters a class under `name`, and tells it its name."""
+        """A decorator that enters a class under `name`, and tells it its name. It raises a ValueError for a name that
+        another class has taken."""
 
         def enter(cls: T) -> T:
+            taken = self._classes.get(name)
+            origin = lambda one: (one.__module__, one.__qualname__)  # the same where a module is read again
+            if taken is not None and origin(taken) != origin(cls):
+                raise ValueError(f"{self.noun} {name!r}: {'.'.join(origin(taken))} has that name already")
             cls.name = name
             self._classes[name] = cls
             return cls

@@ -1,7 +1,7 @@
 """Tensors: whether they are finite, and files of them (safetensors), which anyone may have made.
 
-No number is read before what a file says of itself is checked, none that is infinite or none comes through, and the
-time is linear in the size of the file.
+No number is read before what a file says of itself is checked, infinity and NaN are refused, and the time is linear in
+the size of the file.
 """
 
 from __future__ import annotations

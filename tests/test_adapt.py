@@ -92,3 +92,22 @@ def test_tasks_that_are_through_are_not_asked_again_and_the_meta_gradient_is_the
 def test_negative_values_are_refused(arguments):
     with pytest.raises(ValueError, match="negative"):
         adapt(torch.zeros(1, 2), lambda w: w.sum(-1), **arguments)
+
+
+def test_least_steps_are_checked_too():
+    with pytest.raises(ValueError, match="steps -3"):
+        adapt(torch.zeros(2, 2), lambda w: w.sum(-1), steps=torch.tensor([-3, 1]), lr=0.1)
+
+
+def test_a_task_that_is_through_stays_whatever_its_gradient_is():
+    """The square root has none at 0, where the first task arrives."""
+    start = torch.tensor([[1.0], [4.0]])
+    adapted = adapt(start, lambda w: w.sqrt().sum(-1), steps=torch.tensor([1, 2]), lr=2.0)
+    assert adapted[0].tolist() == [0.0] and adapted[1] < 4
+
+
+@pytest.mark.parametrize("differentiable", [True, False])
+def test_the_start_is_left_as_it_is(differentiable):
+    start = torch.ones(2, 3)
+    adapt(start, lambda w: w.square().sum(-1), steps=2, lr=0.1, differentiable=differentiable)
+    assert not start.requires_grad and start.eq(1).all()

@@ -1,9 +1,12 @@
 """Embeddings that are kept: bounded, by content, the same as fresh ones."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import torch
 from PIL import Image
 
-from core.cache import EmbeddingCache, content_of
+from core.cache import EmbeddingCache, content_of, once
 
 
 class Counting:
@@ -48,3 +51,30 @@ def test_pictures_are_told_apart_by_their_pixels():
     assert content_of(red) == content_of(red.copy()) != content_of(blue)
     assert content_of(Image.new("RGB", (6, 4), "red")) != content_of(red)
     assert content_of(Image.new("L", (4, 6))) != content_of(Image.new("P", (4, 6)))
+
+
+def test_what_is_kept_takes_no_more_room_than_its_rows():
+    """A row that is a view keeps its whole batch."""
+    cache = EmbeddingCache(3)
+    for i in range(8):
+        cache(["often", *(f"{i}/{k}" for k in range(20))], lambda texts: torch.zeros(len(texts), 4))
+    kept = {row.untyped_storage().data_ptr(): row.untyped_storage().nbytes() for row in cache._rows.values()}
+    assert sum(kept.values()) == 3 * 4 * 4
+
+
+def test_threads_compute_a_property_once():
+    class Slow:
+        counted = 0
+
+        @once
+        def value(self):
+            """Its text."""
+            self.counted += 1
+            time.sleep(0.05)
+            return object()
+
+    slow = Slow()
+    with ThreadPoolExecutor(8) as pool:
+        found = set(pool.map(lambda _: slow.value, range(8)))
+    assert len(found) == 1 and slow.counted == 1
+    assert Slow.value.__doc__ == "Its text." and Slow().value not in found

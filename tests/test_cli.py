@@ -109,6 +109,14 @@ def test_an_adapter_is_saved_beside_a_config_of_somebody_else(run, tmp_path):
     assert (tmp_path / "config.json").read_text(encoding="utf-8") == theirs
 
 
+def test_an_adapter_is_saved_by_a_release_that_knows_no_questions(run, loaded, tmp_path, monkeypatch):
+    monkeypatch.setitem(loaded.config, "questions", [])
+    monkeypatch.setattr(loaded, "known_questions", [], raising=False)
+    assert "wrote mine.safetensors" in run(QUESTION, "--save", "mine.safetensors")
+    assert json.loads(run(QUESTION, "--json"))["answers"] == []
+    assert Adapter.load(tmp_path / "mine.safetensors", loaded.backbone).provenance["question"] == QUESTION
+
+
 def test_plain_clip(run):
     out = json.loads(run(QUESTION, "--method", "clip", "--answers", "red,blue", "--images", "a.png", "--json"))
     assert out["provenance"]["method"] == "clip" and out["images"][0]["answer"] == "red"

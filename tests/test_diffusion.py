@@ -188,6 +188,7 @@ def test_guidance_convention(denoiser):
     assert torch.equal(classifier_free(denoiser, e, 1.0)(z, t), with_e)
     assert torch.equal(classifier_free(denoiser, e, 0.0)(z, t), without)
     torch.testing.assert_close(classifier_free(denoiser, e, 2.5)(z, t), -1.5 * without + 2.5 * with_e)
+    assert torch.equal(classifier_free(denoiser, e, torch.tensor(2.5))(z, t), classifier_free(denoiser, e, 2.5)(z, t))
     assert not torch.allclose(with_e, without)
     with pytest.raises(ValueError, match="gamma -1"):
         classifier_free(denoiser, e, -1)

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -230,6 +231,8 @@ def test_save_and_load(generator, images, tmp_path):
         (dict(steps=0), "steps"),
         (dict(samples=1000), "samples"),
         (dict(steps=2.5), "steps"),
+        (dict(gamma="2"), "gamma '2'; allowed: 0 to 10"),
+        (dict(seed=np.int64(3)), r"seed np.int64\(3\); allowed: whole numbers"),
         (dict(seed=-1), "seed"),
         (dict(seed=2**64), "seed"),
     ],

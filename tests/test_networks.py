@@ -236,6 +236,9 @@ def test_a_registry_finds_what_lies_in_its_package(tmp_path, monkeypatch):
     assert zoo.names() == ("cat",) and zoo["cat"].name == "cat"
     with pytest.raises(ValueError, match="animal 'dog'; allowed: cat"):
         zoo["dog"]
+    with pytest.raises(ValueError, match="animal 'cat': some_zoo.cat.Cat has that name already"):
+        zoo.register("cat")(type("Lion", (), {}))
+    assert importlib.reload(importlib.import_module("some_zoo.cat")).Cat is zoo["cat"]
 
 
 def test_presets_hold_settings_of_every_network():

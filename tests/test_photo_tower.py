@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from core.backbones.photo_tower import CONFIG, Squash, Trunk, colour_histogram
 from core.backbones.questions import open_question_encoder
 from core.data.features import FeatureStore
 from core.release.default import default_sentence_encoder, located
+from core.tensors import load_tensors
+from tests.fake_cuda import fake_cuda
 from train.encoders import photo_tower
 from train.encoders.ridge import Ridge, without_own
 from train.presets import get_preset
@@ -185,3 +188,21 @@ def test_the_script_makes_a_tower_of_ones_own_pictures(colours, tmp_path) -> Non
 def test_the_trunk_gives_a_group_of_features_for_each_source() -> None:
     trunk = Trunk(photo_tower.PhotoTowerConfig()).eval()
     assert trunk.sizes == [1280, 120, 208, 352, 9 * 31]
+
+
+def test_a_tower_is_made_on_a_gpu_as_on_the_cpu(colours, tmp_path) -> None:
+    made = {}
+    for device in ("cpu", "cuda"):
+        backbone = tmp_path / device
+        own = [
+            f"dataset.directory={colours}",
+            "dataset.digest=",
+            "dataset.val_tasks=1",
+            f"backbone=local-dir:{backbone}",
+        ]
+        argv = ["--set", *own, "--work", str(tmp_path / f"work-{device}"), "--output", str(tmp_path / "out")]
+        with fake_cuda() if device == "cuda" else nullcontext():
+            photo_tower.main([*argv, "--device", device])
+        made[device] = load_tensors(backbone / "head.safetensors", "weight", "bias")
+    for name, tensor in made["cpu"].items():
+        torch.testing.assert_close(made["cuda"][name], tensor, rtol=1e-3, atol=1e-3)

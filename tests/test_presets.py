@@ -70,6 +70,12 @@ def test_the_simulation_differs_in_its_data_alone():
     assert replace(sim, name="metavqa", backbone=PAPER.backbone, dataset=PAPER.dataset, **asked) == PAPER
 
 
+@pytest.mark.parametrize("change, flag", [("descriptors=0.5", "--descriptors"), ("name=mine", "--preset")])
+def test_settings_that_have_flags_of_their_own_are_refused(change, flag, tmp_path):
+    with pytest.raises(ValueError, match=f"--set {change}: {flag} says that"):
+        open_run(parser("").parse_args(["--preset", "tiny", "--work", str(tmp_path), "--set", change]))
+
+
 def test_names():
     assert {get_preset(name).name for name in PRESET_NAMES} == set(PRESET_NAMES)
 

@@ -246,7 +246,8 @@ def get_preset(name: str) -> Preset:
 
 
 def shortened(preset: Preset, share: float) -> Preset:
-    """The preset with that share of every stage's training steps, at least one; what it reaches means nothing."""
+    """The preset with that share of the training steps of every row, at least one; what it reaches means nothing. The
+    backbone and the adaptations that generators learn from are made as ever."""
     if not 0.0 < share <= 1.0:
         raise ValueError(f"share {share} of the steps; allowed: more than 0, up to 1")
     cut = lambda config: replace(config, steps=max(1, round(share * config.steps)))

@@ -38,9 +38,9 @@ def adapt(
     Returns:
         Adapted parameters (T, K); without a graph unless `differentiable`.
     """
-    most = int(steps.max()) if isinstance(steps, Tensor) else steps
-    if most < 0 or lr < 0:
-        raise ValueError(f"adapt: steps {most} and lr {lr} must not be negative")
+    least, most = (int(end) for end in steps.aminmax()) if isinstance(steps, Tensor) else (steps, steps)
+    if least < 0 or lr < 0:
+        raise ValueError(f"adapt: steps {least} and lr {lr} must not be negative")
     if falling and not (isinstance(steps, Tensor) and bool((steps[1:] <= steps[:-1]).all())):
         raise ValueError(f"adapt: falling, but steps {steps} do not fall from task to task")
     current = start if differentiable else start.detach()
@@ -53,11 +53,11 @@ def adapt(
                 current, steps = current[:moving], steps[:moving]
         with torch.enable_grad():
             if not current.requires_grad:
-                current = current.requires_grad_()
+                current = current.detach().requires_grad_()
             keep_graph = differentiable and not first_order
             (gradient,) = torch.autograd.grad(loss(current).sum(), current, create_graph=keep_graph)
         if isinstance(steps, Tensor):
-            gradient = gradient * (step < steps)[:, None]
+            gradient = gradient.where((step < steps)[:, None], 0)
         current = current - lr * gradient
         if not differentiable:
             current = current.detach()

@@ -68,10 +68,10 @@ class Trunk(nn.Module):
 
     @property
     def sizes(self) -> list[int]:
-        """How many features each source gives."""
-        with torch.no_grad():
-            groups, _ = self(torch.zeros(1, 3, 2 * _SIDE, 2 * _SIDE))
-        return [group.shape[1] for group in groups]
+        """How many features each source gives: the channels that the blocks' last norms have."""
+        last = lambda block: [m.num_features for m in block.modules() if isinstance(m, nn.BatchNorm2d)][-1]
+        blocks = [last(block) for i, block in enumerate(self.net.blocks) if i in self.blocks]
+        return [self.net.conv_head.out_channels, *blocks, _FIELDS**2 * (2 * HUES + GREYS)]
 
     def forward(self, pixels: Tensor) -> tuple[list[Tensor], Tensor]:
         """A group of features for each source, and the probabilities."""
@@ -199,16 +199,9 @@ def whitened(texts: Tensor, mean: Tensor, whitening: Tensor) -> Tensor:
     return F.normalize((texts.to(mean) - mean) @ whitening, dim=-1)
 
 
-def _widths(trunk: Trunk) -> list[int]:
-    """`Trunk.sizes` without running it: the channels that its blocks' last norms have."""
-    last = lambda block: [m.num_features for m in block.modules() if isinstance(m, nn.BatchNorm2d)][-1]
-    blocks = [last(block) for i, block in enumerate(trunk.net.blocks) if i in trunk.blocks]
-    return [trunk.net.conv_head.out_channels, *blocks, _FIELDS**2 * (2 * HUES + GREYS)]
-
-
 def _check_head(head: dict[str, Tensor], trunk: Trunk, directory: Path) -> None:
     """A ValueError unless a head's tables have the sizes that a trunk and the sentence encoder need."""
-    F, D = sum(_widths(trunk)), WIDTH
+    F, D = sum(trunk.sizes), WIDTH
     needed = {"mean": (F,), "scale": (F,), "weight": (F, D), "bias": (D,), "classes": (1000, D)}
     needed |= {"text_mean": (D,), "text_whitening": (D, D)}
     for name in needed | head:
@@ -230,7 +223,7 @@ def load(directory: Path, device: torch.device) -> PhotoTower:
             config = from_dict(PhotoTowerConfig, stored)
             with torch.device("meta"):  # without storage: what its weights are not, it must not ask memory for
                 trunk = Trunk(config)
-            _widths(trunk)
+            _ = trunk.sizes
         except Exception as error:  # whatever timm says of a name
             raise ValueError(f"{directory / CONFIG}: {error}") from None
         load_into(trunk.net, load_model(directory / TRUNK, TRUNK_KIND)[1], str(directory / TRUNK), assign=True)

@@ -18,7 +18,8 @@ class Dataset(Protocol):
     `identity` holds a "name" and everything else that labels and pixels depend on; `tasks` point into `num_images`
     images, which are loaded one by one, an OSError telling that one cannot be read. A dataset that makes its pixels at
     the backbone's own size may have `load_arrays(indices) -> (B, H, W, 3) uint8` beside `load_image`, and `pixels`, a
-    dictionary of what they alone depend on: features that were encoded elsewhere are taken whatever that was.
+    dictionary of what they alone depend on: features that were encoded
+    elsewhere are accepted whatever `pixels` says.
     """
 
     tasks: list[Task]

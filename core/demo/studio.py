@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from functools import cached_property
 from pathlib import Path
 
 from PIL import Image
 
+from ..cache import once
 from ..data.look import LOOK, Look
 from ..generator import AdapterGenerator
 from ..methods import DEFAULT_GENERATOR, row_of
@@ -50,12 +50,12 @@ class Studio:
         self.few_shot = rows if len(rows) == len(refine.ROWS) else {}  # there is nothing to compare with one alone
         self.first_question = self._first_question()
 
-    @cached_property
+    @once
     def plane(self) -> LatentPlane:
         """The plane of latents that a `guidable` release shows."""
         return LatentPlane.load(self.generator, self.name)
 
-    @cached_property
+    @once
     def similarity(self) -> Similarity:
         """How alike the adapters of a `comparable` release are."""
         return Similarity(self.generator, self.name)
@@ -65,7 +65,7 @@ class Studio:
         """Whether it can tell that a picture is strange."""
         return self.world.drawn or _look(self.generator) is not None
 
-    @cached_property
+    @once
     def pictures(self) -> PictureNovelty | None:
         """By scenes of known questions, where scenes can be drawn; else by the look of the pictures that the backbone
         was made from, where that lies beside it. A release ships no pictures."""
@@ -89,7 +89,7 @@ class Studio:
         known = self.generator.known_questions
         return known[0]["question"] if known else _ANY_QUESTION
 
-    @cached_property
+    @once
     def trunk(self) -> str | None:
         """The public network, by timm's name, that its image encoder was made from; None where none is named."""
         backbone = backbone_directory(self.generator.directory, self.generator.config)

@@ -30,7 +30,7 @@ def classifier_free(model: HyperLDM, e: Tensor, gamma: float | Tensor) -> EpsFn:
     if bool((strengths == 0).all()):
         return conditional(model, torch.zeros_like(e))
     if isinstance(gamma, Tensor):
-        gamma = gamma.to(e)[:, None, None]  # (S, 1, 1)
+        gamma = gamma.to(e).reshape(-1, 1, 1)  # (S, 1, 1)
     both = model.given(torch.cat([torch.zeros_like(e), e]))
 
     def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:

@@ -90,8 +90,8 @@ def load_model(path: Path | str, kind: str | None = None) -> tuple[dict[str, Any
 
     Raises:
         FileNotFoundError: no such file, nor parts of it.
-        ValueError: not one of our files, another kind than asked for, a newer format, parts missing, numbers that are
-            infinite or none, or a content that changed since it was written.
+        ValueError: not one of our files, another kind than asked for, a newer format, parts missing, infinity or
+            NaN, or a content that changed since it was written.
     """
     stored = open_stored(path, kind)
     return stored.header, read_stored(stored)

@@ -109,7 +109,7 @@ def _dataset_directory(generator: AdapterGenerator, training: Training, moved: P
 
 
 def _backbone_of(generator: AdapterGenerator) -> str:
-    """The backbone's name, as `Backbone.load` takes it: the release's own copy, or the model that open_clip fetches."""
+    """The backbone's name, as `load_backbone` takes it: the release's own copy, or the model that open_clip fetches."""
     spec, directory = generator.config["backbone"], backbone_directory(generator.directory, generator.config)
     if directory is not None:
         return f"local-dir:{directory}"

@@ -222,7 +222,8 @@ def run(run: Run, source: Path | None = None) -> dict[str, float]:
     config = replace(config, sentence_sha256=sentences.identity["sha256"], blocks=settings.blocks)
     trunk.blocks = config.blocks
     trunk = trunk.half().float()  # as it is saved
-    headless = PhotoTower(config, trunk.to(run.device), {"bias": torch.zeros(sentences.dim())}, sentences)
+    no_head = {"bias": torch.zeros(sentences.dim(), device=run.device)}
+    headless = PhotoTower(config, trunk.to(run.device), no_head, sentences)
     features, probabilities, looks = read_pictures(headless, data, run.work / "photo_tower")
     tasks = [task for task in data.tasks if task.split == "train"]
     words = sorted({answer for task in tasks for answer in task.answers})

@@ -79,6 +79,9 @@ def release_directory(preset: str, seed: int, variant: str, work: Path) -> Path:
     return work / f"seed-{seed}" / f"weights{variant}"
 
 
+_FLAGS = {"name": "--preset", "descriptors": "--descriptors"}  # settings of a preset that have flags of their own
+
+
 def variant(changed: str, descriptors: float, start: Start | None = None) -> str:
     """What is added to the names of a run's folders: for changed settings, a start, and a share of descriptors below
     1."""
@@ -92,6 +95,9 @@ def open_run(args: argparse.Namespace, processes: Processes | None = None, makes
     already, and that no run made, is taken as it is, unless the caller is the script that `makes_backbone`."""
     if not 0.0 < args.descriptors <= 1.0:
         raise ValueError(f"--descriptors {args.descriptors}; allowed: more than 0, up to 1")
+    for change in args.set:
+        if (flag := _FLAGS.get(change.partition("=")[0])) is not None:
+            raise ValueError(f"--set {change}: {flag} says that")
     origin = origin_of(args.preset, args.data, args.steps_share, args.set, args.start)
     base, preset = preset_of(origin_of(args.preset, args.data, 1.0, [])), preset_of(origin)
     changed = "" if preset == base else f"-{config_hash(preset)[:8]}"

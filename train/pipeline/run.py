@@ -60,7 +60,8 @@ class Run:
     limits: dict[str, float] = field(default_factory=dict)  # by stage: seconds for its steps, to measure them
 
     def changed(self, **others: object) -> Run:
-        """This run with other fields, and the data that it has loaded: none that depends on them."""
+        """This run with other fields, and with what it has loaded: whoever calls this sees to it that nothing loaded
+        depends on the fields that change."""
         result = replace(self, **others)
         own = {field.name for field in fields(self)}
         vars(result).update({name: value for name, value in vars(self).items() if name not in own})

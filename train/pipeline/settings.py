@@ -29,7 +29,7 @@ from .tiny_clip.config import TinyCLIPConfig
 
 @dataclass(frozen=True)
 class QuestionTraining:
-    """What any row that reads questions may have, so that none is compared with what another lacks; off by default."""
+    """What any row that reads questions may have, so that no row is compared with one that has more; off by default."""
 
     infer_descriptors: bool = later(False)  # for tasks without one, from their data (core/adaptation/descriptors.py)
 

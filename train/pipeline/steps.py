@@ -34,17 +34,23 @@ class Stateful(Protocol):
 class RunningMean:
     """Exponential mean of a noisy loss. Part of a stage's state, so that a resumed stage reports the same number."""
 
-    def __init__(self, decay: float = 0.99, value: float = 1.0) -> None:
-        self.decay, self.value = decay, value
+    def __init__(self, decay: float = 0.99) -> None:
+        self.decay, self.total, self.weight = decay, 0.0, 0.0
 
     def update(self, x: float) -> None:
-        self.value = self.decay * self.value + (1 - self.decay) * x
+        self.total = self.decay * self.total + (1 - self.decay) * x
+        self.weight = self.decay * self.weight + (1 - self.decay)
+
+    @property
+    def value(self) -> float:
+        """The mean of what was seen, weighted by `decay`; NaN of nothing."""
+        return self.total / self.weight if self.weight else math.nan
 
     def state_dict(self) -> dict[str, float]:
-        return {"value": self.value}
+        return {"total": self.total, "weight": self.weight}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        self.value = state["value"]
+        self.total, self.weight = state["total"], state["weight"]
 
 
 class Watch:

@@ -45,7 +45,7 @@ class SceneHeads(nn.Module):
         """Losses and accuracies by readout.
 
         Args:
-            embedding: (B, D) unit vectors. cells: (B, 4, W). labels: (B, 5, 4) of `core.data.emoji_labels`.
+            embedding: (B, D) unit vectors. cells: (B, 4, W). labels: (B, 5, 4) of `core.data.emoji.labels`.
 
         Returns:
             name -> (cross-entropy in units of log(classes), accuracy), both scalars.
