@@ -29,8 +29,11 @@ def temporary(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: Path | str, *, sweep: bool = True) -> Iterator[Path]:
     """Where to write a file that then takes the place of `path`. After an error or a signal nothing of it is left.
+
+    Args:
+        sweep: `remove_stale` before, which reads the whole folder: for one of very many files in a folder say no.
 
     Raises:
         OSError: it cannot be written, as on a full disk; names `path` and the reason, which libraries leave out.
@@ -39,7 +42,8 @@ def replacing(path: Path | str) -> Iterator[Path]:
     partial = temporary(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        remove_stale(path)
+        if sweep:
+            remove_stale(path)
         yield partial
         os.replace(partial, path)
     except SafetensorError as error:

@@ -228,7 +228,7 @@ def costs(work: Path) -> dict[str, dict[str, dict[str, float]]]:
                 "stage": name,
                 "step_seconds": record.get("step_seconds", 0.0),
                 "rest_seconds": round(max(0.0, record["seconds"] - loop), 1),
-                "memory": record.get("gpu_memory", record["memory"]),
+                "memory": record.get("gpu_memory", record.get("memory")),
                 "threads": record["threads"],
             }
     return table

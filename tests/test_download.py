@@ -1,5 +1,6 @@
 """The official archives, from a server on this machine that breaks off, refuses, or knows no ranges."""
 
+import errno
 import hashlib
 import http.server
 import io
@@ -37,7 +38,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.asked.append((self.path, self.headers.get("Range")))
         if server.busy > 0:
             server.busy -= 1
-            return self.send_error(503)
+            return self.send_error(server.trouble)
         content = server.files.get(self.path.lstrip("/"))
         if content is None:
             return self.send_error(404)
@@ -64,10 +65,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.files, server.asked, server.cut, server.ranges = {}, [], None, True
-    server.busy = 0  # so many answers are 503
+    server.files, server.asked, server.cut, server.ranges, server.pauses = {}, [], None, True, pauses
+    server.busy, server.trouble = 0, 503  # so many answers are an error, of this number
     server.url = f"http://127.0.0.1:{server.server_port}/"
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -119,6 +121,53 @@ def test_refusals_are_not_tried_again(server, tmp_path):
     with pytest.raises(ValueError, match="b.zip: the server says 404"):
         fetch(server.url + "b.zip", tmp_path / "b.zip", "md5:00")
     assert len(server.asked) == 1
+
+
+@pytest.fixture(params=["an archive", "a photograph"])
+def downloader(request, photographs, tmp_path):
+    """Fetches one file from the server and says where it lies: both ways to do so."""
+
+    def archive():
+        photographs.files["a.zip"] = CONTENT
+        fetch(photographs.url + "a.zip", tmp_path / "a.zip", sha256(CONTENT))
+        return tmp_path / "a.zip"
+
+    def photograph():
+        assert coco.fetch_pictures(NAMES[:1], tmp_path) == 1
+        return tmp_path / f"{NAMES[0]}.jpg"
+
+    return archive if request.param == "an archive" else photograph
+
+
+@pytest.mark.parametrize("trouble", [429, 500, 503])
+def test_every_downloader_asks_a_busy_server_again(downloader, server, tmp_path, trouble):
+    server.busy, server.trouble = 3, trouble
+    path = downloader()
+    assert server.pauses == [1, 2, 4] and len(server.asked) == 4 and [*tmp_path.iterdir()] == [path]
+    server.busy = 100
+    path.unlink()
+    with pytest.raises(ValueError, match=f"the server says {trouble} (?!.*keeps what came)"):
+        downloader()
+    assert server.busy == 94 and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("trouble", [400, 403, 404, 410])
+def test_no_downloader_asks_again_where_it_is_refused(downloader, server, tmp_path, trouble):
+    server.busy, server.trouble = 1, trouble
+    with pytest.raises(ValueError, match=f"the server says {trouble} "):
+        downloader()
+    assert len(server.asked) == 1 and not server.pauses and not [*tmp_path.iterdir()]
+
+
+def test_what_came_before_the_server_was_busy_is_kept(server, tmp_path):
+    server.files["a.zip"], server.busy = CONTENT, 100
+    (tmp_path / "a.zip.part").write_bytes(CONTENT[:100])
+    with pytest.raises(ValueError, match=r"says 503 .*; .*a.zip.part keeps what came, run again to go on"):
+        fetch(server.url + "a.zip", tmp_path / "a.zip", sha256(CONTENT))
+    assert (tmp_path / "a.zip.part").read_bytes() == CONTENT[:100]
+    server.busy = 1
+    fetch(server.url + "a.zip", tmp_path / "a.zip", sha256(CONTENT))
+    assert {asked for _, asked in server.asked} == {"bytes=100-"} and (tmp_path / "a.zip").read_bytes() == CONTENT
 
 
 def test_what_is_there_is_not_fetched(server, tmp_path):
@@ -238,6 +287,17 @@ def test_a_busy_server_and_a_broken_connection_are_tried_again(photographs, tmp_
     with pytest.raises(ValueError, match=rf"{NAMES[1]}.jpg: .*500 bytes read"):
         coco.fetch_pictures(NAMES[1:2], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == [f"{NAMES[0]}.jpg"]
+
+
+def test_a_photograph_that_cannot_be_written_leaves_nothing(photographs, tmp_path, monkeypatch):
+    def full(image, path, **settings):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    with pytest.raises(OSError, match=rf"No space left on device: '.*{NAMES[0]}.jpg'"):
+        coco.fetch_pictures(NAMES[:1], tmp_path)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_what_is_no_photograph(photographs, tmp_path):

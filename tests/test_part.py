@@ -4,9 +4,11 @@ import json
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from core.backbones import load_backbone
@@ -20,6 +22,8 @@ from core.release.default import located
 from tests.conftest import ROOT
 from tests.test_meta_vqa import PUBLISHED, VQAFiles, small_split
 from train import make_data
+from train.pipeline.model_card import SHIPPED_PHOTOS, write_card
+from train.pipeline.run import Run
 from train.presets import get_preset
 
 SHIPPED = ROOT / "weights" / "photos" / "data"
@@ -134,7 +138,7 @@ def test_a_part_says_what_it_lacks(built, full, coco, capsys, tmp_path, source):
     there = {path.stem for path in coco.iterdir()}
     expected = dealt_anew(with_images(full, there))
     identity, splits, prompts = read_dataset(built)
-    assert splits == expected and identity["name"] == "meta-vqa-photos"
+    assert splits == expected and identity["name"] == "meta-vqa-photos-part"
     assert identity["part"] == left_out(full, expected)
     pairs_left, images_left = sum(map(len, (pairs(full, s) for s in full))), len(image_names(full.values())) - 14
     pairs_left -= identity["counts"]["pairs"]
@@ -403,6 +407,40 @@ def test_the_shipped_questions_can_be_made_again(tmp_path, capsys):
     assert identity["counts"]["images"] <= len(list(COCO.rglob("*.jpg")))
     if identity["counts"]["images"] == 3347:
         assert identity == read_dataset(SHIPPED)[0]
+
+
+def test_the_shipped_questions_alone_have_the_shipped_name(tmp_path, monkeypatch):
+    """Also where they are made again, of other files of the same pictures."""
+    identity, shipped, _ = read_dataset(SHIPPED)
+    assert identity["questions"] == SHIPPED_PHOTOS
+    monkeypatch.setattr(make_data, "read_published", lambda directory: (shipped["train"], shipped["test"], {}))
+    monkeypatch.setattr(make_data, "take_part", lambda full, root, anew: (full, None, left_out(full, full)))
+    args = make_data.parse(photos(tmp_path, tmp_path, tmp_path))[1]
+    make_data.build_meta_vqa(args, tmp_path / "again")
+    assert read_dataset(tmp_path / "again")[0]["name"] == "meta-vqa-photos"
+    del shipped["test"][next(iter(shipped["test"]))]
+    make_data.build_meta_vqa(args, tmp_path / "again")
+    assert read_dataset(tmp_path / "again")[0]["name"] == "meta-vqa-photos-part"
+
+
+def test_a_card_says_of_a_dataset_what_is_true_of_it(built, tmp_path):
+    """Numbers are its own, and what was measured on the shipped dataset is said of that one alone."""
+
+    def about(config):
+        preset = replace(get_preset("photos"), dataset=config)
+        origin = {"preset": "photos", "data": None, "start": None, "steps_share": 1.0, "set": []}
+        write_card(Run(preset, 0, tmp_path / "out", tmp_path, torch.device("cpu"), origin=origin), {})
+        lines = (tmp_path / "out" / "README.md").read_text(encoding="utf-8").splitlines()
+        return next(line for line in lines if line.startswith("**Data.** ")).split(": ", 1)[1]
+
+    card = (ROOT / "weights" / "photos" / "README.md").read_text(encoding="utf-8")
+    shipped, part = about(get_preset("photos").dataset), about(MetaVQAConfig(str(built), folds=5))
+    assert shipped in card and "3,347" in shipped and "Best at rooms" in shipped
+    assert "about 14 of its COCO photographs" in part and "was not measured" in part
+    assert not any(word in part for word in ("3,347", "Best at", "fail", "wrong"))
+    identity = json.loads((built / "dataset.json").read_text(encoding="utf-8"))  # as it was named before
+    (built / "dataset.json").write_text(json.dumps({**identity, "name": "meta-vqa-photos"}), encoding="utf-8")
+    assert about(MetaVQAConfig(str(built), folds=5)) == part
 
 
 def test_a_sheet_of_a_part(built, tmp_path, capsys):

@@ -1,6 +1,8 @@
 """The plan before a run: what rows need, what stages cost, and what the records of a run say."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from core.config import override
 from core.methods import FEW_SHOT_ROWS, REGRESSIONS
 from eval import bench
 from eval.harness.plain_loop import plain_adapt, ragged_tasks
+from tests.conftest import ROOT
 from train import run_all
-from train.pipeline import graph
+from train.pipeline import environment, graph
 from train.pipeline.environment import peak, reset_peak
 from train.pipeline.plan import Estimate, duration, estimates
 from train.pipeline.run import Run
@@ -168,6 +171,21 @@ def test_peak_memory_sees_what_was_held_and_forgets_it():
     del held
     reset_peak(device)
     assert during - before == pytest.approx(0.25, abs=0.05) and peak(device)["memory"] < during - 0.2
+
+
+def test_memory_is_left_out_where_the_system_does_not_tell(monkeypatch, tmp_path):
+    """As on Windows, which has neither /proc nor the module `resource`."""
+    device = torch.device("cpu")
+    monkeypatch.setattr(environment, "_PROC", tmp_path / "none")
+    assert peak(device)["memory"] > 0.01
+    monkeypatch.setitem(sys.modules, "resource", None)
+    reset_peak(device)
+    assert peak(device) == {}
+
+
+def test_training_and_evaluation_begin_without_the_module_resource():
+    code = "import sys; sys.modules['resource'] = None; import train.run_all, eval.table1, eval.bench, eval.gpu_check"
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("seconds, text", [(None, "?"), (3.2, "3 s"), (150, "2.5 min"), (9000, "2.5 h")])

@@ -90,6 +90,13 @@ def test_what_a_killed_process_left_goes_and_what_a_living_one_writes_stays(tmp_
     assert sorted(tmp_path.iterdir()) == sorted([path, *others])
 
 
+def test_a_folder_is_not_read_where_that_is_not_wanted(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "remove_stale", lambda path: pytest.fail("the folder was read"))
+    with files.replacing(tmp_path / "a", sweep=False) as partial:
+        partial.write_text("new", encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
 def test_json_stays_json(tmp_path):
     with pytest.raises(ValueError, match=r"a.json: not written"):
         files.write_json(tmp_path / "a.json", {"loss": NAN})

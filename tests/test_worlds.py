@@ -3,6 +3,7 @@
 import json
 import re
 from collections import Counter
+from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import pytest
@@ -144,6 +145,19 @@ def test_example_photographs_are_small_and_credited(studios):
         (line,) = [line for line in told.splitlines() if f"`{file}`" in line]
         assert "CC0" in line or "public domain" in line
         assert max(read_image(PHOTOS / file).size) <= 640 and (PHOTOS / file).stat().st_size < 100_000
+
+
+@pytest.mark.parametrize("name", ["meta-vqa", "meta-vqa-photos-part"])
+def test_verdicts_are_those_of_the_dataset_on_which_they_were_measured(studios, name):
+    shipped, other = (
+        describe(SimpleNamespace(config={"dataset": dataset}, known_questions=[]))
+        for dataset in ("meta-vqa-photos", name)
+    )
+    assert shipped == studios[0].world and other.title == shipped.title and other.samples == shipped.samples
+    assert all(verdict in shipped.summary for verdict in ("what it knows best", "often gets"))
+    assert not any(verdict in other.summary for verdict in ("what it knows best", "often gets"))
+    assert [*other.questions.values()] == [*shipped.questions.values()]
+    assert "often wrong" in "".join(shipped.questions) and "wrong" not in "".join(other.questions)
 
 
 def test_words_about_photographs(studios):

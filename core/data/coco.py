@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import io
-import os
 import re
-import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,8 +11,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ..files import temporary
+from ..files import replacing
 from .built import ImageFiles
+from .download import persistently
 
 COCO = "COCO's train2014 and val2014 images, http://images.cocodataset.org/zips/train2014.zip and .../val2014.zip"
 SERVER = "http://images.cocodataset.org/"
@@ -24,7 +21,7 @@ SIDE, QUALITY = 256, 95  # of fetched pictures, in pixels; of their JPEG files
 
 _NAME = re.compile(r"COCO_(train2014|val2014)_\d{12}")
 _PLACES = ("train2014", "val2014", ".", "images/train2014", "images/val2014", "images")
-_CONNECTIONS, _ATTEMPTS, _TIMEOUT = 8, 4, 30.0
+_CONNECTIONS, _TIMEOUT = 8, 30.0
 
 
 def coco_files(names: Iterable[str], root: Path | str) -> dict[str, str]:
@@ -63,8 +60,8 @@ def fetch_pictures(names: Sequence[str], root: Path) -> int:
         How many were fetched.
 
     Raises:
-        ValueError: a name that is not COCO's, the server refuses, the connection keeps breaking, or something else than
-            a picture comes.
+        ValueError: a name that is not COCO's, the server refuses or stays busy, the connection keeps breaking, or
+            something else than a picture comes.
     """
     strange = [name for name in names if not _NAME.fullmatch(name)]
     if strange:
@@ -105,29 +102,21 @@ def _fetch_picture(name: str, path: Path) -> None:
             scaled = as_shown(image).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     except UNREADABLE:
         raise ValueError(f"{url}: what came is no picture ({len(content):,} bytes)") from None
-    partial = temporary(path)
-    try:
+    with replacing(path, sweep=False) as partial:  # among so many thousands sweeping takes longer than fetching
         scaled.save(partial, format="JPEG", quality=QUALITY)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _content(url: str) -> bytes:
-    """What lies at `url`; a ValueError if the server refuses, or if the connection breaks again and again."""
-    for attempt in range(_ATTEMPTS):
-        try:
-            with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
-                return response.read()
-        except urllib.error.HTTPError as error:
-            if error.code < 500 and error.code != 429:  # asking again changes nothing
-                raise ValueError(f"{url}: the server says {error.code} {error.reason}") from None
-            problem = f"the server says {error.code} {error.reason}"
-        except (OSError, http.client.HTTPException) as error:
-            problem = str(error) or type(error).__name__
-        if attempt < _ATTEMPTS - 1:
-            time.sleep(2**attempt)
-    raise ValueError(f"{url}: {problem}")
+    """What lies at `url`; a ValueError if the server refuses or stays busy, or if the connection keeps breaking."""
+
+    def ask() -> bytes:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT) as response:
+            return response.read()
+
+    try:
+        return persistently(url, ask)
+    except ConnectionError as error:
+        raise ValueError(str(error)) from None
 
 
 def _lying(root: Path) -> dict[str, str]:

@@ -9,15 +9,17 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from .vqa_v2 import annotation_file, question_file
 
 _ATTEMPTS, _CHUNK, _TIMEOUT = 6, 1 << 20, 60.0
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -106,19 +108,14 @@ def fetch(url: str, path: Path, checksum: str) -> None:
     """Download `url` to `path`, going on where an earlier call stopped (in `path`.part), and check it.
 
     Raises:
-        ValueError: the server refuses, the connection keeps breaking, or the checksum differs.
+        ValueError: the server refuses or stays busy, the connection keeps breaking, or the checksum differs.
     """
     part = path.with_name(path.name + ".part")
-    for attempt in range(_ATTEMPTS):
-        try:
-            _go_on(url, part)
-            break
-        except urllib.error.HTTPError as error:
-            raise ValueError(f"{url}: the server says {error.code} {error.reason}") from None
-        except (OSError, http.client.HTTPException) as error:
-            if attempt == _ATTEMPTS - 1:
-                raise ValueError(f"{url}: {error}; {part} keeps what came, run again to go on") from None
-            time.sleep(2**attempt)
+    try:
+        persistently(url, lambda: _go_on(url, part))
+    except ConnectionError as error:
+        kept = f"; {part} keeps what came, run again to go on" if part.is_file() else ""
+        raise ValueError(f"{error}{kept}") from None
     algorithm, expected = checksum.split(":")
     digest = hashlib.new(algorithm)
     with part.open("rb") as file:
@@ -129,6 +126,29 @@ def fetch(url: str, path: Path, checksum: str) -> None:
         part.unlink()
         raise ValueError(f"{url}: {algorithm} is {found}, expected {expected}; removed, run again")
     part.replace(path)
+
+
+def persistently(url: str, ask: Callable[[], _T]) -> _T:
+    """What `ask` returns, which asks a server for `url`. It is called again, after a pause that doubles, where that may
+    help: the connection broke, or the server is busy or in trouble (429, 500 and above).
+
+    Raises:
+        ValueError: the server refuses; asking again changes nothing.
+        ConnectionError: it did not help; says what the last trouble was.
+    """
+    for attempt in range(_ATTEMPTS):
+        if attempt:
+            time.sleep(2 ** (attempt - 1))
+        try:
+            return ask()
+        except urllib.error.HTTPError as error:
+            error.close()
+            problem = f"the server says {error.code} {error.reason}"
+            if error.code < 500 and error.code != 429:
+                raise ValueError(f"{url}: {problem}") from None
+        except (OSError, http.client.HTTPException) as error:
+            problem = str(error) or type(error).__name__
+    raise ConnectionError(f"{url}: {problem}")
 
 
 def unpack(path: Path, directory: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from PIL import Image
@@ -16,7 +16,9 @@ from .views.templates import escape_markdown
 
 EXAMPLES = 6  # questions of each family
 PHOTOS = Path(__file__).parent / "photos"
-_META_VQA = ("meta-vqa", "meta-vqa-photos")  # datasets of photographs; one's own may only be called a little like them
+_MEASURED = "meta-vqa-photos"  # the shipped questions about photographs, on which verdicts were measured
+_META_VQA = ("meta-vqa", "meta-vqa-photos-part")  # other photographs; what is one's own is called otherwise
+_VERDICT = " (often wrong)"
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ _PHOTOGRAPHS = World(
         "Places": ("What room is this?", "Where is this picture taken?", "What is in the background?"),
         "Sports and doings": ("What sport is this?", "What is the person doing?", "What is the man riding?"),
         "Food and things": ("What food is on the plate?", "What is in the cup?", "What kind of vehicle is this?"),
-        "Colours, counts and times (often wrong)": (
+        f"Colours, counts and times{_VERDICT}": (
             "What color is the cat?",
             "What color is the wall?",
             "How many people are there?",
@@ -102,6 +104,12 @@ _PHOTOGRAPHS = World(
         Sample(PHOTOS / "rocket.jpg", "What time of day is it?"),
     ),
 )
+_OTHER_PHOTOGRAPHS = replace(
+    _PHOTOGRAPHS,
+    summary="This model answers about **photographs of everyday life**. Add one of yours: upload, paste or take it. "
+    "Which questions it answers well was not measured; **expect wrong answers**.",
+    questions={name.removesuffix(_VERDICT): asked for name, asked in _PHOTOGRAPHS.questions.items()},
+)
 
 
 TITLES = {"emoji": _DRAWN.title, "photos": _PHOTOGRAPHS.title}  # of the shipped releases, by preset
@@ -112,8 +120,10 @@ def describe(generator: AdapterGenerator) -> World:
     named = str(generator.config.get("dataset") or "an unnamed dataset")
     if named == VERSION:
         return _DRAWN
-    if named in _META_VQA:
+    if named == _MEASURED:
         return _PHOTOGRAPHS
+    if named in _META_VQA:
+        return _OTHER_PHOTOGRAPHS
     dataset, count = escape_markdown(named), len(generator.known_questions)
     size = f", {count} questions" if count > 1 else ""
     return World(

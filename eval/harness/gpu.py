@@ -146,7 +146,7 @@ def measure(stage: Stage, run: Run, seconds: float) -> dict[str, Any]:
         "stage": stage.name,
         "step_seconds": round(loop / steps, 6) if steps else 0.0,
         "rest_seconds": round(max(0.0, took - loop), 2),
-        "memory": memory.get("gpu_memory", memory["memory"]),
+        "memory": memory.get("gpu_memory", memory.get("memory")),
         "threads": torch.get_num_threads(),
         "steps": steps,
         "utilisation": round(used[0], 3) if used else None,

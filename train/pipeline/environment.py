@@ -7,7 +7,6 @@ import gc
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -47,17 +46,26 @@ def reset_peak(device: torch.device) -> None:
 
 def peak(device: torch.device) -> dict[str, float]:
     """GiB since `reset_peak`: "memory", resident in this process (elsewhere than on Linux: since it started), mapped
-    files included; and "gpu_memory", allocated on the device, if it is a GPU."""
-    status = _PROC / "status"
-    if status.exists():
-        lines = status.read_text(encoding="utf-8").splitlines()
-        kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    else:
-        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
-    result = {"memory": round(kilobytes / 2**20, 3)}
+    files included, not there where the system does not tell; and "gpu_memory", allocated on the device, if it is a
+    GPU."""
+    kilobytes = _most_resident()
+    result = {} if kilobytes is None else {"memory": round(kilobytes / 2**20, 3)}
     if device.type == "cuda":
         result["gpu_memory"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 3)
     return result
+
+
+def _most_resident() -> float | None:
+    """The most KiB that this process held; None where the system does not tell."""
+    status = _PROC / "status"
+    if status.exists():
+        lines = status.read_text(encoding="utf-8").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    try:
+        import resource  # Windows has none
+    except ImportError:
+        return None
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
 
 
 def hardware(device: torch.device) -> str:

@@ -67,7 +67,7 @@ None in this card: `python eval/table1.py` measures them.
 class _Data:
     """What a card says about a family of datasets."""
 
-    summary: str
+    summary: str  # with {images}, how many it has, and {verdict} where one is known
     bias: str
     licence: str
     credit: tuple[str, ...] = ()  # datasets on the Hub that it is made from
@@ -81,10 +81,9 @@ _DATA = {
         "Apache-2.0 for code and weights; the weights were trained on CC BY-SA 4.0 artwork.",
     ),
     "meta-vqa-photos": _Data(  # before those it begins like
-        "the questions of Meta-VQA, the paper's dataset, about 3,347 of its COCO photographs. For everyday photos, and "
-        "to study how weights follow from a question; not for deciding anything about people, nor where errors cost "
-        "much: most answers to unseen questions are wrong. Best at rooms, sports, animals; colours, counts and text "
-        "fail.",
+        "the questions of Meta-VQA, the paper's dataset, about {images:,} of its COCO photographs. For everyday "
+        "photos, and to study how weights follow from a question; not for deciding anything about people, nor where "
+        "errors cost much: {verdict}",
         "COCO and VQA v2 show mostly everyday life of the West as annotators named it, stereotypes of gender, age and "
         "origin included; the ImageNet trunk and the sentence encoder bring their own.",
         "Apache-2.0 for code and encoders; VQA v2's annotations are CC BY 4.0. There are no photographs here.",
@@ -108,11 +107,16 @@ _OTHER = _Data(
     "Apache-2.0 for the code; what the data allows decides about the weights.",
 )
 
+SHIPPED_PHOTOS = "60d03a850cceec9d102d950e4066e07ba24e01f2e5ea1fec3d7ec74ede87722f"  # questions of weights/photos/data
+_VERDICT = "most answers to unseen questions are wrong. Best at rooms, sports, animals; colours, counts and text fail."
+_NO_VERDICT = "which questions are answered well was not measured."
+
 
 def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
     """Write OUTPUT/README.md from the records of the stages."""
     dataset, preset = str(run.dataset.identity["name"]), run.preset
     about = _about(dataset)
+    verdict = _VERDICT if run.dataset.identity.get("questions") == SHIPPED_PHOTOS else _NO_VERDICT
     text = _TEMPLATE.format(
         preset=preset.name,
         seed=run.seed,
@@ -129,7 +133,7 @@ def write_card(run: Run, records: dict[str, dict[str, Any]]) -> None:
         hardware=hardware(run.device),
         minutes=sum(record["seconds"] for record in records.values()) / 60,
         rows="\n".join(_row(name, record) for name, record in records.items()),
-        summary=about.summary,
+        summary=about.summary.format(images=run.dataset.num_images, verdict=verdict),
         question=_example(run),
         bias=about.bias,
         licence=about.licence,
@@ -158,8 +162,7 @@ def release_card(directory: Path, repo: str, results: Path | None = None) -> Mod
     evaluations = _validation_results(config["dataset"], records)
     text = card.text.replace(_REPO, repo)
     if results is not None:
-        document = _read_results(results, config)
-        evaluations += [_test_result(config["dataset"], record) for record in document["results"]]
+        evaluations += [_test_result(config["dataset"], r) for r in _read_results(results, config)["results"]]
         text = with_test_results(text, results, config)
     data = _metadata(config["dataset"], config["preset"], config["seed"], config["backbone"], evaluations)
     for key, value in vars(data).items():
@@ -247,9 +250,8 @@ def _read_results(path: Path, config: dict[str, Any]) -> dict[str, Any]:
 def _test_result(dataset: str, record: dict[str, Any]) -> EvalResult:
     """Mean over training seeds, its standard deviation in the name, where the Hub shows it, and in the arguments."""
     seeds = record["seeds"]
-    spread = "one training seed"
-    if record["sd"] is not None:
-        spread = f"mean of {len(seeds)} training seeds, s.d. {record['sd']:.4f}"
+    sd = "" if record["sd"] is None else f"{record['sd']:.4f}"
+    spread = f"mean of {len(seeds)} training seeds, s.d. {sd}" if sd else "one training seed"
     about = f"{dataset}, test tasks, {record['tasks']} families"
     return replace(
         _result(dataset, about, "test", record["mean"], f"{record['label']} ({spread})"),
