@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .base import BaseNetwork
-from .weight_model import MODULES, WeightModel
+from .hypernet import QuestionModel
+from .weight_model import MODULES
 from .whitening import Whitening
 
 
@@ -22,7 +22,7 @@ class FilmConfig:
 
 
 @MODULES.register("film")
-class FilmModel(WeightModel):
+class FilmModel(QuestionModel):
     """FiLM on the base network's hidden activation, h -> (1 + scale(e)) h + shift(e).
 
     It folds exactly into weights (`BaseNetwork.film`), so this row too is "a question gives a w".
@@ -51,19 +51,6 @@ class FilmModel(WeightModel):
         self.condition = Whitening(dim, config.whitening, config.cond_noise)
         nn.init.zeros_(self.film.weight)
         nn.init.zeros_(self.film.bias)
-
-    def sizes(self) -> dict[str, Any]:
-        return {"network": self.network, "question_dim": self.condition_dim}
-
-    @property
-    def condition_dim(self) -> int:
-        return len(self.condition.mean)
-
-    def fit(self, e: Tensor) -> None:
-        self.condition.fit(e)
-
-    def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
-        return self.condition(e, noise)
 
     def decode(self, x: Tensor) -> Tensor:
         scale, shift = self.film(x).chunk(2, dim=-1)  # (T, H) each

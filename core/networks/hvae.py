@@ -31,6 +31,12 @@ class HVAEConfig:
     behaviour: Literal["answers", "labels"] = "labels"
 
 
+def floored(std: Tensor) -> Tensor:
+    """S.d. of weights (P,), to divide by. A coordinate that never moved has 1% of the typical s.d. instead of zero, so
+    that it is not blown up."""
+    return std.clamp(min=float(std.median()) * 0.01 + 1e-8)
+
+
 def mlp(sizes: tuple[int, ...]) -> nn.Sequential:
     """Linear layers with ReLU between them, Kaiming init (Appendix A.2; the HVAE makes its last layers' smaller)."""
     layers: list[nn.Module] = []
@@ -80,10 +86,9 @@ class HVAE(Saved, WeightGenerator):
         return self._num_params
 
     def set_statistics(self, mean: Tensor, std: Tensor) -> None:
-        """Take mean and s.d. (P,) of adapted weights. A coordinate that never moved keeps a floor of 1% of the typical
-        s.d., so that it is not blown up."""
+        """Take mean and s.d. (P,) of adapted weights."""
         self.w_mean.copy_(mean)
-        self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
+        self.w_std.copy_(floored(std))
 
     def start(self, rng: torch.Generator, scale: float = 1.0) -> Tensor:
         """A draw of the prior N(0, I) (Algorithm 11)."""

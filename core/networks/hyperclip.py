@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .hvae import floored
 from .weight_generator import WeightGenerator
 from .weight_model import MODULES, Saved
 from .whitening import Whitening
@@ -45,6 +46,11 @@ class HyperCLIPConfig:
             raise ValueError(f"HyperCLIPConfig: decoded_share {self.decoded_share}; allowed: 0 to 1")
 
 
+def _factor(logit_scale: Tensor) -> Tensor:
+    """The factor on cosines, (), that a learned logarithm (), means: at most 100, as in CLIP."""
+    return logit_scale.exp().clamp(max=100)
+
+
 @MODULES.register("hyperclip")
 class HyperCLIP(Saved):
     """CLIP_H: adapted weights (B, P) to unit embeddings e^(H) (B, E) in the space of question embeddings.
@@ -59,7 +65,10 @@ class HyperCLIP(Saved):
         super().__init__()
         self.config, self.num_params, self.dim = config, num_params, dim
         if config.components > num_params:
-            raise ValueError(f"HyperCLIP: {config.components} components of {num_params} weights; allowed: as many")
+            raise ValueError(
+                f"HyperCLIP: {config.components} components of {num_params} weights; components must be at most the "
+                "number of weights"
+            )
         self.hidden = nn.Linear(config.components or num_params, config.hidden)
         self.out = nn.Linear(config.hidden, dim)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
@@ -76,7 +85,7 @@ class HyperCLIP(Saved):
     def set_statistics(self, mean: Tensor, std: Tensor, e: Tensor) -> None:
         """Mean and s.d. (P,) of weights, for a model without components, and training questions e (tasks, E)."""
         self.w_mean.copy_(mean)
-        self.w_std.copy_(std.clamp(min=float(std.median()) * 0.01 + 1e-8))
+        self.w_std.copy_(floored(std))
         self.condition.fit(e)
 
     @torch.no_grad()
@@ -84,11 +93,11 @@ class HyperCLIP(Saved):
         """Principal components of weights w (n, P) like those to come, and training questions e (tasks, E).
 
         Raises:
-            ValueError: fewer weights than components.
+            ValueError: n is not larger than `config.components`.
         """
         K = self.config.components
         if len(w) <= K:
-            raise ValueError(f"HyperCLIP: {K} components need more than {K} weights, got {len(w)}")
+            raise ValueError(f"HyperCLIP: {K} components need more than {K} weight vectors, got {len(w)}")
         mean = w.mean(0)
         _, singular, directions = torch.svd_lowrank(w - mean, q=K, niter=4)  # the spectrum falls fast enough
         # The sign of a component is arbitrary, and a solver's choice: its largest weight is made positive, so that one
@@ -102,8 +111,8 @@ class HyperCLIP(Saved):
 
     @property
     def scale(self) -> Tensor:
-        """The learned factor on cosines, (), at most 100 as in CLIP."""
-        return self.logit_scale.exp().clamp(max=100)
+        """The learned factor on cosines, ()."""
+        return _factor(self.logit_scale)
 
     def forward(self, w: Tensor) -> Tensor:
         if self.config.components:
@@ -147,7 +156,7 @@ class HyperCLIP(Saved):
 
 def hyperclip_loss(h: Tensor, e: Tensor, logit_scale: Tensor) -> Tensor:
     """Symmetric cross-entropy of Algorithm 1 for matching rows of unit vectors h and e (B, E)."""
-    logits = logit_scale.exp().clamp(max=100) * h @ e.mT
+    logits = _factor(logit_scale) * h @ e.mT
     target = torch.arange(len(h), device=h.device)
     return (F.cross_entropy(logits, target) + F.cross_entropy(logits.mT, target)) / 2
 

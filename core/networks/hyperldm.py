@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..diffusion.schedule import linear_schedule
-from .trunk import Trunk, TrunkConfig, seeing
+from .trunk import Trunk, TrunkConfig
 from .weight_model import MODULES
 
 Scales = tuple[Tensor, Tensor]  # sqrt(alpha_bar_t), sqrt(1 - alpha_bar_t), each (B, 1)
@@ -90,7 +90,7 @@ class HyperLDM(Trunk):
     def given(self, e: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
         """`forward` with unit embeddings e (T, E), for many uses: of z_t (S T, Z), S latents for every row of e, the
         whole of e after each other. What layers make of the condition is computed once."""
-        of_condition = self.of_context(self._condition(e), start=self.config.time_dim)
+        of_condition = self.project(self._condition(e), start=self.config.time_dim)
 
         def eps_fn(z_t: Tensor, t: Tensor) -> Tensor:
             return self.prediction.to_eps(self._output(z_t, t, of_condition), z_t, self._scales(t))
@@ -113,17 +113,18 @@ class HyperLDM(Trunk):
     def predict(self, z_t: Tensor, t: Tensor, e: Tensor, noise: Tensor | None = None) -> Tensor:
         """The network's own output (B, Z); in training with standard normal noise (B, E) on the condition."""
         context = torch.cat([time_embedding(t, self.config.time_dim), self._condition(e, noise)], dim=-1)
-        return self.through(z_t, seeing(context))
+        return self.through(z_t, context)
 
     def _condition(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
         dropped = (e == 0).all(-1, keepdim=True)  # "inputting zeros instead" (Section 5.2), after whitening too
         return self.condition(e, noise).masked_fill(dropped, 0.0)
 
     def _output(self, z_t: Tensor, t: Tensor, of_condition: list[Tensor]) -> Tensor:
-        """`predict` of z_t (S T, Z), given what `layers` owe to the condition, (T, outputs)."""
-        of_time = self.of_context(time_embedding(t, self.config.time_dim).to(z_t.dtype))
+        """`predict` of z_t (S T, Z), given `project` of the condition: (T, outputs) for each layer."""
+        of_time = self.project(time_embedding(t, self.config.time_dim).to(z_t.dtype))  # (S T, outputs) for each layer
         both = zip(of_time, of_condition, strict=True)
-        return self.through(z_t, self.knowing([(a.unflatten(0, (-1, len(b))) + b).flatten(0, 1) for a, b in both]))
+        # Each of the S latents of a question has that question's part of the sum.
+        return self.through_projected(z_t, [(a.unflatten(0, (-1, len(b))) + b).flatten(0, 1) for a, b in both])
 
 
 def drop_condition(e: Tensor, probability: float, rng: torch.Generator) -> Tensor:

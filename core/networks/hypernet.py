@@ -36,6 +36,25 @@ class CondHyperNetConfig:
     cond_noise: float = 0.0  # in training, on whitened e
 
 
+class QuestionModel(WeightModel):
+    """A model of weights that reads whitened questions. A subclass sets `network` and `condition`."""
+
+    condition: Whitening
+
+    def sizes(self) -> dict[str, Any]:
+        return {"network": self.network, "question_dim": self.condition_dim}
+
+    @property
+    def condition_dim(self) -> int:
+        return len(self.condition.mean)
+
+    def fit(self, e: Tensor) -> None:
+        self.condition.fit(e)
+
+    def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
+        return self.condition(e, noise)
+
+
 class _HyperNet(WeightModel):
     """An MLP (T, inputs) to weights (T, P).
 
@@ -117,7 +136,7 @@ class HNet(_HyperNet, WeightGenerator):
         return lambda z: torch.relu(self.hidden(z)), self.out.weight, self.out.bias
 
 
-class _CondHyperNet(_HyperNet):
+class _CondHyperNet(QuestionModel, _HyperNet):
     """A hypernetwork that reads a whitened task embedding, itself or `inputs` numbers that are made of it."""
 
     def __init__(
@@ -128,19 +147,6 @@ class _CondHyperNet(_HyperNet):
         super().__init__(inputs or dim, config.hidden, network)
         self.config = config
         self.condition = Whitening(dim, config.whitening, config.cond_noise)
-
-    def sizes(self) -> dict[str, Any]:
-        return {"network": self.network, "question_dim": self.condition_dim}
-
-    @property
-    def condition_dim(self) -> int:
-        return len(self.condition.mean)
-
-    def fit(self, e: Tensor) -> None:
-        self.condition.fit(e)
-
-    def initial(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
-        return self.condition(e, noise)
 
 
 @MODULES.register("cond_hypernet")

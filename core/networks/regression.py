@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .trunk import LatentMap, Trunk, TrunkConfig, seeing
+from .trunk import LatentMap, Trunk, TrunkConfig
 from .weight_model import MODULES
 from .whitening import Whitening
 
@@ -24,7 +24,7 @@ class LatentRegression(Trunk, LatentMap):
 
     def predict(self, e: Tensor, noise: Tensor | None = None) -> Tensor:
         """Standardised latents (B, Z); in training with standard normal noise (B, E) on the question."""
-        return self.through(e[:, :0], seeing(self.condition(e, noise)))
+        return self.through(e[:, :0], self.condition(e, noise))
 
     def latents(self, e: Tensor) -> Tensor:
         return self.unstandardise(self.predict(e))

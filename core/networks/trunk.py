@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +13,6 @@ from torch.nn import functional as F
 
 from .weight_model import Saved
 from .whitening import Whitening
-
-Linear = Callable[[nn.Linear, Tensor], Tensor]  # a layer that reads the context, and its own inputs, to its output
 
 
 @dataclass(frozen=True)
@@ -37,22 +34,55 @@ class TrunkConfig:
             )
 
 
+class Projected(NamedTuple):
+    """What a context adds to the output of one `ContextLinear`, computed before."""
+
+    added: Tensor  # (B, outputs)
+
+
+class ContextLinear(nn.Linear):
+    """A linear layer of inputs x (B, inputs) and a context (B, context). Its weight (outputs, inputs + context) has the
+    columns of both, in this order.
+
+    A product is the sum of products with parts of the columns. Where many inputs share a part of the context, `project`
+    multiplies that part once, and `forward` takes the sum over all parts as `Projected`.
+    """
+
+    def __init__(self, inputs: int, context: int, outputs: int) -> None:
+        super().__init__(inputs + context, outputs)
+        self.inputs = inputs
+
+    def forward(self, x: Tensor, context: Tensor | Projected) -> Tensor:
+        """Inputs x (B, inputs) and their context (B, context), or what it adds to the output, to (B, outputs)."""
+        if isinstance(context, Projected):
+            return torch.addmm(context.added + self.bias, x, self.weight[:, : self.inputs].mT)
+        return super().forward(torch.cat([x, context], dim=-1))
+
+    def project(self, part: Tensor, start: int = 0) -> Tensor:
+        """What a part of the context adds to the output, (T, outputs): `part` (T, size) is its values from `start` on.
+
+        Not for training: each part of the weight would get a gradient as large as the whole weight.
+        """
+        first = self.inputs + start
+        return F.linear(part, self.weight[:, first : first + part.shape[1]])
+
+
 class _Block(nn.Module):
     """Layer norm, linear, SiLU, a squeeze-and-excitation gate, and a residual connection."""
 
     def __init__(self, inputs: int, context: int, outputs: int, squeeze: int, dropout: float) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(inputs)
-        self.linear = nn.Linear(inputs + context, outputs)
+        self.linear = ContextLinear(inputs, context, outputs)
         self.gate = nn.Sequential(
             nn.Linear(outputs, outputs // squeeze), nn.ReLU(), nn.Linear(outputs // squeeze, outputs)
         )
         self.dropout = nn.Dropout(dropout)
         self.skip = nn.Identity() if inputs == outputs else nn.Linear(inputs, outputs, bias=False)
 
-    def forward(self, x: Tensor, linear: Callable[[Tensor], Tensor]) -> Tensor:
-        """`linear`: the block's linear layer, given its context."""
-        h = nn.functional.silu(linear(self.norm(x)))
+    def forward(self, x: Tensor, context: Tensor | Projected) -> Tensor:
+        """Inputs x (B, inputs) and their context, as `ContextLinear` takes it, to (B, outputs)."""
+        h = F.silu(self.linear(self.norm(x), context))
         return self.skip(x) + self.dropout(h * torch.sigmoid(self.gate(h)))
 
 
@@ -69,8 +99,8 @@ class Trunk(Saved):
 
     def __init__(self, config: TrunkConfig, *, latent: int, dim: int, inputs: int, context: int) -> None:
         super().__init__()
-        self.config, self.latent, self.dim, self.context = config, latent, dim, context
-        self.inlet = nn.Linear(inputs + context, config.hidden[0])
+        self.config, self.latent, self.dim = config, latent, dim
+        self.inlet = ContextLinear(inputs, context, config.hidden[0])
         self.blocks = nn.ModuleList(
             _Block(a, context, b, config.squeeze, config.dropout)
             for a, b in zip(config.hidden, config.hidden[1:], strict=False)
@@ -97,33 +127,26 @@ class Trunk(Saved):
     def unstandardise(self, z: Tensor) -> Tensor:
         return z * self.z_std + self.z_mean
 
-    def layers(self) -> list[nn.Linear]:
-        """The layers that read the context, after inputs of their own."""
-        return [self.inlet, *(block.linear for block in self.blocks)]
+    def through(self, x: Tensor, context: Tensor) -> Tensor:
+        """Inputs x (B, inputs) and their context (B, context) to (B, Z)."""
+        return self._through(x, [context] * (1 + len(self.blocks)))
 
-    def through(self, x: Tensor, linear: Linear) -> Tensor:
-        """Inputs x (B, inputs) to (B, Z), where the context comes in through `linear`."""
-        inlet, *linears = self.layers()
-        x = linear(inlet, x)
-        for layer, block in zip(linears, self.blocks, strict=True):
-            x = block(x, functools.partial(linear, layer))
+    def through_projected(self, x: Tensor, projected: Sequence[Tensor]) -> Tensor:
+        """`through`, given the sum of `project` over all parts of the context: (B, outputs) for each layer."""
+        return self._through(x, [Projected(added) for added in projected])
+
+    def project(self, part: Tensor, start: int = 0) -> list[Tensor]:
+        """`ContextLinear.project` of a part of the context (T, size): (T, outputs) for each layer that reads it, the
+        inlet's first."""
+        return [layer.project(part, start) for layer in (self.inlet, *(block.linear for block in self.blocks))]
+
+    def _through(self, x: Tensor, contexts: Sequence[Tensor | Projected]) -> Tensor:
+        """`through`, with a context for each layer that reads it, the inlet's first."""
+        first, *others = contexts
+        x = self.inlet(x, first)
+        for block, context in zip(self.blocks, others, strict=True):
+            x = block(x, context)
         return self.outlet(x)
-
-    def of_context(self, context: Tensor, start: int = 0) -> list[Tensor]:
-        """What the outputs of `layers` owe to a part of the context, (T, size) from `start` on: (T, outputs)."""
-        weights = [layer.weight[:, layer.in_features - self.context + start :] for layer in self.layers()]
-        return [F.linear(context, weight[:, : context.shape[1]]) for weight in weights]
-
-    def knowing(self, of_context: Sequence[Tensor]) -> Linear:
-        """`through`'s layers for what their outputs owe to all of the context, computed before. Not for training: parts
-        of weights would each get a gradient as large as all of them."""
-        owed = dict(zip(self.layers(), of_context, strict=True))
-        return lambda layer, x: torch.addmm(owed[layer] + layer.bias, x, layer.weight[:, : x.shape[1]].mT)
-
-
-def seeing(context: Tensor) -> Linear:
-    """`Trunk.through`'s layers for a context (B, size)."""
-    return lambda layer, x: layer(torch.cat([x, context], dim=-1))
 
 
 class LatentMap(Saved, ABC):

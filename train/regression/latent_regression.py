@@ -23,7 +23,7 @@ from core.networks.weight_generator import WEIGHT_GENERATORS
 from core.release.checkpoint import save_module
 from train.pipeline.adapted import inferring, load_generator, taught, training_latents
 from train.pipeline.flags import parser, training_run
-from train.pipeline.optim import adam, cosine_decay
+from train.pipeline.optim import adam, clip, cosine_decay
 from train.pipeline.run import Run
 from train.pipeline.settings import Preset, once
 from train.pipeline.stage import TRAINED, Stage, parameters_of, release_file
@@ -86,7 +86,7 @@ def run(run: Run) -> dict[str, float]:
         optimizer.zero_grad()
         loss.backward()
         run.processes.average(model)
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        norm = clip(model.parameters(), 10.0)
         optimizer.step()
         rate.step()
         ema.update(model)
