@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             **page.LAUNCH,
         )
     except (OSError, ValueError) as error:
-        arguments.error(f"--host, --port: {error}")
+        arguments.error(f"--host, --port: {error} (variables GRADIO_... count, too)")
     try:
         for studio in studios:  # while visitors read the page
             studio.warm()

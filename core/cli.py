@@ -14,6 +14,7 @@ from .console import Parser
 from .ending import in_one_line, in_words
 from .files import check_writable
 from .methods import MAX_GAMMA, METHODS, unread
+from .texts import split_answers
 
 if TYPE_CHECKING:  # PyTorch takes seconds to load: only what runs after the flags are read imports it
     import pandas as pd
@@ -148,7 +149,7 @@ def _check(args: argparse.Namespace) -> None:
     from .classifier import check_answers
 
     if args.answers is not None:
-        check_answers(args.answers.split(","))
+        check_answers(split_answers(args.answers))
     try:
         torch.empty(0, device=args.device)
     except (RuntimeError, AssertionError) as error:
@@ -170,7 +171,7 @@ def _run(args: argparse.Namespace) -> str:
     release = AdapterGenerator.from_pretrained(args.weights, revision=args.revision, device=args.device)
     if args.adapter is None:
         how = {name: value for name in _GENERATION if (value := getattr(args, name)) is not None}
-        answers = None if args.answers is None else args.answers.split(",")
+        answers = None if args.answers is None else split_answers(args.answers)
         adapter = release.generate(args.question, answers=answers, **how)
     else:
         adapter = _load(args.adapter, release)
@@ -208,7 +209,7 @@ def _answers(args: argparse.Namespace, release: AdapterGenerator, adapter: Adapt
     from .classifier import check_answers
 
     if args.answers is not None:
-        return check_answers(args.answers.split(","))
+        return check_answers(split_answers(args.answers))
     own = adapter.provenance.get("answers")
     if isinstance(own, list) and all(isinstance(answer, str) for answer in own):
         return check_answers(own)

@@ -8,6 +8,7 @@ import json
 import re
 import reprlib
 import unicodedata
+from collections.abc import Sequence
 from pathlib import Path
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
@@ -15,6 +16,9 @@ _MARKED = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "ut
 _WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")  # how files of spreadsheets themselves begin
 _ADVICE = 'save it as "CSV UTF-8"'
 _DELIMITED = (".csv", ".tsv", ".txt")  # how files of delimited text are called
+_PART = "[,;\n，、；]"  # parts answers in a text
+_ANSWER = re.compile(rf'\s*(?:"((?:[^"]|"")*)"\s*(?={_PART}|\Z)|((?:(?!{_PART}).)*))({_PART}|\Z)', re.DOTALL)
+_QUOTED = re.compile(rf'{_PART}|\A\s*"')  # an answer that has to stand in quotes
 _SHORT = reprlib.Repr()  # of what a message quotes
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -27,6 +31,25 @@ def folded(text: str) -> str:
     seen = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     spaced = " ".join(unicodedata.normalize("NFKC", seen.casefold()).split())
     return re.sub(r" (?=[?!.,:;])", "", spaced)
+
+
+def split_answers(text: str) -> list[str]:
+    """The answers in a text that parts them by commas, semicolons or lines, also Chinese and Japanese ones; what stands
+    in double quotes is one answer, in which two quotes are one."""
+    found, at = [], 0
+    while True:
+        answer = _ANSWER.match(text, at)
+        quoted, plain, end = answer.groups()
+        found.append(plain if quoted is None else quoted.replace('""', '"'))
+        if not end:
+            return found
+        at = answer.end()
+
+
+def join_answers(answers: Sequence[str]) -> str:
+    """A text that `split_answers` takes apart again."""
+    quoted = lambda answer: '"{}"'.format(answer.replace('"', '""'))
+    return ", ".join(quoted(answer) if _QUOTED.search(answer) else answer for answer in answers)
 
 
 def decoded(data: bytes) -> tuple[str, str]:

@@ -25,6 +25,7 @@ from core.demo.views import tabs as views
 from core.demo.world import describe, draw
 from core.generator import METHODS, AdapterGenerator
 from core.release.checkpoint import load_model, save_adapter
+from core.texts import join_answers, split_answers
 from eval.harness.comparison.variants import VARIANTS
 from eval.harness.rows import ROWS
 from tests.conftest import ROOT
@@ -682,6 +683,26 @@ def test_results_of_photographs_are_found_under_their_own_name(tmp_path):
     assert results.find(tmp_path, "table1", "mine") is None
 
 
+@pytest.mark.parametrize("less", [{"descriptors": 0.5}, {"tasks": "image_disjoint"}])
+def test_results_of_fewer_questions_or_of_some_tasks_alone_are_shown(less):
+    directory = ROOT / "eval" / "results"
+    table, figure = (results.read(directory, name) for name in ("table1", "figure5"))
+    for document in (table, figure):
+        records = [r for r in document["results"] if r["tasks"] == "all" and r["descriptors"] == 1.0]
+        document["results"] = [record | less for record in records]
+    assert f">{100 * table['results'][0]['mean']:.1f}</td>" in results.table1(table)
+    assert "<svg" in results.figure5_panels(figure)
+    figure["results"] = [record for record in figure["results"] if record["gamma"] is None]
+    assert "<svg" not in results.figure5_panels(figure)
+
+
+def test_where_a_release_lies_on_a_server_is_not_told(tmp_path, monkeypatch):
+    told = results.missing("table1", "emoji", tmp_path / "hub" / "weights")
+    assert "--weights DIR --json DIR/results/table1.json" in told and str(tmp_path) not in told
+    monkeypatch.chdir(tmp_path)
+    assert "--weights hub/weights --json" in results.missing("table1", "emoji", tmp_path / "hub" / "weights")
+
+
 def test_ours_have_one_colour():
     """Ensembles and variants of HyperLDM too; no baseline has it."""
     document = results.read(ROOT / "eval" / "results", "table1")
@@ -790,6 +811,16 @@ def test_charts_scale_to_their_data():
 )
 def test_answers_are_parted_as_people_part_them(text):
     assert ask.read_answers(text) == ["cat", "dog"]
+
+
+def test_answers_with_commas_stand_in_quotes():
+    assert ask.read_answers('"red, white, blue", 5" pipe; "a ""b"", c"') == ["red, white, blue", '5" pipe', 'a "b", c']
+    for release in ("photos", "emoji"):
+        config = json.loads((ROOT / "weights" / release / "config.json").read_text(encoding="utf-8"))
+        for known in config["questions"]:
+            assert ask.read_answers(join_answers(known["answers"])) == known["answers"]
+    for answers in (['"', "a,b"], ["a;b", '"c"'], ["x\ny", "z"], ['""', "b"]):
+        assert split_answers(join_answers(answers)) == answers
 
 
 @pytest.mark.parametrize("seed", [-5, 1.7, float("inf"), float("nan"), 1e300])

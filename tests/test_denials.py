@@ -96,6 +96,8 @@ def test_only_training_questions_for_yes_or_no_are_denied_and_none_twice():
         task("What is there?"),
     ]
     assert not denied(other)
+    alike = [task("Is there a dog?"), task("Is there any dog?"), task("Are there dogs?"), task("Are there any dogs?")]
+    assert [t.question for t in denied(alike)] == ["Is there no dog?", "Are there no dogs?"]
     both = [task("Is there a dog?"), task("is there no dog")]
     assert not denied(both)
     assert [t.question for t in denied([*both, task("Is there a cat?")])] == ["Is there no cat?"]

@@ -326,6 +326,29 @@ def test_an_hour_later_a_visitor_may_upload_again():
     assert not door._uploads and not door._sent
 
 
+def test_what_all_visitors_sent_is_counted_as_it_comes_and_goes(monkeypatch):
+    door = middleware.Door(None)
+    body = _body((FILE, b"a" * 1000))
+    for _ in range(3):
+        _upload(door, body)
+    assert door._bytes == 3 * len(body)
+    scope = {"type": "http", "headers": [(b"content-type", FORM.encode()), (b"x-forwarded-for", b"1" * 5000)]}
+
+    async def receive():
+        return {"body": body}
+
+    slow = door._upload(scope, receive)  # it has not come when it is forgotten
+    assert max(map(len, door._sent)) < 250
+    door._forget(time.monotonic())
+    asyncio.run(slow())
+    assert door._bytes == 0 and not door._sent
+    monkeypatch.setattr(middleware, "SERVER_BYTES", 2 * len(body))
+    for _ in range(2):
+        _upload(door, body)
+    with pytest.raises(MultiPartException, match="of all visitors"):
+        _upload(door, body)
+
+
 def test_all_pixels_of_a_request_are_bounded(tmp_path):
     paths = [tmp_path / f"{i}.png" for i in range(17)]
     for path in paths:

@@ -190,6 +190,7 @@ def denied(tasks: Sequence[Task]) -> list[Task]:
         question = opposite(task.question) if _is_yes_or_no(task.answers) else None
         if question is None or plain(question) in asked:
             continue
+        asked.add(plain(question))
         if plain(question) in held_out:
             question = question.rstrip("?") + " at all?"
         turned = lambda part: (part[0], tuple(1 - label for label in part[1]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 from ..generator import Adapter, AdapterGenerator, check_answers, check_images
 from ..methods import DEFAULT_GENERATOR, SEARCHES
 from ..networks.weight_generator import WEIGHT_GENERATORS
+from ..texts import split_answers
 from . import sensitive
 from .limits import MAX_PICTURES, MAX_QUESTION, MAX_SEED, SCORED
 from .novelty import PictureNovelty, QuestionNovelty
@@ -107,9 +107,12 @@ def read_seed(value: float | None) -> int:
 
 
 def read_answers(text: str | None) -> list[str]:
-    """Candidate answers from a text that parts them by commas, semicolons or lines, also Chinese and Japanese ones; a
-    ValueError for what `check_answers` refuses."""
-    return check_answers([answer for answer in re.split("[,;\n，、；]", text or "") if answer.strip()])
+    """Candidate answers from a text, as `split_answers` reads it, less empty ones.
+
+    Raises:
+        ValueError: what `check_answers` refuses.
+    """
+    return check_answers([answer for answer in split_answers(text or "") if answer.strip()])
 
 
 def compare(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import urlencode
 
 from ..methods import MAX_SAMPLES
+from ..texts import join_answers
 from .ask import check_question, read_answers
 from .limits import MAX_SEED
 
@@ -94,7 +95,7 @@ def read_link(query: Mapping[str, str], default: Shared, decoders: Sequence[str]
             complaints.append(f"the link's {name} {query[name][:_QUOTED]!r} is left out: {error}")
 
     take("question", "question", check_question)
-    take("answers", "answers", lambda text: ", ".join(read_answers(text)) if text.strip() else "")
+    take("answers", "answers", lambda text: join_answers(read_answers(text)) if text.strip() else "")
     take("method", "methods", lambda text: _methods(text, default.methods))
     take("gamma", "gamma", lambda text: _number(text, float, 0.0, max(MAX_GAMMA, default.gamma)))
     take("seed", "seed", lambda text: _number(text, int, 0, MAX_SEED))

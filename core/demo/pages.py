@@ -11,6 +11,7 @@ import torch
 from ..generator import Adapter
 from ..methods import SEARCHES
 from ..networks.weight_generator import WEIGHT_GENERATORS
+from ..texts import join_answers
 from . import examples as own_examples
 from . import refine as few_shot
 from .ask import (
@@ -54,7 +55,7 @@ def restore(studio: Studio, query: Mapping[str, str]) -> tuple[Shared, list[str]
             complaints = [*complaints, f"the link's question is left out: {error}"]
             shared = replace(shared, question=default.question)
             answers = studio.suggest(default.question)
-        shared = replace(shared, answers=", ".join(answers))
+        shared = replace(shared, answers=join_answers(answers))
     return shared, complaints
 
 
@@ -105,7 +106,7 @@ def ask(
     score = add_to_score(score, comparison, seed)
     made = next((adapter for adapter in comparison.adapters.values() if adapter.w is not None), None)
     html = _asked_with(comparison, name, gamma, steps, samples, seed) + comparison_cards(comparison, score)
-    shared = Shared(question, ", ".join(candidates), tuple(methods), gamma, seed, name, steps, samples)
+    shared = Shared(question, join_answers(candidates), tuple(methods), gamma, seed, name, steps, samples)
     link = write_link(shared, default_state(studio))
     return html, score, None if made is None else _offered(studio, made), link
 

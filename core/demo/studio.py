@@ -18,7 +18,7 @@ from . import ask, guidance, refine
 from .ask import Comparison
 from .files import Downloads, read_pictures
 from .guidance import LatentPlane
-from .novelty import PictureNovelty, QuestionNovelty
+from .novelty import NEIGHBOURS, PictureNovelty, QuestionNovelty
 from .similarity import Similarity
 from .world import World, describe, draw, examples
 
@@ -43,7 +43,7 @@ class Studio:
         self.generators = ask.searched(generator)
         self.name = next(iter(self.generators.values()), DEFAULT_GENERATOR)  # whose latents are searched unless asked
         self.readers = list(ask.searched(generator, ["hyperclip"]).values())  # whose HyperCLIP can read an adapter
-        self.questions = QuestionNovelty(generator) if len(generator.known_questions) > 5 else None
+        self.questions = QuestionNovelty(generator) if len(generator.known_questions) > NEIGHBOURS else None
         self.guidable = guidance.has_plane(generator, self.name)
         self.comparable = bool(generator.has("hyperldm", self.name) and generator.known_questions)
         rows = refine.rows(generator)

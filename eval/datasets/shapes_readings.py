@@ -158,7 +158,9 @@ def evaluate(asked: list[Question], x: Tensor, e: Tensor, y: Tensor) -> tuple[li
     learned = [learned_sign(e, x, y, near) for near, _ in tqdm(parts, desc="signs")]
     every[LEARNED] = [every[READ] * torch.outer(s, s) for s in learned]
     told = torch.tensor([-1.0 if q.negated else 1.0 for q in asked])
-    agreed = [float((s[away] == told[away]).float().mean()) for s, (_, away) in zip(learned, parts, strict=True)]
+    share = lambda s, rows: float((s[rows] == told[rows]).float().mean())
+    # Which of the two signs means a denial is said by the questions that it was fitted to.
+    agreed = [share(s if share(s, near) >= 0.5 else -s, away) for s, (near, away) in zip(learned, parts, strict=True)]
     found = []
     for ridge in RIDGES:
         accuracies = {"its own support pictures": own(x, y, ridge)}
@@ -167,7 +169,7 @@ def evaluate(asked: list[Question], x: Tensor, e: Tensor, y: Tensor) -> tuple[li
         for name, accuracy in accuracies.items():
             upside_down = int((accuracy < 0.4).sum())
             found.append({"reading": name, "ridge": ridge, "mean": float(accuracy.mean()), "upside_down": upside_down})
-    return found, [max(share, 1 - share) for share in agreed]
+    return found, agreed
 
 
 @torch.inference_mode()

@@ -67,8 +67,9 @@ def measure(
         }
         training = [g.config["seed"] for g in owners]
         for i, gamma in enumerate(gammas):
-            noise_sd = found[:, i].mean(-1).std(1).mean() if noise_seeds > 1 else torch.tensor(0.0)
             for summary in tables.summaries(found[:, i].mean(1), test, training):
+                own = found[:, i][..., tables.masks(test)[summary["tasks"]]].mean(-1)  # (seeds, R)
+                noise_sd = own.std(1).mean() if noise_seeds > 1 else 0.0
                 records.append({**common, "gamma": gamma, **summary, "noise_sd": round(float(noise_sd), 4)})
         more, less = (found[:, gammas.index(gamma)].mean(1) for gamma in COMPARED)  # (seeds, T), noise averaged
         for summary in tables.summaries(more - less, test, training):

@@ -30,19 +30,21 @@ _CLOSED = re.compile(
     r"(undo-)?vibe-|file[=/]\s*[a-z][a-z0-9+.-]*:/)|/monitoring",
     re.IGNORECASE,
 )
+_LONGEST = 200  # characters of a header that names visitors: proxies write at its end
 
 
 class Door:
     """ASGI middleware that bounds what a request, a visitor and all visitors send, and closes unused routes.
 
-    A visitor is the address that a request comes from, with those that proxies name. Without a proxy a client can make
-    these up, and be several visitors: what all may send has a limit of its own.
+    A visitor is the address that a request comes from, with those that proxies name. A client can make some of these
+    up, and be several visitors: what all may send has a limit of its own.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self._uploads: deque[tuple[float, str, Counter]] = deque()  # when, who, how much, as `Parts` counts
-        self._sent: dict[str, Counter] = {}  # by visitor, of the same
+        self._sent: dict[str, Counter] = {}  # by visitor, of the same, and how many uploads
+        self._bytes = 0  # of all visitors
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         app = self.app
@@ -66,10 +68,12 @@ class Door:
         """
         parts = Parts(scope)
         forwarded = dict(scope["headers"]).get(b"x-forwarded-for", b"").decode("latin-1")
-        visitor = f"{(scope.get('client') or ('',))[0]} {forwarded}"
+        visitor = f"{(scope.get('client') or ('',))[0]} {forwarded[-_LONGEST:]}"
         self._forget(time.monotonic() - KEPT)
         sent, mine = Counter(), self._sent.setdefault(visitor, Counter())
         self._uploads.append((time.monotonic(), visitor, sent))
+        mine["uploads"] += 1
+        sent["kept"] = 1
 
         async def counted() -> Message:
             message = await receive()
@@ -79,14 +83,14 @@ class Door:
                 raise MultiPartException(f"The upload cannot be read: {error}") from error
             sent.update(new)
             mine.update(new)
-            everyone = sum(counts["bytes"] for counts in self._sent.values())
+            self._bytes += new["bytes"] * sent["kept"]  # an upload may last until it is forgotten
             for count, allowed, what in (
                 (sent["files"], MAX_PICTURES, f"{MAX_PICTURES} files at once"),
                 (sent["fields"], MAX_FIELDS, f"{MAX_FIELDS} bytes in parts without a filename"),
                 (sent["bytes"], MAX_UPLOAD, f"{mega(MAX_UPLOAD)} MB at once"),
                 (mine["files"], VISITOR_FILES, f"{VISITOR_FILES} files of one visitor in {KEPT // 60} minutes"),
                 (mine["bytes"], VISITOR_BYTES, f"{mega(VISITOR_BYTES)} MB of one visitor in {KEPT // 60} minutes"),
-                (everyone, SERVER_BYTES, f"{mega(SERVER_BYTES)} MB of all visitors in {KEPT // 60} minutes"),
+                (self._bytes, SERVER_BYTES, f"{mega(SERVER_BYTES)} MB of all visitors in {KEPT // 60} minutes"),
             ):
                 if count > allowed:
                     raise MultiPartException(f"The maximum allowed size of uploads is {what}.")
@@ -98,8 +102,12 @@ class Door:
         """Uploads whose files are deleted count no more."""
         while self._uploads and self._uploads[0][0] < before:
             _, visitor, sent = self._uploads.popleft()
-            self._sent[visitor].subtract(sent)
-            if not any(visitor == other for _, other, _ in self._uploads):
+            self._bytes -= sent["bytes"]
+            sent["kept"] = 0
+            mine = self._sent[visitor]
+            mine.subtract(sent)
+            mine["uploads"] -= 1
+            if not mine["uploads"]:
                 del self._sent[visitor]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from ...texts import join_answers
 from ..limits import MAX_PICTURES, MAX_QUESTION, WORKERS
 from ..studio import Studio
 from ..views.templates import escape_html
@@ -35,7 +36,7 @@ class Question:
             lines=1,
         )
         self.answers = gr.Textbox(
-            ", ".join(studio.suggest(first)),
+            join_answers(studio.suggest(first)),
             label="Candidate answers, separated by commas",
             info="Filled in from your question or the nearest known one; edit as you like.",
             elem_id=f"{studio.prefix}{tab}-answers",
@@ -58,13 +59,13 @@ class Question:
         if not question or question == filled_for or len(question) > MAX_QUESTION:
             return gr.skip(), gr.skip()
         try:
-            return ", ".join(self._studio.suggest(question)), question
+            return join_answers(self._studio.suggest(question)), question
         except ValueError:  # too long for the encoder, as the answer will say
             return gr.skip(), gr.skip()
 
     def take(self, question: str) -> tuple[str, str, str]:
         """Another question with its answers, for `taken`: all at once, so that no answer of the one before is left."""
-        return question, ", ".join(self._studio.suggest(question)), question
+        return question, join_answers(self._studio.suggest(question)), question
 
     @property
     def taken(self) -> list:
@@ -79,7 +80,7 @@ class Question:
     def follow(self, tab: gr.Tab, other: Question) -> None:
         """Take over another tab's question and answers when this tab is opened, if either is new."""
         first = self._studio.first_question
-        taken = gr.State(self._mark(first, ", ".join(self._studio.suggest(first))))
+        taken = gr.State(self._mark(first, join_answers(self._studio.suggest(first))))
 
         def take_over(theirs, their_answers, taken):
             mark = self._mark(theirs, their_answers)

@@ -49,13 +49,14 @@ def table1(document: dict[str, Any]) -> Markup:
     """Table 1: accuracy by row and kind of family, with the interval of the difference to the best baseline of the
     row's own settings; in files from before they said which that is, to Cond. Multitask."""
     by_label: dict[str, dict[str, dict[str, Any]]] = {}
+    share = _share(document)
     for record in document["results"]:
-        if record["descriptors"] == 1.0:
+        if record["descriptors"] == share:
             by_label.setdefault(record["label"], {})[record["tasks"]] = record
     present = _tasks_of(document)
     rows = []
     for label, columns in by_label.items():
-        first = columns["all"]
+        first = _whole(columns)
         difference = first.get("vs_strongest" if "strongest" in first else "vs_cond_multitask")
         versus = "" if difference is None else "{:+.1f} [{:+.1f}, {:+.1f}]".format(*(100 * v for v in difference))
         if difference is None and first.get("strongest") == label:
@@ -65,8 +66,9 @@ def table1(document: dict[str, Any]) -> Markup:
         rows.append(_Row(label, _colour(first["row"]), shares, (versus, "" if paper is None else f"{100 * paper:.1f}")))
     of = {tasks: record for columns in by_label.values() for tasks, record in columns.items()}
     head = [_head(name, of[tasks]) for tasks, name in present.items()]
-    strongest = {columns["all"]["strongest"] for columns in by_label.values() if columns["all"].get("strongest")}
-    few_shot = any(columns["all"]["row"].startswith("few_shot") for columns in by_label.values())
+    whole = [_whole(columns) for columns in by_label.values()]
+    strongest = {record["strongest"] for record in whole if record.get("strongest")}
+    few_shot = any(record["row"].startswith("few_shot") for record in whole)
     reference = "the best baseline" if strongest else "Cond. Multitask"
     note = render("results_best.html", groups=len(strongest), few_shot=few_shot) if strongest else ""
     return _table([*head, f"against {reference}", "paper, Meta-VQA"], rows, document, note)
@@ -90,8 +92,11 @@ def links(document: dict[str, Any]) -> Markup:
 
 def figure5(document: dict[str, Any], tasks: str) -> Markup:
     """Figure 5, A: test accuracy over the strength of guidance, beside what does not depend on it."""
-    records = [r for r in document["results"] if r["tasks"] == tasks and r["descriptors"] == 1.0]
+    share = _share(document)
+    records = [r for r in document["results"] if r["tasks"] == tasks and r["descriptors"] == share]
     gammas = sorted({r["gamma"] for r in records if r["gamma"] is not None})
+    if not gammas:
+        return Markup()
     lines: list[Line] = []
     for (label, name), css in zip(GENERATORS_BY_LABEL.items(), _COLOURS, strict=False):
         own = sorted((r["gamma"], 100 * r["mean"]) for r in records if r["row"] == row_of("hyperldm", name))
@@ -113,7 +118,7 @@ def figure5(document: dict[str, Any], tasks: str) -> Markup:
 
 def figure5_panels(document: dict[str, Any]) -> Markup:
     """Both kinds of families beside each other, where there are both; all tasks where none are told apart."""
-    kinds = [tasks for tasks in _tasks_of(document) if tasks in ("known", "new")] or ["all"]
+    kinds = [tasks for tasks in _tasks_of(document) if tasks in ("known", "new")] or list(_tasks_of(document))
     return render("charts.html", charts=[figure5(document, tasks) for tasks in kinds])
 
 
@@ -125,6 +130,9 @@ def source(document: dict[str, Any]) -> Markup:
 def missing(name: str, preset: str, release: Path | None = None, file: str | None = None) -> Markup:
     """What makes a result that is not here, of releases of a preset, as `file` (default: `name`), or of one's own
     `release`."""
+    if release is not None:  # where it lies on a server is nobody's business
+        inside = release.is_relative_to(Path.cwd())
+        release = release.relative_to(Path.cwd()) if inside else Path("DIR")
     if release is None:
         command = f"python eval/{name}.py --preset {preset} --json eval/results/{file or name}.json"
     else:
@@ -140,6 +148,16 @@ def missing(name: str, preset: str, release: Path | None = None, file: str | Non
         )
     of = f"releases of preset {preset}" if release is None else "this release"
     return render("results_missing.html", command=command, of=of)
+
+
+def _share(document: dict[str, Any]) -> float:
+    """The largest share of known questions of which there are results: all of them, but for releases of fewer."""
+    return max(record["descriptors"] for record in document["results"])
+
+
+def _whole(columns: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Of a row's records by kind of tasks that of all, or else the first."""
+    return columns.get("all") or next(iter(columns.values()))
 
 
 def _tasks_of(document: dict[str, Any]) -> dict[str, str]:
