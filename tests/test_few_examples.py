@@ -89,9 +89,13 @@ def test_a_sentence_is_worth_where_the_curves_meet():
     curve = torch.tensor([[0.2, 0.4, 0.8], [0.5, 0.6, 0.7], [0.1, 0.2, 0.3]], dtype=torch.float64)
     found = crossing(curve, (1, 10, 100), torch.tensor([0.6, 0.4, 0.9], dtype=torch.float64))
     assert found.tolist() == [pytest.approx(10**1.5), pytest.approx(1.0), math.inf]
-    same = worth(torch.tensor([[0.0] * 5, [1.0] * 5]), (1, 4), torch.full((5,), 0.5), draws=50)
+    straight = torch.tensor([[0.0] * 5, [1.0] * 5])  # (K, T)
+    same = worth(straight[None], (1, 4), torch.full((1, 5), 0.5), draws=50)
     assert same == {"examples": 2.0, "low": 2.0, "high": 2.0}
-    assert worth(torch.zeros(2, 5), (1, 4), torch.ones(5), draws=50) == dict.fromkeys(("examples", "low", "high"))
+    assert worth(torch.zeros(1, 2, 5), (1, 4), torch.ones(1, 5), draws=50) == dict.fromkeys(same)
+    alone = torch.tensor([0.25, 0.5, 0.75])[:, None].expand(-1, 5)  # the tasks agree, the training seeds do not
+    found = worth(straight.expand(3, -1, -1), (1, 4), alone, draws=500)
+    assert found == {"examples": 2.0, "low": round(4**0.25, 2), "high": round(4**0.75, 2)}
 
 
 def test_guidance_of_no_strength_is_plain_sampling(bench):

@@ -102,7 +102,7 @@ def measure(run: Run, generators: Sequence[AdapterGenerator], limit: int | None,
                     for (_, bench), (option, _) in zip(benches, options, strict=True)
                 ]
             ).double()
-            curve.append(scores.mean(0))
+            curve.append(scores)
             for summary in tables.summaries(scores, test, seeds):
                 mask = tables.masks(test)[summary["tasks"]]
                 own = scores[:, mask]
@@ -122,7 +122,7 @@ def measure(run: Run, generators: Sequence[AdapterGenerator], limit: int | None,
                     }
                 )
         if not learner.reads_question:
-            found = worth(torch.stack(curve), list(mean_shown.values()), alone.mean(0))
+            found = worth(torch.stack(curve, 1), list(mean_shown.values()), alone)
             values.append(
                 {"row": learner.id, "label": learner.label, "most": round(max(mean_shown.values()), 1)} | found
             )
@@ -188,7 +188,7 @@ def main(argv: list[str] | None = None) -> None:
     print("\nThe question alone is worth so many examples to a row without it:")
     for value in values:
         print(f"  {value['label']:<32} {worth_label(value)}")
-    print(f"\nAccuracy in %, mean of {args.draws} draws of the examples, with 95% intervals over test tasks.")
+    print(f"\nAccuracy in %, mean of {args.draws} draws of the examples; {tables.drawn(every[0]['seeds'])}.")
     if args.json:
         write_results(
             args.json, run.preset.name, records, "eval/samples/few_examples.py", worth=values, draws=args.draws

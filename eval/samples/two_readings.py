@@ -243,8 +243,9 @@ def main(argv: list[str] | None = None) -> None:
     print("\nSpread of samples, %")
     print(tables.grid(spreads, lambda r: r["label"], lambda r: r["tasks"]).to_string())
     print(
-        f"\nAccuracy in % on both readings of {every[0]['n_tasks']} questions, with 95% intervals over questions; mean "
-        f"of {args.draws} draws of the examples. Questions, scenes and answers: SHA-256 {sha256[:12]}."
+        f"\nAccuracy in % on both readings of {every[0]['n_tasks']} questions, mean of {args.draws} draws of the "
+        f"examples; {tables.drawn(every[0]['seeds'], 'questions')}.\nQuestions, scenes and answers: SHA-256 "
+        f"{sha256[:12]}."
     )
     if args.json:
         more = {"spread": spreads, "draws": args.draws, "sha256": sha256}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-DRAWS = 10_000
+from eval.harness.metrics import DRAWS, seed_draws, task_draws
 
 
 def crossing(curve: Tensor, counts: Sequence[float], level: Tensor) -> Tensor:
@@ -25,15 +25,15 @@ def crossing(curve: Tensor, counts: Sequence[float], level: Tensor) -> Tensor:
     return found.masked_fill(~above.any(1), torch.inf)
 
 
-def worth(curve: Tensor, counts: Sequence[float], alone: Tensor, draws: int = DRAWS, seed: int = 0) -> dict:
-    """The crossing of mean accuracies, `curve` (K, T) of tasks by count and `alone` (T,), with a 95% interval by the
-    bootstrap over tasks; None for what lies beyond the largest count."""
-    rng = torch.Generator().manual_seed(seed)
-    rows = torch.randint(curve.shape[1], (draws, curve.shape[1]), generator=rng)
-    taken = torch.zeros(draws, curve.shape[1], dtype=torch.float64)
-    taken.scatter_add_(1, rows, torch.ones_like(rows, dtype=torch.float64)).div_(curve.shape[1])  # (draws, T)
-    drawn = crossing(taken @ curve.double().mT, counts, taken @ alone.double())
-    (mean,) = crossing(curve.double().mean(1)[None], counts, alone.double().mean()[None]).tolist()
-    low, high = drawn.sort().values[[round(0.025 * (draws - 1)), round(0.975 * (draws - 1))]].tolist()
+def worth(curve: Tensor, counts: Sequence[float], alone: Tensor, draws: int = DRAWS) -> dict[str, float | None]:
+    """The crossing of mean accuracies, `curve` (S, K, T) of S training seeds by count and task and `alone` (S, T), with
+    a 95% interval over draws that resample tasks and training seeds, crossed; None for what lies beyond the largest
+    count."""
+    tasks, seeds = task_draws(curve.shape[-1], draws), seed_draws(len(curve), draws)  # (draws, T), (draws, S')
+    by_seed = torch.stack([tasks @ values.double().mT for values in (*curve.unbind(1), alone)], -1)  # (draws, S, K + 1)
+    drawn = by_seed.gather(1, seeds[..., None].expand(-1, -1, by_seed.shape[-1])).mean(1)  # (draws, K + 1)
+    found = crossing(drawn[:, :-1], counts, drawn[:, -1])
+    (mean,) = crossing(curve.double().mean((0, 2))[None], counts, alone.double().mean()[None]).tolist()
+    low, high = found.sort().values[[round(0.025 * (draws - 1)), round(0.975 * (draws - 1))]].tolist()
     shown = lambda value: None if math.isinf(value) else round(value, 2)
     return {"examples": shown(mean), "low": shown(low), "high": shown(high)}
