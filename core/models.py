@@ -144,7 +144,8 @@ class ReleaseModels:
             return self.module(method).weights(e.to(self.device))
         how = {"gamma": gamma, "steps": steps, "samples": samples, "seed": seed, "sampler": sampler}
         how |= {"gradient_scale": gradient_scale, "callback": callback}
-        return self.weight_generator(decoder).decode(self.latents(e, method, generator=generator, **how))
+        z = self.latents(e, method, generator=generator, **how)
+        return self.weight_generator(decoder).decode(z)
 
     def guidance_steps(self, generator: str) -> int:
         """How many steps HyperCLIP guidance takes by default."""

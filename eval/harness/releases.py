@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from core.console import Parser
+from core.data.tasks import Task
 from core.generator import AdapterGenerator
 from eval.harness.origins import descriptors, run_of
 from train.pipeline.environment import default_device, usable_device
@@ -87,7 +88,7 @@ def open_runs(arguments: argparse.ArgumentParser, args: argparse.Namespace) -> t
         _check_alike(runs, generators)
         tasks = runs[0].dataset.tasks
         for generator in generators:
-            _check_questions(generator, {task.question for task in tasks if task.split != "test"})
+            _check_questions(generator, tasks, getattr(runs[0].dataset, "num_denials", 0))
         count, limit = sum(task.split == "test" for task in tasks), getattr(args, "limit_tasks", None)
         if limit is not None and not 1 <= limit <= count:
             raise ValueError(f"--limit-tasks {limit}; allowed: 1 to {count}")
@@ -188,10 +189,13 @@ def _check_alike(runs: Sequence[Run], generators: Sequence[AdapterGenerator]) ->
         seen[which] = generator.directory
 
 
-def _check_questions(generator: AdapterGenerator, known: set[str]) -> None:
-    """The dataset is the one that a release was trained on: it has the release's questions for training."""
+def _check_questions(generator: AdapterGenerator, tasks: Sequence[Task], opposites: int) -> None:
+    """The dataset is the one that a release was trained on: it has the release's questions for training. The last tasks
+    are so many `opposites` of others, which a release from before was not trained on."""
     trained = {question["question"] for question in generator.known_questions}
-    if trained and trained != known:
+    of_training = lambda tasks: {task.question for task in tasks if task.split != "test"}
+    known = of_training(tasks[: len(tasks) - opposites])
+    if trained and trained not in (known, of_training(tasks)):
         raise ValueError(
             f"{generator.directory} was trained on other questions than this dataset's: {len(trained - known)} of its "
             f"{len(trained)} are not here, {len(known - trained)} of {len(known)} here are not its; --data DIR says "
