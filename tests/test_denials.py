@@ -30,6 +30,8 @@ PAIRS = [
     ("Is this a kitchen?", "Is this not a kitchen?"),
     ("Is this room clean?", "Is this room not clean?"),
     ("Is it raining?", "Is it not raining?"),
+    ("Is the big red square on the left?", "Is the big red square not on the left?"),
+    ("Is the door closed?", "Is the door not closed?"),
     ("Are there two cats?", "Are there not two cats?"),
     ("Are all plates empty?", "Are not all plates empty?"),
 ]

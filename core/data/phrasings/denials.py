@@ -31,9 +31,10 @@ _COUNTED = re.compile(
 )
 _BE = re.compile(r"(?:is|are|was|were)\b", re.IGNORECASE)
 _ASKS = re.compile(r"(?:is|are|was|were|do|does|did|has|have|can|could|will|would)\b", re.IGNORECASE)
-# Where the subject may end: before an article, a verb in -ing, a participle or a preposition.
+# Where the subject may end: before an article, a verb in -ing, a participle or a preposition; not before "red", "king".
 _PREDICATE = re.compile(
-    rf"(?:{_ARTICLES}|in|on|at|under|behind|near|with|of|from|made|covered|filled|\w+ing|\w+ed)\Z", re.IGNORECASE
+    rf"(?:{_ARTICLES}|in|on|at|under|behind|near|with|of|from|made|covered|filled|\w{{3,}}ing|\w{{3,}}ed)\Z",
+    re.IGNORECASE,
 )
 
 
