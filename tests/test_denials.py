@@ -109,6 +109,8 @@ def test_only_training_questions_for_yes_or_no_are_denied_and_none_twice():
 def test_no_held_out_question_is_asked_in_training_word_for_word(split):
     (found,) = denied([task("Is there a dog?"), task("is there no dog", split=split)])
     assert found.question == "Is there no dog at all?" and found.split == "train"
+    held_out = [task(text, split=split) for text in ("is there no dog", "Is there no dog at all?")]
+    assert not denied([task("Is there a dog?"), *held_out])
 
 
 @pytest.fixture(scope="module")

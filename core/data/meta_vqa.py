@@ -193,6 +193,8 @@ def denied(tasks: Sequence[Task]) -> list[Task]:
         asked.add(plain(question))
         if plain(question) in held_out:
             question = question.rstrip("?") + " at all?"
+        if plain(question) in held_out:  # that, too
+            continue
         turned = lambda part: (part[0], tuple(1 - label for label in part[1]))
         found.append(
             replace(task, question=question, support=turned(task.support), query=turned(task.query), prompt="")
